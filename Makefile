@@ -1,0 +1,38 @@
+# make demo and make test each work as the first command in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: setup demo test check bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export]"
+	touch $(STAMP)
+
+# The whole path on simulated scans; ends with a report to open.
+demo: $(STAMP)
+	$(BIN)/medssl demo --out demo --overwrite
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not gpu"
+
+# The bundle's exports and longer checks, beyond the tests.
+check: $(STAMP)
+	$(BIN)/python -m pytest -m "slow or not slow" tests/bundles
+	$(BIN)/python benchmarks/check_bundle.py
+
+# Every number of the documentation, made again (hours).
+bench: $(STAMP)
+	$(BIN)/python benchmarks/simulation_calibration.py --subjects 10 --json benchmarks/results/simulation_calibration.json
+	$(BIN)/python benchmarks/simulation_gap.py --json benchmarks/results/simulation_gap.json
+	$(BIN)/python benchmarks/inference.py --json benchmarks/results/inference.json
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,65 @@
+"""The command line: parse, call a workflow, print. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from medssl import __version__
+from medssl.errors import MedsslError
+
+COMMANDS = {
+    "simulate": "Make a cohort of simulated infant brain scans.",
+    "check": "Look at a folder of scans and say what is wrong with it.",
+    "train": "Train a network on the labeled scans of a folder.",
+    "segment": "Make label maps of scans, on the scans' own grid.",
+    "evaluate": "Compare label maps with references.",
+    "info": "Show versions, devices, budgets, and the card of a model.",
+    "demo": "Run the whole path on a simulated cohort and write a report.",
+}
+"""Verb -> one line; each is a module of this package with a command of the same name."""
+
+
+class Verbs(click.Group):
+    """Commands that are imported only when they are called, so that --help is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"medssl.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Turn an error a user can act on into one message and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except MedsslError as error:
+            if ctx.params.get("debug"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="medssl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Semi-supervised learning on medical images.
+
+    \b
+    Start here:
+      medssl demo                                  the whole path on simulated scans
+      medssl check SCANS                           is my folder usable?
+      medssl train SCANS --out RUN                 learn from its labeled scans
+      medssl segment SCANS --out OUT --model RUN   label maps of all scans
+    """

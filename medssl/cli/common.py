@@ -1,0 +1,87 @@
+"""What several commands share: how values are parsed, how progress and tables look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+STDERR = Console(stderr=True, highlight=False)
+"""Progress and remarks go here; results go to standard output."""
+
+STDOUT = Console(highlight=False)
+
+EXISTING = click.Path(path_type=Path)
+"""A path that a workflow checks itself, with a better message."""
+
+
+def example(text: str) -> Callable[[click.Command], click.Command]:
+    """Add an example to the end of a command's help."""
+
+    def add(command: click.Command) -> click.Command:
+        command.epilog = "\b\nExample:\n  " + text.replace("\n", "\n  ")
+        return command
+
+    return add
+
+
+def parse_contrasts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Split "T1w,T2w"."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None
+
+
+contrasts_option = click.option(
+    "--contrasts",
+    callback=parse_contrasts,
+    help="BIDS suffixes in channel order, such as T1w,T2w (the default) or T1w.",
+)
+
+mask_option = click.option(
+    "--mask",
+    type=click.Choice(["none"]),
+    help="'none': scans have no brain mask, background is a class. Otherwise the mask file beside a scan, "
+    "or the voxels where the first contrast is not 0.",
+)
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N."
+)
+
+
+def parse_settings(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
+    """Parse KEY=VALUE pairs; the value is YAML."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for pair in value:
+        name, sign, text = pair.partition("=")
+        if not sign or not name:
+            msg = f"'{pair}' is not KEY=VALUE."
+            raise click.BadParameter(msg)
+        settings[name] = yaml.safe_load(text)
+    return settings
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback (detail, done, all) that draws a bar on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=STDERR, transient=False) as bar:
+        task = bar.add_task(what, total=None, detail="")
+
+        def update(detail: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, detail=detail)
+
+        yield update

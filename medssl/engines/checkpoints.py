@@ -1,0 +1,147 @@
+"""Saving: the best model, and the point to resume from. Always to a temporary name first."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class RandomState:
+    """Torch's random numbers (dropout) as something a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the CPU generator and of every GPU's."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where the states were taken."""
+        torch.set_rng_state(state["cpu"].cpu())
+        if state["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+
+
+class ResumePoint:
+    """Keep one file from which training goes on exactly: bit for bit the same on the CPU.
+
+    Saved every ``interval`` epochs, at the end, and when the run is stopped (`Interruption`).
+
+    Args:
+        path: File to write.
+        state: Name -> object with ``state_dict`` and ``load_state_dict``: model, optimizer, scheduler,
+            trainer, random numbers.
+        sampler: Numbers the crops; told where to start again.
+        interval: Epochs between two savings.
+    """
+
+    def __init__(self, path: str, state: Mapping[str, Any], sampler: Any, interval: int = 1) -> None:
+        self.path = Path(path)
+        self.state = dict(state)
+        self.sampler = sampler
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register the events of the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.save)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stopped)
+
+    def save(self, engine: Engine) -> None:
+        """Write the file."""
+        parts = {name: part.state_dict() for name, part in self.state.items()}
+        save_atomically({**parts, "trainer": engine.state_dict()}, self.path)
+
+    def load(self, engine: Engine) -> bool:
+        """Restore everything from the file; return False where there is none."""
+        if not self.path.is_file():
+            return False
+        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        max_epochs = engine.state.max_epochs
+        for name, target in self.state.items():
+            target.load_state_dict(saved[name])
+        engine.load_state_dict(saved["trainer"])
+        engine.state.max_epochs = max_epochs
+        logger.info("Resumed at step %d of %s", engine.state.iteration, max_epochs * engine.state.epoch_length)
+        return True
+
+    def _start(self, engine: Engine) -> None:
+        self.sampler.start_step = engine.state.iteration
+
+    def _stopped(self, engine: Engine, error: BaseException) -> None:
+        if getattr(error, "resumable", False):
+            self.save(engine)
+        raise error
+
+
+class BestModelSaver:
+    """Write the model with the best validation metric, or the last one where nothing is validated.
+
+    Args:
+        path: File to write.
+        model: Network whose weights are saved.
+        card: Facts about the model (`medssl.io.ModelCard`), saved with it.
+        evaluator: Engine that validates.
+    """
+
+    def __init__(self, path: str, model: torch.nn.Module, card: Any, evaluator: Engine) -> None:
+        self.path = Path(path)
+        self.model = model
+        self.card = card
+        self.best: float | None = None
+        evaluator.add_event_handler(Events.COMPLETED, self._validated)
+
+    def attach(self, engine: Engine) -> None:
+        """Register the end of training."""
+        engine.add_event_handler(Events.COMPLETED, self._completed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best metric so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the best metric of the run that is resumed."""
+        self.best = state["best"]
+
+    def _validated(self, evaluator: Engine) -> None:
+        metric = float(evaluator.state.metrics[evaluator.state.key_metric_name])
+        if not math.isnan(metric) and (self.best is None or metric > self.best):
+            self.best = metric
+            self._save()
+
+    def _completed(self, engine: Engine) -> None:
+        if self.best is None:
+            self._save()
+
+    def _save(self) -> None:
+        network = getattr(self.model, "module", self.model)
+        weights: dict[str, Tensor] = {name: value.cpu() for name, value in network.state_dict().items()}
+        save_atomically({"model": weights, "card": self.card.state_dict()}, self.path)
+
+
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint so that the name holds either the old or the new one, never half of it."""
+    if _rank() != 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(dict(content), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rank() -> int:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if distributed else 0

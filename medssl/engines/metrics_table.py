@@ -1,0 +1,103 @@
+"""The learning curve as a TSV that people can open: one row an epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+
+class MetricsTable:
+    """Append loss, learning rate and validation Dice to a table, one row an epoch.
+
+    Cells of what was not measured stay empty. A resumed run cuts the rows after its resume point.
+
+    Args:
+        path: The table.
+        evaluator: Engine that validates; its key metric goes into ``val_dice``.
+        optimizer: Its learning rate is recorded.
+        classes: Abbreviations of the foreground labels, for ``val_dice_<class>``.
+    """
+
+    def __init__(self, path: str, evaluator: Engine, optimizer: Any, classes: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+        self.optimizer = optimizer
+        self.classes = tuple(classes)
+        self.columns = [
+            "step",
+            "epoch",
+            "loss",
+            "val_dice",
+            *[f"val_dice_{name}" for name in self.classes],
+            "learning_rate",
+            "elapsed_s",
+        ]
+        self._losses: list[float] = []
+        self._validation: dict[str, float] = {}
+        self._started = 0.0
+        self._earlier = 0.0
+        evaluator.add_event_handler(Events.COMPLETED, self._validated)
+
+    def attach(self, engine: Engine) -> None:
+        """Register the events of the trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the losses of the epoch that is running."""
+        return {"losses": list(self._losses), "elapsed_s": self._elapsed()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of an epoch."""
+        self._losses = list(state["losses"])
+        self._earlier = float(state["elapsed_s"])
+
+    def _start(self, engine: Engine) -> None:
+        self._started = time.monotonic()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in self._rows() if int(row["step"]) <= engine.state.iteration]
+        with self.path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, delimiter="\t", lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        return [{name: row.get(name) or "" for name in self.columns} for row in rows]
+
+    def _collect(self, engine: Engine) -> None:
+        output = engine.state.output
+        self._losses.append(float((output[0] if isinstance(output, list) else output)["loss"].detach()))
+
+    def _validated(self, evaluator: Engine) -> None:
+        metrics = {"val_dice": float(evaluator.state.metrics[evaluator.state.key_metric_name])}
+        per_class = evaluator.state.metrics.get("val_dice_per_class")
+        if per_class is not None:
+            metrics |= {f"val_dice_{name}": float(d) for name, d in zip(self.classes, per_class, strict=True)}
+        self._validation = {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+    def _write_row(self, engine: Engine) -> None:
+        row = {
+            "step": engine.state.iteration,
+            "epoch": engine.state.epoch,
+            "loss": f"{sum(self._losses) / max(len(self._losses), 1):.5f}",
+            **{name: f"{value:.5f}" for name, value in self._validation.items()},
+            "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3e}",
+            "elapsed_s": f"{self._elapsed():.1f}",
+        }
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.columns, delimiter="\t", lineterminator="\n", restval="").writerow(row)
+        self._losses, self._validation = [], {}
+
+    def _elapsed(self) -> float:
+        return self._earlier + time.monotonic() - self._started

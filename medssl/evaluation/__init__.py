@@ -1,0 +1,1 @@
+"""Scores of tissue maps against a reference."""

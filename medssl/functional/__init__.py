@@ -1,0 +1,1 @@
+"""Pure formulas on tensors, for any number of spatial dimensions."""

@@ -1,0 +1,1 @@
+"""Ways to run a network on one tile, one file each."""

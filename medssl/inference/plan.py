@@ -1,0 +1,181 @@
+"""Where the network has to look: the box of the brain, and the fewest, largest tiles that fit in memory."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil, prod
+
+import torch
+from torch import Tensor
+
+from medssl.errors import ConfigError
+
+Triple = tuple[int, int, int]
+
+FLOAT_BYTES = 4
+OVERHEAD = 1.2
+"""Measured peak over the bytes of the maps: reordered copies inside the convolutions. DenseFCN, default size,
+float32, channels last: 1.02 at 112 x 144 x 128 on two threads, 1.35 at 96^3 on one."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Voxels from `start` up to, not including, `stop`; may reach beyond a volume's far ends."""
+
+    start: Triple
+    stop: Triple
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along each axis."""
+        return _triple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        return prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index of the box in an array `(I, J, K)`."""
+        i, j, k = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+        return i, j, k
+
+    def clipped(self, shape: Triple) -> "Box":
+        """Return the part that lies inside a volume."""
+        return Box(self.start, _triple(min(stop, side) for stop, side in zip(self.stop, shape, strict=True)))
+
+    def relative_to(self, other: "Box") -> "Box":
+        """Return the same voxels counted from the start of another box."""
+        start = _triple(a - b for a, b in zip(self.start, other.start, strict=True))
+        stop = _triple(a - b for a, b in zip(self.stop, other.start, strict=True))
+        return Box(start, stop)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One pass: what the network reads, and the voxels it answers for."""
+
+    read: Box
+    core: Box
+
+
+def box_of(mask: Tensor) -> Box | None:
+    """Return the smallest box around the true voxels of a mask, None if there are none.
+
+    Shapes:
+        `(I, J, K)` bool.
+    """
+    ranges = []
+    for axis in range(3):
+        hits = torch.nonzero(mask.amax(dim=[other for other in range(3) if other != axis]))
+        if not len(hits):
+            return None
+        ranges.append((int(hits[0]), int(hits[-1]) + 1))
+    return Box(_triple(low for low, _ in ranges), _triple(high for _, high in ranges))
+
+
+def region_around(box: Box, shape: Triple, *, margin: int, multiple: int) -> Box:
+    """Widen a box by a margin to the network's grid, within the volume.
+
+    Offsets and sides are multiples, so that the deepest maps are those of the whole volume. The far ends may
+    reach beyond the volume by less than one multiple, more only where a side would be a single multiple.
+
+    Args:
+        box: What must be covered.
+        shape: Shape of the volume.
+        margin: Voxels added at each end, where the volume has them.
+        multiple: The network's multiple.
+    """
+    start = _triple(max(0, low - margin) // multiple * multiple for low in box.start)
+    ends = (min(side, high + margin) for side, high in zip(shape, box.stop, strict=True))
+    stop = _triple(
+        low + max(2, ceil((end - low) / multiple)) * multiple for low, end in zip(start, ends, strict=True)
+    )
+    return Box(start, stop)
+
+
+def forecast_bytes(voxels: int, peak_maps: int) -> int:
+    """Forecast the memory that one pass takes beyond the weights and the process itself.
+
+    Args:
+        voxels: Size of the tile that is read.
+        peak_maps: Float32 maps that the network keeps at its peak (`network.peak_maps`).
+    """
+    return int(OVERHEAD * FLOAT_BYTES * peak_maps * voxels)
+
+
+def voxels_that_fit(memory_limit: int, peak_maps: int) -> int:
+    """Return the largest tile whose forecast stays within a limit in bytes."""
+    return int(memory_limit / (OVERHEAD * FLOAT_BYTES * peak_maps))
+
+
+def plan_tiles(region: Box, shape: Triple, *, halo: int, multiple: int, max_voxels: int) -> list[Tile]:
+    """Cut a region into the fewest tiles that read at most `max_voxels` each.
+
+    One pass when it fits. Of equally many tiles the cut with the least reading wins. The cores cover each
+    voxel of the region that lies in the volume exactly once; a tile reads its core and the halo, as far as
+    the region goes.
+
+    Args:
+        region: Box with offsets and sides that are multiples.
+        shape: Shape of the volume; cores end where it ends.
+        halo: Voxels read beyond a core, rounded up to a multiple.
+        multiple: The network's multiple.
+        max_voxels: Most voxels that one pass may read.
+
+    Raises:
+        ConfigError: If even the smallest tile reads more than `max_voxels`.
+    """
+    units = _triple(side // multiple for side in region.shape)
+    border = ceil(halo / multiple)
+    splits = [_splits(count, border) for count in units]
+    fitting = [cut for cut in itertools.product(*splits) if _widest(cut) * multiple**3 <= max_voxels]
+    if not fitting:
+        least = min(map(_widest, itertools.product(*splits))) * multiple**3
+        msg = (
+            f"The memory limit is too small for one tile: found room for {max_voxels} voxels, expected at "
+            f"least {least}; raise the memory limit or lower the halo ({halo} voxels)."
+        )
+        raise ConfigError(msg)
+    best = min(
+        fitting, key=lambda cut: (prod(map(len, cut)), prod(sum(r[1] - r[0] for r, _ in a) for a in cut))
+    )
+    tiles = (_tile(pieces, region, multiple, shape) for pieces in itertools.product(*best))
+    return [tile for tile in tiles if tile.core.voxels > 0]
+
+
+Span = tuple[int, int]
+Piece = tuple[Span, Span]
+
+
+def _splits(count: int, border: int) -> list[list[Piece]]:
+    """Return every even cut of one axis, in multiples: per piece what is read and what is answered for."""
+    lengths = sorted({ceil(count / parts) for parts in range(1, count + 1)}, reverse=True)
+    return [
+        [
+            ((max(0, low - border), min(count, low + length + border)), (low, min(count, low + length)))
+            for low in range(0, count, length)
+        ]
+        for length in lengths
+    ]
+
+
+def _widest(cut: tuple[list[Piece], ...]) -> int:
+    """Return the size of the largest tile of a cut, in cubes of the multiple."""
+    return prod(max(stop - start for (start, stop), _ in pieces) for pieces in cut)
+
+
+def _tile(pieces: tuple[Piece, ...], region: Box, multiple: int, shape: Triple) -> Tile:
+    def box(spans: list[Span]) -> Box:
+        corners = zip(region.start, spans, strict=True)
+        (i, j, k) = [(low + start * multiple, low + stop * multiple) for low, (start, stop) in corners]
+        return Box((i[0], j[0], k[0]), (i[1], j[1], k[1]))
+
+    core = box([core for _, core in pieces]).clipped(shape)
+    return Tile(read=box([read for read, _ in pieces]), core=core)
+
+
+def _triple(values: Iterable[int]) -> Triple:
+    i, j, k = values
+    return i, j, k

@@ -1,0 +1,241 @@
+"""From an image to label probabilities: plan, run, stitch."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.inference.backends.torch_backend import TorchBackend
+from medssl.inference.memory import available_memory
+from medssl.inference.plan import (
+    Box,
+    Triple,
+    box_of,
+    forecast_bytes,
+    plan_tiles,
+    region_around,
+    voxels_that_fit,
+)
+
+logger = logging.getLogger(__name__)
+
+MARGIN = 16
+HALO = 32
+MEMORY_SHARE = 0.75
+"""Share of the free memory that a pass may take where no limit is given."""
+
+DEFAULT_MULTIPLE = 16
+DEFAULT_PEAK_MAPS = 256
+BACKGROUND_LOGIT = 15.0
+"""Logit of the background outside the box, and its negative that of all other labels."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What the tiles of a volume depend on besides the volume.
+
+    Attributes:
+        margin: Voxels around the brain's box that are run too.
+        halo: Voxels that a tile reads beyond what it answers for.
+        multiple: The network's multiple.
+        peak_maps: Float32 maps that the network keeps at its peak.
+        memory_limit: Bytes that a pass may take.
+    """
+
+    margin: int
+    halo: int
+    multiple: int
+    peak_maps: int
+    memory_limit: int
+
+
+def tiling_for(
+    network: Any, device: torch.device, *, margin: int, halo: int, memory_limit: int | None
+) -> Tiling:
+    """Fill in what a network says about itself and what the device has free.
+
+    Args:
+        network: Carries `multiple` and `peak_maps`; one that does not is taken for 16 and 256.
+        device: Where the network runs.
+        margin: Voxels around the brain's box that are run too.
+        halo: Voxels that a tile reads beyond what it answers for.
+        memory_limit: Bytes that a pass may take; None takes three quarters of what is free.
+    """
+    inner = getattr(network, "module", network)
+    limit = int(MEMORY_SHARE * _free_bytes(device)) if memory_limit is None else memory_limit
+    multiple = getattr(inner, "multiple", DEFAULT_MULTIPLE)
+    return Tiling(margin, halo, multiple, getattr(inner, "peak_maps", DEFAULT_PEAK_MAPS), limit)
+
+
+def tile_logits(
+    forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
+) -> Iterator[tuple[Box, Tensor]]:
+    """Yield boxes that cover the brain, each voxel once, with their logits.
+
+    Args:
+        forward: Maps a tile `(1, C, I, J, K)` to logits `(1, L, I, J, K)`.
+        image: Preprocessed contrasts.
+        mask: The brain; None runs the whole volume, an empty one a corner.
+        tiling: Margin, halo and memory.
+
+    Shapes:
+        image `(C, I, J, K)`, mask `(I, J, K)` bool; logits `(L, i, j, k)` for a box of that shape.
+    """
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    box = Box((0, 0, 0), shape) if mask is None else box_of(mask) or Box((0, 0, 0), (1, 1, 1))
+    region = region_around(box, shape, margin=tiling.margin, multiple=tiling.multiple)
+    most = voxels_that_fit(tiling.memory_limit, tiling.peak_maps)
+    tiles = plan_tiles(region, shape, halo=tiling.halo, multiple=tiling.multiple, max_voxels=most)
+    need = forecast_bytes(max(tile.read.voxels for tile in tiles), tiling.peak_maps)
+    logger.info(
+        "%s of %s voxels in %d pass(es) of about %.1f GiB", region.shape, shape, len(tiles), need / 2**30
+    )
+    for tile in tiles:
+        logits = forward(_read(image, tile.read)[None])[0]
+        yield tile.core, logits[(slice(None), *tile.core.relative_to(tile.read).slices)]
+
+
+class Predictor:
+    """Turn a preprocessed image into label probabilities.
+
+    Crops to the brain, runs the network in one pass if memory allows, otherwise in the fewest and largest
+    tiles, and joins them without blending.
+
+    Args:
+        network: Module with logits out, background first; it is copied.
+        memory_limit: Bytes that a pass may take; None takes three quarters of what is free.
+        margin: Voxels around the brain's box that are run too.
+        halo: Voxels that a tile reads beyond what it answers for.
+        device: Where to run.
+        precision: `"float32"` or `"bfloat16"`.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        memory_limit: int | None = None,
+        margin: int = MARGIN,
+        halo: int = HALO,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.backend = TorchBackend(network, device=device, precision=precision)
+        self.margin = margin
+        self.halo = halo
+        self.memory_limit = memory_limit
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the probability of each label in each voxel.
+
+        Args:
+            image: Preprocessed contrasts.
+            mask: The brain: outside it the answer is background with probability 1; inside it the
+                network's answer stands, background included. None runs the whole volume.
+
+        Shapes:
+            image `(C, I, J, K)`, mask `(I, J, K)` bool; returns float32 `(L, I, J, K)` on the image's device.
+        """
+        backend = self.backend
+        tiling = tiling_for(
+            backend.network,
+            backend.device,
+            margin=self.margin,
+            halo=self.halo,
+            memory_limit=self.memory_limit,
+        )
+        tiles = tile_logits(backend, image, mask, tiling)
+        parts = ((box, logits.softmax(dim=0).to(image.device)) for box, logits in tiles)
+        probabilities = _join(parts, image.shape[1:], background=1.0, others=0.0)
+        if mask is not None:
+            probabilities *= mask
+            probabilities[0].masked_fill_(~mask, 1.0)
+        return probabilities
+
+
+class BrainBoxInferer(Inferer):
+    """Run a network on the box of the nonzero voxels; the inferer of the bundles' configs.
+
+    Preprocessing zeroes what lies outside the mask, so the box is the brain's. Outside it the logits say
+    background. Same plan as `Predictor`, with the network used as it is.
+
+    Args:
+        memory_limit: Bytes that a pass may take; None takes three quarters of what is free.
+        margin: Voxels around the brain's box that are run too.
+        halo: Voxels that a tile reads beyond what it answers for.
+    """
+
+    def __init__(self, *, memory_limit: int | None = None, margin: int = MARGIN, halo: int = HALO) -> None:
+        self.memory_limit = memory_limit
+        self.margin = margin
+        self.halo = halo
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Return float32 logits of every voxel.
+
+        Args:
+            inputs: Preprocessed contrasts, zero outside the mask.
+            network: Maps tiles to logits.
+            args: Handed to the network after the tile.
+            kwargs: Handed to the network by name.
+
+        Shapes:
+            `(B, C, I, J, K)` to `(B, L, I, J, K)`.
+        """
+        tiling = tiling_for(
+            network, inputs.device, margin=self.margin, halo=self.halo, memory_limit=self.memory_limit
+        )
+
+        def forward(tile: Tensor) -> Tensor:
+            return network(tile.contiguous(memory_format=torch.channels_last_3d), *args, **kwargs).float()
+
+        images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        volumes = [
+            _join(
+                tile_logits(forward, image, image.ne(0).any(dim=0), tiling),
+                image.shape[1:],
+                background=BACKGROUND_LOGIT,
+                others=-BACKGROUND_LOGIT,
+            )
+            for image in images
+        ]
+        return convert_to_dst_type(torch.stack(volumes), inputs, dtype=torch.float32)[0]
+
+
+def _join(
+    parts: Iterable[tuple[Box, Tensor]], shape: Iterable[int], *, background: float, others: float
+) -> Tensor:
+    """Write the parts into one volume `(L, I, J, K)` whose other voxels hold the two constants."""
+    volume: Tensor | None = None
+    for box, part in parts:
+        if volume is None:
+            volume = part.new_full((len(part), *shape), others)
+            volume[0] = background
+        volume[(slice(None), *box.slices)] = part
+    if volume is None:
+        msg = "There is nothing to join: found no tiles, expected at least one."
+        raise ValueError(msg)
+    return volume
+
+
+def _read(image: Tensor, box: Box) -> Tensor:
+    """Cut a box out of `(C, I, J, K)`, with zeros where it reaches beyond the far ends."""
+    shape: Triple = (image.shape[1], image.shape[2], image.shape[3])
+    pads: list[int] = []
+    for side, stop in zip(reversed(shape), reversed(box.stop), strict=True):
+        pads += [0, max(0, stop - side)]
+    return F.pad(image[(slice(None), *box.clipped(shape).slices)], pads)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory()

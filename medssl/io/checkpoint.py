@@ -1,0 +1,184 @@
+"""Weights with a card: what they segment, from which contrasts, at which spacing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medssl.errors import CheckpointError
+from medssl.labels import LabelTable
+
+
+@dataclass
+class ModelCard:
+    """What must fit before weights are used.
+
+    Args:
+        contrasts: BIDS suffixes in channel order.
+        labels: Rows of the label table (`LabelTable.rows`), in channel order.
+        spacing: Voxel size in mm of the network's space.
+        trained_on: A sentence for people.
+    """
+
+    contrasts: Sequence[str]
+    labels: Sequence[Mapping[str, object]]
+    spacing: Sequence[float]
+    trained_on: str = ""
+
+    def __post_init__(self) -> None:
+        self.contrasts = [str(name) for name in self.contrasts]
+        self.labels = [dict(row) for row in self.labels]
+        self.spacing = [float(size) for size in self.spacing]
+
+    @property
+    def table(self) -> LabelTable:
+        """The label table of the outputs."""
+        return LabelTable.from_rows(self.labels)
+
+    def state_dict(self) -> dict[str, str]:
+        """Return the card as JSON text, which a weights-only checkpoint may hold."""
+        return {"json": json.dumps(vars(self))}
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Check that a saved card fits this one.
+
+        Raises:
+            CheckpointError: It describes another model.
+        """
+        self.require_same(ModelCard(**json.loads(state["json"])), "the checkpoint")
+
+    def require_same(self, other: ModelCard, where: str) -> None:
+        """Compare another card with this one.
+
+        Raises:
+            CheckpointError: Contrasts, labels or spacing differ.
+        """
+        for what, found, expected in (
+            ("contrasts", other.contrasts, self.contrasts),
+            ("label table", _values_and_names(other.labels), _values_and_names(self.labels)),
+            ("spacing in mm", other.spacing, self.spacing),
+        ):
+            if found != expected:
+                msg = (
+                    f"{where} belongs to another model: its {what} is {found}, expected {expected}. "
+                    f"Give the run or bundle that the weights came from."
+                )
+                raise CheckpointError(msg)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint that holds plain weights and nothing that runs code.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or a pickle of arbitrary objects.
+    """
+    if not path.is_file():
+        msg = f"{path.name}: no such checkpoint file. Train first, or give a run folder, a bundle or a .pt file."
+        raise CheckpointError(msg)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        msg = (
+            f"{path.name} is not a file of plain weights: it holds objects that would run code when loaded. "
+            f"Expected tensors only (torch.save of a state_dict); export the weights again that way."
+        )
+        raise CheckpointError(msg) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        msg = f"{path.name} cannot be read as a checkpoint ({_first_line(error)}). It may be cut off; copy it again."
+        raise CheckpointError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path.name} holds a {type(content).__name__}; expected a dictionary of weights."
+        raise CheckpointError(msg)
+    return content
+
+
+def card_of(content: Mapping[str, Any]) -> ModelCard | None:
+    """Return the card inside a checkpoint, or None where it has none."""
+    return ModelCard(**json.loads(content["card"]["json"])) if "card" in content else None
+
+
+def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the state dict inside a checkpoint, whether it is flat or under ``model``."""
+    weights: Mapping[str, Tensor] = content.get("model", content)
+    return weights
+
+
+def load_weights(network: nn.Module, path: Path, card: ModelCard | None = None) -> nn.Module:
+    """Load weights into a network and return it.
+
+    Args:
+        network: Network the weights are for.
+        path: Checkpoint, flat or with ``model`` and ``card``.
+        card: What the weights must fit; compared where the checkpoint has a card too.
+
+    Raises:
+        CheckpointError: Unreadable, of another network, or with another card.
+    """
+    content = read_checkpoint(path)
+    found = card_of(content)
+    if card is not None and found is not None:
+        card.require_same(found, path.name)
+    _require_same_parameters(network.state_dict(), weights_of(content), path)
+    network.load_state_dict(dict(weights_of(content)))
+    return network
+
+
+def start_from(network: nn.Module, path: str | None, card: ModelCard) -> list[str]:
+    """Start from given weights, leaving out what does not fit the head of a new label table.
+
+    Args:
+        network: Network to start; changed in place.
+        path: Checkpoint, or None for a random start.
+        card: Card of the run that starts.
+
+    Returns:
+        Names of the parameters that keep their random start (the head, where the label table differs).
+
+    Raises:
+        CheckpointError: Another network or other contrasts: more than the head would be left out.
+    """
+    if path is None:
+        return []
+    content = read_checkpoint(Path(path))
+    given, own = weights_of(content), network.state_dict()
+    left_out = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    found = card_of(content)
+    if found is not None and found.contrasts != card.contrasts:
+        msg = f"{Path(path).name} was trained on {found.contrasts}; this run has {card.contrasts}."
+        raise CheckpointError(msg)
+    if len(left_out) > 2 or len(left_out) == len(own):
+        _require_same_parameters(own, given, Path(path))
+    network.load_state_dict({name: given[name] for name in own if name not in left_out}, strict=False)
+    return left_out
+
+
+def _require_same_parameters(own: Mapping[str, Tensor], given: Mapping[str, Any], path: Path) -> None:
+    missing = [name for name in own if name not in given]
+    extra = [name for name in given if name not in own]
+    shapes = [name for name in own if name in given and getattr(given[name], "shape", None) != own[name].shape]
+    if not (missing or extra or shapes):
+        return
+    first = (missing + shapes + extra)[0]
+    detail = f"shape {tuple(given[first].shape)} against {tuple(own[first].shape)}" if first in shapes else (
+        "missing" if first in missing else "not expected"
+    )
+    msg = (
+        f"{path.name} belongs to another network: {len(missing)} parameters missing, {len(extra)} not expected, "
+        f"{len(shapes)} of another shape (first: {first}, {detail}). Give the run or bundle the weights came from."
+    )
+    raise CheckpointError(msg)
+
+
+def _values_and_names(rows: Sequence[Mapping[str, object]]) -> list[tuple[object, object]]:
+    return [(row["index"], row["name"]) for row in rows]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,225 @@
+"""Small files: written whole or not at all, read back with a clear message."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import InputError, OutputError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_TEMPORARY = ".partial-"
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path in the same folder and rename it to the final one on success.
+
+    Whatever is raised inside the block (Ctrl-C too) removes the temporary file and leaves the final name
+    as it was. The temporary name keeps the extension, so that writers which look at it work.
+
+    Args:
+        path: The final name. Missing folders are made.
+
+    Raises:
+        OutputError: The folder cannot be made or written to, or the disk is full.
+    """
+    final = Path(path)
+    temporary = final.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{final.name}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise _not_writable(final.parent, error) from error
+    try:
+        yield temporary
+        temporary.replace(final)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _not_writable(final.parent, error) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file (UTF-8, line feeds) atomically.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write a JSON file atomically.
+
+    Paths become texts, numpy numbers plain numbers, tuples lists, and NaN or infinity null, since JSON
+    has no name for them.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file is missing or no JSON.
+    """
+    text = _read_text(Path(path))
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = f"{path} is no valid JSON: {error.msg} in line {error.lineno}, column {error.colno}."
+        raise InputError(msg, "Correct that line.") from error
+
+
+def write_tsv(path: Path | str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """Write a table atomically: tab-separated, a header line, one line a row.
+
+    Floats get seven significant digits, NaN is written "n/a" as in BIDS, None or a missing key leaves the
+    cell empty.
+
+    Args:
+        path: The final name.
+        rows: Column name -> value.
+        columns: The columns in their order.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+        ValueError: A row holds a column that the header lacks.
+    """
+    lines = ["\t".join(columns)]
+    for row in rows:
+        extra = sorted(set(row) - set(columns))
+        if extra:
+            msg = f"A row for {path} holds {extra}; the columns are {list(columns)}."
+            raise ValueError(msg)
+        lines.append("\t".join(_cell(row.get(column)) for column in columns))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_tsv(path: Path | str) -> list[dict[str, str]]:
+    """Read a table as one dictionary of texts a row.
+
+    Raises:
+        InputError: The file is missing, no text, or a row has more or fewer cells than the header.
+    """
+    lines = _read_text(Path(path)).splitlines()
+    table = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not table:
+        msg = f"{path} is empty; expected a header line and tab-separated rows."
+        raise InputError(msg, "Write the table again or remove the file.")
+    header = [name.strip() for name in table[0]]
+    rows = [row for row in table[1:] if row]
+    for row in rows:
+        if len(row) != len(header):
+            msg = f"{path}: the row {row} has {len(row)} cells; the header {header} has {len(header)}."
+            raise InputError(msg, "Separate the cells by single tabs.")
+    return [dict(zip(header, (cell.strip() for cell in row), strict=True)) for row in rows]
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise _not_readable(Path(path), error) from error
+    return digest.hexdigest()
+
+
+def require_writable_folder(path: Path | str, inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse an output folder that cannot be written to or that lies inside the input; write nothing.
+
+    Args:
+        path: The output folder; it need not exist yet.
+        inputs: What the command reads: folders, datalists (their folder counts) or single images.
+
+    Raises:
+        OutputError: The folder is an input folder or inside one, a file, or not writable.
+    """
+    folder = Path(path).resolve()
+    for source in inputs:
+        _require_outside(folder, Path(source))
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        msg = f"The output {path} cannot be a folder: {existing} is a file."
+        raise OutputError(msg, "Choose another output folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        msg = f"The output folder {path} cannot be written to: {existing} is read-only."
+        raise OutputError(msg, "Choose another folder, or change its permissions.")
+
+
+def _require_outside(folder: Path, source: Path) -> None:
+    input_folder = source.resolve()
+    if input_folder.suffix == ".json":
+        input_folder = input_folder.parent
+    if folder == input_folder or input_folder in folder.parents:
+        msg = f"The output folder {folder} lies inside the input folder {input_folder}."
+        raise OutputError(msg, "Choose one outside, so that results are never read as data.")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _not_readable(path, error) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no UTF-8 text (byte {error.start})."
+        raise InputError(msg, "Save it as UTF-8.") from error
+
+
+def _plain(value: object) -> object:
+    """Turn a value into what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _cell(value: object) -> str:
+    """Turn a value into the text of one table cell."""
+    if value is None:
+        return ""
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return "n/a" if math.isnan(value) else f"{value:.7g}"
+    return " ".join(str(value).split())
+
+
+def _not_writable(folder: Path, error: OSError) -> OutputError:
+    msg = f"Cannot write to {folder}: {error.strerror or error}."
+    return OutputError(msg, "Choose another folder, free some space, or change its permissions.")
+
+
+def _not_readable(path: Path, error: OSError) -> InputError:
+    msg = f"Cannot read {path}: {error.strerror or error}."
+    return InputError(msg, "Check the path and its permissions.")

@@ -1,0 +1,137 @@
+"""DenseFCN: dense blocks on four scales, each brought straight to full resolution."""
+
+import torch
+from torch import Tensor, nn
+
+from medssl.errors import ConfigError
+from medssl.networks.blocks import dense_block, initialize_convolutions, norm_relu, pad_to_multiple
+
+UP_CHANNELS = 4
+"""Maps that each scale hands to the classifier; also the groups of the transposed convolutions."""
+
+
+class DenseFCN(nn.Module):
+    """Label every voxel from four scales of densely connected maps.
+
+    The default has 1,552,060 + 49 * `out_channels` parameters (864 fewer with one input channel).
+    Every scale is upsampled in one step by a grouped transposed convolution and joined with the maps of
+    the stem; a 1^3 convolution makes the logits. `out_channels` is the number of labels, or the number
+    of features when a clustering head follows.
+
+    Args:
+        in_channels: Contrasts.
+        out_channels: Labels, background first.
+        growth_rate: Maps added by a dense layer.
+        dropout_prob: Dropout after each dense layer.
+        norm: `"batch"`, or `"instance"` for batches of one or two; the same number of parameters.
+        stem_channels: Maps at full resolution.
+        block_layers: Dense layers in a block.
+        levels: Scales below full resolution.
+
+    Shapes:
+        `(B, in_channels, I, J, K)` to logits `(B, out_channels, I, J, K)`, for any size: the input is padded
+        inside with zeros at its far ends, to multiples of `multiple`, and cropped at the end. In evaluation
+        mode with instance norm, one side at least must be longer than `multiple`.
+
+    Attributes:
+        multiple: What the sides of the input are padded to multiples of.
+        peak_maps: Full-resolution maps alive at the peak of an evaluation pass, without the input.
+
+    Raises:
+        ConfigError: If a block ends with a number of maps that four groups cannot share.
+
+    Notes:
+        With `levels=4` the theoretical receptive field is 278 voxels wide. Under bfloat16 autocast on a
+        CPU, torch 2.13 computes wrong weight gradients for 3^3 convolutions on 2^3 maps, which is what
+        the deepest block sees for 32^3 crops: train in float32 or with crops of at least 48^3.
+
+    Source:
+        Bui, Shin, Moon: Skip-connected 3D DenseNet for volumetric infant brain MRI segmentation,
+        Biomed. Signal Process. Control 54:101613, 2019; arXiv 1709.03199.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        growth_rate: int = 16,
+        dropout_prob: float = 0.2,
+        norm: str = "batch",
+        stem_channels: int = 32,
+        block_layers: int = 4,
+        levels: int = 4,
+    ) -> None:
+        super().__init__()
+        self.multiple = 2**levels
+        self.stem = _stem(in_channels, stem_channels, norm)
+        self.downs = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        channels = stem_channels
+        for level in range(1, levels + 1):
+            if level == 1:
+                self.downs.append(_first_down(channels, norm))
+            else:
+                self.downs.append(_transition(channels, _half(channels), norm))
+                channels = _half(channels)
+            self.blocks.append(dense_block(channels, block_layers, growth_rate, dropout_prob, norm))
+            channels += block_layers * growth_rate
+            self.ups.append(_up(channels, stride=2**level))
+        channels = levels * UP_CHANNELS + stem_channels
+        self.peak_maps = 3 * channels + out_channels  # the maps, joined, normalized; the logits
+        self.classifier = nn.Sequential(*norm_relu(norm, channels), nn.Conv3d(channels, out_channels, 1))
+        initialize_convolutions(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of every voxel."""
+        size = x.shape[2:]
+        skip = self.stem(pad_to_multiple(x, self.multiple, self.training))
+        maps: list[Tensor] = []
+        x = skip
+        for down, block, up in zip(self.downs, self.blocks, self.ups):  # noqa: B905 (TorchScript has no strict)
+            x = block(down(x))
+            maps.append(up(x))
+        maps.append(skip)
+        logits = self.classifier(torch.cat(maps, dim=1))
+        return logits[:, :, : size[0], : size[1], : size[2]]
+
+
+def _stem(in_channels: int, channels: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, channels, 3, padding=1, bias=False),
+        *norm_relu(norm, channels),
+        nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+        *norm_relu(norm, channels),
+        nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+    )
+
+
+def _first_down(channels: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(*norm_relu(norm, channels), nn.Conv3d(channels, channels, 2, stride=2, bias=False))
+
+
+def _half(channels: int) -> int:
+    """Halve, rounded up to what the groups of the transposed convolutions can share."""
+    return -(-channels // (2 * UP_CHANNELS)) * UP_CHANNELS
+
+
+def _transition(channels: int, half: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(
+        *norm_relu(norm, channels),
+        nn.Conv3d(channels, half, 1, bias=False),
+        *norm_relu(norm, half),
+        nn.Conv3d(half, half, 2, stride=2),
+    )
+
+
+def _up(channels: int, stride: int) -> nn.ConvTranspose3d:
+    if channels % UP_CHANNELS:
+        msg = (
+            f"DenseFCN cannot be built: found a block that ends with {channels} maps, expected a multiple "
+            f"of {UP_CHANNELS}; change `stem_channels`, `growth_rate` or `block_layers`."
+        )
+        raise ConfigError(msg)
+    return nn.ConvTranspose3d(
+        channels, UP_CHANNELS, stride + 2, stride=stride, padding=1, groups=UP_CHANNELS, bias=False
+    )

@@ -1,0 +1,1 @@
+"""Figures and the HTML report. The only home of matplotlib and jinja2."""

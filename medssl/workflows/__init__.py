@@ -1,0 +1,1 @@
+"""What the command line, notebooks and tests call: one file a verb, joining the rooms below."""

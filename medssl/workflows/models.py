@@ -1,0 +1,166 @@
+"""Finding a model: the packaged bundle, a run folder, another bundle, or a single file of weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from torch import nn
+
+from medssl.errors import CheckpointError, InputError
+from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint
+from medssl.io.files import read_json, sha256
+from medssl.labels import LabelTable, label_table
+
+logger = logging.getLogger(__name__)
+
+PACKAGED = "infant_brain_segmentation"
+"""Folder name of the bundle that comes with the package."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that is ready to segment, and what is known about it.
+
+    Args:
+        name: For people and for file names.
+        network: With its weights, in evaluation mode.
+        contrasts: BIDS suffixes in channel order.
+        table: The labels of its outputs.
+        spacing: Voxel size in mm of its space.
+        preprocessing: From files to its input.
+        trained_on: A sentence.
+        weights_sha256: Of the file of weights.
+        device: Where the network is.
+    """
+
+    name: str
+    network: nn.Module
+    contrasts: tuple[str, ...]
+    table: LabelTable
+    spacing: tuple[float, ...]
+    preprocessing: Compose
+    trained_on: str
+    weights_sha256: str
+    device: str = "cpu"
+
+
+def packaged_bundle() -> Path:
+    """Return the folder of the bundle that comes with the package.
+
+    Raises:
+        InputError: The installation lacks it.
+    """
+    inside = Path(str(resources.files("medssl"))) / "_bundles" / PACKAGED
+    checkout = Path(str(resources.files("medssl"))).parent / "bundles" / PACKAGED
+    for folder in (inside, checkout):
+        if (folder / "configs" / "metadata.json").is_file():
+            return folder
+    msg = f"This installation of medssl lacks its bundle '{PACKAGED}'. Install the package again."
+    raise InputError(msg)
+
+
+def find_weights(model: Path | str | None) -> tuple[Path, Path]:
+    """Return the bundle folder and the file of weights that ``--model`` means.
+
+    Args:
+        model: None for the packaged bundle, a run folder, a bundle folder, or a file of weights. A file
+            that lies in no bundle is run with the configuration of the packaged one.
+
+    Raises:
+        InputError: There is nothing of that name.
+        CheckpointError: A folder that is no run and no bundle, or one without weights.
+    """
+    path = packaged_bundle() if model is None else Path(model)
+    if path.is_dir():
+        if not (path / "configs" / "inference.yaml").is_file():
+            msg = (
+                f"{path} is neither a run folder nor a bundle: found no configs/inference.yaml in it. "
+                f"Give the --out folder of 'medssl train', a MONAI bundle, or a .pt file."
+            )
+            raise CheckpointError(msg)
+        weights = path / "models" / "model.pt"
+        if not weights.is_file():
+            msg = f"{path} holds no models/model.pt yet. Finish the training first (medssl train ... --resume)."
+            raise CheckpointError(msg)
+        return path, weights
+    if not path.exists():
+        msg = f"{path}: no such run folder, bundle or file of weights. Check the path given to --model."
+        raise InputError(msg)
+    around = path.resolve().parent.parent
+    return (around if (around / "configs" / "inference.yaml").is_file() else packaged_bundle()), path
+
+
+def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
+    """Load a network with its weights, its labels and its preprocessing.
+
+    Only load bundles you trust: their configuration may run code.
+
+    Raises:
+        InputError: There is nothing of that name.
+        CheckpointError: The weights are unreadable, or of another network or label table.
+    """
+    bundle, weights = find_weights(model)
+    card = card_of(read_checkpoint(weights))
+    parser = read_config(bundle / "configs" / "inference.yaml", _facts_of(card, bundle))
+    parser["device"] = device
+    table = label_table(parser.get_parsed_content("label_table"))
+    contrasts = tuple(parser.get_parsed_content("contrasts"))
+    spacing = tuple(float(size) for size in parser.get_parsed_content("spacing"))
+    network = parser.get_parsed_content("network_def")
+    expected = ModelCard(contrasts, table.rows(), spacing)
+    load_weights(network, weights, expected)
+    meta = read_json(bundle / "configs" / "metadata.json")
+    return Model(
+        name=str(meta.get("name", bundle.name)),
+        network=network.to(torch.device(device)).eval(),
+        contrasts=contrasts,
+        table=table,
+        spacing=spacing,
+        preprocessing=parser.get_parsed_content("preprocessing"),
+        trained_on=str(meta.get("data_source", "")),
+        weights_sha256=sha256(weights),
+        device=device,
+    )
+
+
+def read_config(path: Path, changes: Mapping[str, Any]) -> ConfigParser:
+    """Read a bundle's configuration and change some of its values.
+
+    Raises:
+        InputError: It is no YAML.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        msg = f"{path.name} is no valid YAML ({str(error).splitlines()[0]}). Correct it or train again."
+        raise InputError(msg) from error
+    parser = ConfigParser(config)
+    parser.update(dict(changes))
+    return parser
+
+
+def quiet_libraries() -> None:
+    """Silence remarks of MONAI and torch that tell a user nothing about the own data."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*parsing config_file.*")
+    for name in ("monai", "ignite", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _facts_of(card: ModelCard | None, bundle: Path) -> dict[str, Any]:
+    """Let a lone file of weights say what it segments; a bundle's own weights must fit its configuration."""
+    if card is None or bundle != packaged_bundle():
+        return {}
+    labels = label_table(card.labels)
+    return {"contrasts": list(card.contrasts), "label_table": labels.rows(), "spacing": list(card.spacing)}

@@ -1,0 +1,52 @@
+"""What was run, with which versions, on which data: without paths of this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import medssl
+from medssl.io.files import sha256
+from medssl.io.subjects import Subject
+
+LIBRARIES = ("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, medssl and the libraries that touch the numbers."""
+    found = {"python": platform.python_version(), "medssl": medssl.__version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def relative(path: Path | str, start: Path | str) -> str:
+    """Return a path as seen from a folder, so that no record names a folder of this machine in full."""
+    return Path(os.path.relpath(Path(path).resolve(), Path(start).resolve())).as_posix()
+
+
+def command_line(verb: str, data: Path | str, out: Path, options: Iterable[tuple[str, object]]) -> str:
+    """Return a command that repeats a run, its paths as seen from the folder that holds the output."""
+    words = ["medssl", verb, relative(data, out.parent), "--out", out.name]
+    for name, value in options:
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False, ()):
+            words += [f"--{name}", str(value)]
+    return " ".join(words)
+
+
+def file_hashes(subjects: Iterable[Subject], start: Path) -> dict[str, str]:
+    """Return the sha256 of every file of some subjects, by its path as seen from a folder."""
+    hashes: dict[str, str] = {}
+    for subject in subjects:
+        for path in (*subject.images, subject.label, subject.mask):
+            if isinstance(path, Path):
+                hashes[relative(path, start)] = sha256(path)
+    return hashes

@@ -1,0 +1,294 @@
+"""From scans to label maps on the scans' own grid, with volumes and a picture each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+import medssl
+from medssl.errors import MedsslError, OutputError
+from medssl.geometry import Grid
+from medssl.inference.predictor import Predictor
+from medssl.io.cohort import item, read_cohort
+from medssl.io.files import atomic_path, read_json, require_writable_folder, write_json, write_tsv
+from medssl.io.inspection import require_usable
+from medssl.io.nifti import Volume, read_volume, write_labels, write_probabilities
+from medssl.io.subjects import Cohort, Subject
+from medssl.labels import LabelTable
+from medssl.reporting.figures import figure_to_png, plot_subject
+from medssl.transforms import labels_from_probabilities, to_native_grid
+from medssl.workflows.devices import choose_device
+from medssl.workflows.models import Model, load_model
+from medssl.workflows.provenance import command_line, relative, versions
+
+logger = logging.getLogger(__name__)
+
+TABLE_COLUMNS = ("index", "name", "abbreviation", "color")
+"""Columns of a BIDS label table."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, finished subjects, all subjects)."""
+
+
+@dataclass
+class Segmentation:
+    """What a call of `segment` did.
+
+    Args:
+        out: Folder with the results.
+        done: Subjects that were segmented now.
+        skipped: Subjects that had been finished before.
+        failed: Subject -> why.
+        model: Name of the model.
+        trained_on: What the model was trained on.
+    """
+
+    out: Path
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+    trained_on: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How `segment` works and what it writes.
+
+    Args:
+        probabilities: Write a 4D probability image a subject as well.
+        overwrite: Make results anew that are there.
+        resample: Bring other contrasts to the first one's grid by their headers.
+        pictures: Draw a PNG a subject.
+        memory_limit: Bytes the network may use; None for a share of what is free.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        mask: "none" for scans without a mask, whose background is a class.
+    """
+
+    probabilities: bool = False
+    overwrite: bool = False
+    resample: bool = False
+    pictures: bool = True
+    memory_limit: int | None = None
+    device: str = "auto"
+    mask: str | None = None
+
+
+def segment(
+    data: Path | Sequence[Path],
+    out: Path,
+    model: Path | str | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    loaded: Callable[[Model], None] | None = None,
+) -> Segmentation:
+    """Segment every scan of a folder, a datalist, or one set of files.
+
+    A subject that fails is reported and the others are still done; a finished one is skipped.
+
+    Args:
+        data: What to segment.
+        out: BIDS derivatives folder to write.
+        model: None for the packaged bundle, a run folder, a bundle, or a file of weights.
+        options: See `Options`.
+        progress: Told about each subject.
+        loaded: Told about the model before the first subject.
+
+    Raises:
+        InputError: Nothing to segment was found.
+        CheckpointError: The model cannot be loaded.
+        OutputError: The folder cannot be written, or holds the results of another model.
+    """
+    options = options or Options()
+    ready = load_model(model, choose_device(options.device))
+    if loaded is not None:
+        loaded(ready)
+    cohort = read_cohort(data, ready.contrasts, ready.table, options.mask)
+    require_writable_folder(out, [data] if isinstance(data, Path) else list(data))
+    _require_same_model(out, ready, options.overwrite)
+    predictor = Predictor(network=ready.network, memory_limit=options.memory_limit, device=ready.device)
+    job = _Job(cohort, ready, predictor, options, out)
+    result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
+    started = time.monotonic()
+    subjects = cohort.all()
+    for number, subject in enumerate(subjects):
+        if progress is not None:
+            progress(subject.key, number, len(subjects))
+        job.segment_or_note(subject, result)
+    if progress is not None:
+        progress("", len(subjects), len(subjects))
+    if result.done or result.skipped:
+        job.write_summaries(result, data, time.monotonic() - started)
+    return result
+
+
+def output_file(out: Path, subject: Subject, table: LabelTable, ending: str, folder: str = "anat") -> Path:
+    """Return the path of one of a subject's results, named as BIDS derivatives are."""
+    place = out / f"sub-{subject.subject}"
+    if subject.session:
+        place /= f"ses-{subject.session}"
+    return place / folder / f"{subject.key}_seg-{table.name}_{ending}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that stays the same from subject to subject."""
+
+    cohort: Cohort
+    model: Model
+    predictor: Predictor
+    options: Options
+    out: Path
+
+    def path(self, subject: Subject, ending: str, folder: str = "anat") -> Path:
+        return output_file(self.out, subject, self.model.table, ending, folder)
+
+    def segment_or_note(self, subject: Subject, result: Segmentation) -> None:
+        """Segment a subject that is not finished; note it as failed where its data are at fault."""
+        if self.path(subject, "dseg.json").is_file() and not self.options.overwrite:
+            result.skipped.append(subject.key)
+            return
+        try:
+            require_usable(subject, self.cohort, "unlabeled", resample=self.options.resample)
+            self.segment_one(subject)
+        except MedsslError as error:
+            logger.info("%s failed", subject.key, exc_info=True)
+            result.failed[subject.key] = str(error)
+        except MemoryError:
+            result.failed[subject.key] = f"{subject.key}: out of memory. Give a smaller --memory-limit."
+        except Exception as error:  # noqa: BLE001 (whatever one scan brings up, the others are still done)
+            logger.warning("%s failed", subject.key, exc_info=True)
+            result.failed[subject.key] = f"{subject.key}: unexpected {type(error).__name__}: {error}"
+        else:
+            result.done.append(subject.key)
+
+    def segment_one(self, subject: Subject) -> None:
+        """Write all results of a subject; the JSON comes last and says that they are complete."""
+        started = time.monotonic()
+        finished = self.path(subject, "dseg.json")
+        finished.unlink(missing_ok=True)
+        labels, probabilities = predict_native(subject, self.model, self.predictor, self.options.resample)
+        write_labels(self.path(subject, "dseg.nii.gz"), labels, subject.images[0])
+        write_tsv(self.path(subject, "dseg.tsv"), self.model.table.rows(), TABLE_COLUMNS)
+        if self.options.probabilities:
+            write_probabilities(self.path(subject, "probseg.nii.gz"), probabilities, subject.images[0])
+            names = [label.abbreviation for label in self.model.table]
+            write_json(self.path(subject, "probseg.json"), {"LabelMap": names})
+        volumes = [read_volume(path, subject.key) for path in subject.images]
+        if self.options.pictures:
+            self.write_picture(subject, volumes, labels)
+        write_json(finished, self.sidecar(subject, volumes[0].grid, labels, time.monotonic() - started))
+
+    def write_picture(self, subject: Subject, volumes: list[Volume], labels: NDArray[np.uint8]) -> None:
+        first = volumes[0].grid
+        images = {
+            name: volume.data
+            for name, volume in zip(self.model.contrasts, volumes, strict=True)
+            if first.difference(volume.grid) is None
+        }
+        figure = plot_subject(images, labels, None, first, self.model.table, title=subject.key)
+        with atomic_path(self.path(subject, "dseg.png", folder="figures")) as path:
+            path.write_bytes(figure_to_png(figure))
+
+    def sidecar(
+        self, subject: Subject, grid: Grid, labels: NDArray[np.uint8], seconds: float
+    ) -> Mapping[str, object]:
+        model = self.model
+        return {
+            "Type": "Dseg",
+            "Manual": False,
+            "Sources": [relative(path, self.cohort.root) for path in subject.images],
+            "GeneratedBy": {"Name": "medssl", "Version": medssl.__version__},
+            "Model": {"Name": model.name, "WeightsSHA256": model.weights_sha256, "TrainedOn": model.trained_on},
+            "SpacingOfNetwork_mm": list(model.spacing),
+            "Volumes_ml": volumes_ml(labels, grid, model.table),
+            "Seconds": round(seconds, 2),
+        }
+
+    def write_summaries(
+        self, result: Segmentation, data: Path | Sequence[Path], seconds: float
+    ) -> None:
+        """Write what covers all subjects: volumes.tsv, dataset_description.json, run.json."""
+        names = [label.abbreviation for label in self.model.table.foreground]
+        rows = []
+        for subject in self.cohort.all():
+            if self.path(subject, "dseg.json").is_file():
+                volumes = read_json(self.path(subject, "dseg.json"))["Volumes_ml"]
+                rows.append({"subject": subject.key, **{f"{name}_ml": volumes[name] for name in names}})
+        write_tsv(self.out / "volumes.tsv", rows, ["subject", *[f"{name}_ml" for name in names]])
+        description = {
+            "Name": f"medssl segmentation ({self.model.table.name})",
+            "BIDSVersion": "1.9.0",
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "medssl", "Version": medssl.__version__}],
+        }
+        write_json(self.out / "dataset_description.json", description)
+        first = data if isinstance(data, Path) else data[0]
+        record = {
+            "command": command_line("segment", first, self.out, [("probabilities", self.options.probabilities)]),
+            "versions": versions(),
+            "model": self.model.name,
+            "trained_on": self.model.trained_on,
+            "weights_sha256": self.model.weights_sha256,
+            "subjects": [str(row["subject"]) for row in rows],
+            "failed": result.failed,
+            "seconds": round(seconds, 1),
+        }
+        write_json(self.out / "run.json", record)
+
+
+def predict_native(
+    subject: Subject, model: Model, predictor: Predictor, resample: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Segment one subject in memory.
+
+    Args:
+        subject: Its label is not looked at.
+        model: Says how its scans are prepared.
+        predictor: Holds the network.
+        resample: Bring other contrasts to the first one's grid by their headers.
+
+    Returns:
+        Stored label values, and probabilities in table order: background 1 outside the scan's mask.
+
+    Shapes:
+        return: ``(I, J, K)`` and ``(I, J, K, L)`` in the voxel order of the first contrast's file
+    """
+    entry: dict[str, Any] = item(subject)
+    entry.pop("label", None)
+    sample = model.preprocessing({**entry, "resample": resample and len(subject.images) > 1})
+    predicted = predictor.predict(sample["image"].as_tensor(), sample["mask"].as_tensor()[0] > 0.5)
+    sample["pred"] = MetaTensor(predicted, meta=sample["image"].meta)
+    sample = to_native_grid(preprocessing=model.preprocessing)(sample)
+    probabilities = sample["pred"].as_tensor().movedim(0, -1).clone()
+    outside = ~sample["native_mask"][0]
+    probabilities[outside] = torch.eye(len(model.table))[0]
+    labels = labels_from_probabilities(table=model.table)(sample)["pred"].as_tensor()[0]
+    return labels.numpy().astype(np.uint8), probabilities.numpy()
+
+
+def volumes_ml(labels: NDArray[np.uint8], grid: Grid, table: LabelTable) -> dict[str, float]:
+    """Return the volume in ml of each foreground label."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {row.abbreviation: round(float(counts[row.value]) * grid.voxel_ml, 4) for row in table.foreground}
+
+
+def _require_same_model(out: Path, model: Model, overwrite: bool) -> None:
+    record = out / "run.json"
+    if overwrite or not record.is_file():
+        return
+    found = read_json(record).get("weights_sha256")
+    if found != model.weights_sha256:
+        msg = (
+            f"{out} holds results of another model (weights {str(found)[:12]}, now {model.weights_sha256[:12]})."
+        )
+        raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")

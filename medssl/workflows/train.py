@@ -1,0 +1,358 @@
+"""Training: the bundle's own configuration, run through MONAI's workflow, recorded in a run folder."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.io.cohort import read_cohort
+from medssl.io.datalist import write_datalist
+from medssl.io.files import read_json, require_writable_folder, write_json, write_text
+from medssl.io.inspection import require_usable_cohort
+from medssl.io.nifti import read_volume
+from medssl.io.subjects import Cohort
+from medssl.labels import BUILT_IN
+from medssl.workflows.budgets import budget_named
+from medssl.workflows.devices import choose_device
+from medssl.workflows.models import find_weights, packaged_bundle, read_config
+from medssl.workflows.provenance import command_line, file_hashes, relative, versions
+
+logger = logging.getLogger(__name__)
+
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "dense-fcn": {"_target_": "medssl.networks.DenseFCN"},
+    "dense-fcn-small": {"_target_": "medssl.networks.DenseFCN", "growth_rate": 8, "stem_channels": 16},
+    "fc-densenet": {"_target_": "medssl.networks.FCDenseNet3D"},
+}
+"""Choices of ``--network``; channels and classes follow from the data."""
+
+COPIED = ("evaluate.yaml", "multi_gpu_train.yaml", "logging.conf")
+"""Configurations a run folder takes from the bundle as they are."""
+
+INIT_FILE = "models/init.pt"
+"""Copy of the weights that a run starts from, so that the run folder stands alone."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a user chooses for a training run.
+
+    Args:
+        method: "supervised".
+        network: A key of `NETWORKS`.
+        budget: A key of `budgets.BUDGETS`.
+        seed: Of initialization, crops and dropout.
+        device: "auto", "cpu", "cuda", ...
+        hold_out: Labeled training scans to move to validation, the last ones of a seeded permutation.
+        init: Run, bundle or file of weights to start from.
+        contrasts: BIDS suffixes; None for those of the data.
+        mask: "none" where scans have no brain mask.
+        settings: Further values of the configuration, id -> value.
+    """
+
+    method: str = "supervised"
+    network: str = "dense-fcn"
+    budget: str = "standard"
+    seed: int = 0
+    device: str = "auto"
+    hold_out: int = 0
+    init: str | None = None
+    contrasts: tuple[str, ...] | None = None
+    mask: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a call of `train` did.
+
+    Args:
+        run: The run folder.
+        steps: Optimizer steps taken.
+        best_dice: Best mean Dice on the held-out labeled scans, None without any.
+        seconds: Wall time of this call.
+    """
+
+    run: Path
+    steps: int
+    best_dice: float | None
+    seconds: float
+
+
+class Watcher:
+    """Told about the progress of a training; every method may be left as it is."""
+
+    def started(self, step: int, steps: int) -> None:
+        """Training begins or goes on after ``step`` of ``steps``."""
+
+    def step(self, step: int, loss: float) -> None:
+        """A step was taken."""
+
+    def validated(self, step: int, dice: float) -> None:
+        """The held-out scans were scored."""
+
+
+def train(
+    data: Path, out: Path, options: TrainOptions | None = None, watcher: Watcher | None = None, resume: bool = False
+) -> Training:
+    """Train on the labeled scans of a cohort.
+
+    Args:
+        data: Folder or datalist with at least one labeled scan.
+        out: The run folder to make, or to go on with.
+        options: See `TrainOptions`; a resumed run keeps its own.
+        watcher: Told about the progress.
+        resume: Go on with the run in ``out``.
+
+    Raises:
+        DatalistError: No labeled scan, or a scan in two sections that must not share any.
+        InputError: A scan is unusable, or the data changed since the run began.
+        OutputError: The run folder is in use, or cannot be written.
+        ConfigError: An option or setting is unknown.
+        TrainingInterrupted: The user stopped it; everything is saved.
+    """
+    started = time.time()
+    if resume:
+        _require_unchanged_data(out)
+    else:
+        prepare_run(data, out, options or TrainOptions())
+    workflow = ConfigWorkflow(
+        config_file=str(out / "configs" / "train.yaml"),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(out),
+        resume=resume,
+    )
+    workflow.initialize()
+    trainer = workflow.parser.get_parsed_content("train#trainer")
+    evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+    _watch(trainer, evaluator, watcher or Watcher())
+    workflow.run()
+    workflow.finalize()
+    best = workflow.parser.get_parsed_content("train#best_model").best
+    training = Training(out, trainer.state.iteration, best, time.time() - started)
+    record = read_json(out / "run.json")
+    record |= {"steps": training.steps, "best_val_dice": best, "finished": True}
+    record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
+    write_json(out / "run.json", record)
+    return training
+
+
+def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
+    """Check the data and write the run folder: configuration, datalist, record. Nothing is trained yet.
+
+    Raises:
+        MedsslError: As in `train`; nothing is written then.
+    """
+    cohort = _hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
+    if not cohort.training:
+        msg = f"No labeled scan for training was found in {data} ({len(cohort.unlabeled)} unlabeled ones were)."
+        raise DatalistError(
+            msg, "Put *_dseg.nii.gz files beside the scans or in derivatives, or list them under 'training'."
+        )
+    require_usable_cohort(cohort, ("training", "validation"))
+    require_writable_folder(out, [data])
+    if out.exists() and any(out.iterdir()):
+        msg = f"The folder {out} is not empty."
+        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    if options.init is not None:
+        find_weights(options.init)
+    values = _values(cohort, options)
+    bundle = packaged_bundle()
+    train_config = _changed(read_config(bundle / "configs" / "train.yaml", {}), values)
+    shared = {name: values[name] for name in ("contrasts", "label_table", "spacing", "network_def")}
+    inference_config = _changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
+    configs = out / "configs"
+    write_text(configs / "train.yaml", _yaml(train_config, "The whole configuration of this run."))
+    write_text(configs / "inference.yaml", _yaml(inference_config, "Segments with the weights of this run."))
+    if options.init is not None:
+        (out / INIT_FILE).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(find_weights(options.init)[1], out / INIT_FILE)
+    for name in COPIED:
+        shutil.copyfile(bundle / "configs" / name, configs / name)
+    shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
+    write_json(configs / "metadata.json", _metadata(bundle, cohort, options))
+    write_datalist(out / "datalist.json", cohort)
+    write_json(out / "run.json", _record(cohort, data, out, options))
+
+
+def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
+    """Return what a run changes in the bundle's training configuration."""
+    budget = budget_named(options.budget)
+    table = cohort.table
+    per_epoch = 25 if budget.steps % 25 == 0 else 1
+    values: dict[str, Any] = {
+        "dataset_dir": "@bundle_root",
+        "output_dir": "@bundle_root",
+        "contrasts": list(cohort.contrasts),
+        "label_table": table.name if table in BUILT_IN.values() else table.rows(),
+        "spacing": training_spacing(cohort),
+        "seed": options.seed,
+        "batch_size": budget.crops,
+        "crop_size": [budget.crop_size] * 3,
+        "steps_per_epoch": per_epoch,
+        "epochs": budget.steps // per_epoch,
+        "network_def": {**_network(options), "in_channels": "$len(@contrasts)", "out_channels": "$len(@labels)"},
+    }
+    if options.device != "auto":
+        values["device"] = f"$torch.device('{choose_device(options.device)}')"
+    if options.init is not None:
+        values["init_weights"] = f"$@bundle_root + '/{INIT_FILE}'"
+    return {**values, **options.settings}
+
+
+def training_spacing(cohort: Cohort) -> list[float]:
+    """Return the median spacing in mm of the training scans along R, A, S: the network works there."""
+    sizes = []
+    for subject in cohort.training:
+        grid = read_volume(subject.images[0], subject.key).grid
+        axis_of = {code: size for code, size in zip(grid.axcodes, grid.spacing, strict=True)}
+        sizes.append([next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")])
+    return [round(float(size), 3) for size in np.median(np.array(sizes), axis=0)]
+
+
+def _network(options: TrainOptions) -> dict[str, Any]:
+    if options.network not in NETWORKS:
+        msg = f"There is no network '{options.network}'. Choose one of: {', '.join(NETWORKS)}."
+        raise ConfigError(msg)
+    return dict(NETWORKS[options.network])
+
+
+def _hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
+    """Move some labeled training scans to validation, whole subjects at a time."""
+    if not options.hold_out:
+        return cohort
+    names = sorted({subject.subject for subject in cohort.training})
+    if options.hold_out >= len(names):
+        msg = f"--hold-out {options.hold_out} leaves no scan to train on: {len(names)} labeled subjects were found."
+        raise DatalistError(msg, "Hold out fewer.")
+    order = np.random.default_rng(options.seed).permutation(len(names))
+    held = {names[place] for place in order[-options.hold_out :]}
+    return replace(
+        cohort,
+        training=tuple(subject for subject in cohort.training if subject.subject not in held),
+        validation=cohort.validation + tuple(subject for subject in cohort.training if subject.subject in held),
+    )
+
+
+def _changed(parser: ConfigParser, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with some values changed.
+
+    Raises:
+        ConfigError: A value is set that the configuration does not have.
+    """
+    for name in values:
+        if name not in parser:
+            known = [str(key) for key in parser.config]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
+            msg = f"The configuration has no value '{name}'.{hint}"
+            raise ConfigError(msg)
+        parser[name] = values[name]
+    config = dict(parser.config)
+    config.pop("_meta_", None)
+    return config
+
+
+def _yaml(config: Mapping[str, Any], headline: str) -> str:
+    return f"# {headline} Written by medssl.\n" + yaml.safe_dump(dict(config), sort_keys=False, width=110)
+
+
+def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
+    """Return the metadata of the bundle that a run folder is."""
+    metadata = read_json(bundle / "configs" / "metadata.json")
+    image = metadata["network_data_format"]["inputs"]["image"]
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    image["num_channels"] = len(cohort.contrasts)
+    image["channel_def"] = {str(channel): name for channel, name in enumerate(cohort.contrasts)}
+    pred["num_channels"] = len(cohort.table)
+    pred["value_range"] = [0, len(cohort.table) - 1]
+    pred["channel_def"] = {str(channel): label.name for channel, label in enumerate(cohort.table)}
+    scans = f"{len(cohort.training)} labeled scan{'s' if len(cohort.training) != 1 else ''}"
+    return metadata | {
+        "name": f"medssl run ({cohort.table.name})",
+        "data_source": f"trained with method {options.method} on {scans} ({', '.join(cohort.contrasts)})",
+        "data_type": "NIfTI",
+        "image_classes": ", ".join(cohort.contrasts),
+        "label_classes": cohort.table.describe(),
+        "pred_classes": cohort.table.describe(),
+        "eval_metrics": {},
+    }
+
+
+def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
+    budget = budget_named(options.budget)
+    chosen = [
+        ("method", options.method),
+        ("network", options.network),
+        ("budget", options.budget),
+        ("seed", options.seed),
+        ("hold-out", options.hold_out),
+        ("mask", options.mask),
+        *[("set", f"{name}={value}") for name, value in options.settings.items()],
+    ]
+    return {
+        "command": command_line("train", data, out, chosen),
+        "versions": versions(),
+        "method": options.method,
+        "network": options.network,
+        "seed": options.seed,
+        "device": options.device,
+        "budget": {"name": budget.name, "steps": budget.steps, "crops": budget.crops, "crop_size": budget.crop_size},
+        "contrasts": list(cohort.contrasts),
+        "labels": cohort.table.rows(),
+        "subjects": {
+            "training": [subject.key for subject in cohort.training],
+            "validation": [subject.key for subject in cohort.validation],
+        },
+        "data_sha256": file_hashes((*cohort.training, *cohort.validation), out),
+        "finished": False,
+    }
+
+
+def _require_unchanged_data(out: Path) -> None:
+    """Compare the files of a run with those it began with.
+
+    Raises:
+        InputError: A file is gone or changed, or there is no run to go on with.
+    """
+    if not (out / "run.json").is_file():
+        msg = f"{out} holds no run.json, so there is no run to go on with."
+        raise InputError(msg, "Start it without --resume.")
+    record = read_json(out / "run.json")
+    if record.get("finished"):
+        msg = f"The run in {out} is finished ({record.get('steps')} steps)."
+        raise OutputError(msg, "Choose a new --out for another run.")
+    before = record["data_sha256"]
+    now = file_hashes(read_cohort(out).all(), out)
+    changed = sorted(name for name, value in before.items() if now.get(name) != value)
+    if changed:
+        msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
+        raise InputError(msg, "Put the files back as they were, or start a new run.")
+
+
+def _watch(trainer: Engine, evaluator: Engine, watcher: Watcher) -> None:
+    def started(engine: Engine) -> None:
+        watcher.started(engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length)
+
+    def stepped(engine: Engine) -> None:
+        watcher.step(engine.state.iteration, float(engine.state.output["loss"].detach()))
+
+    def validated(engine: Engine) -> None:
+        watcher.validated(trainer.state.iteration, float(engine.state.metrics[engine.state.key_metric_name]))
+
+    trainer.add_event_handler(Events.STARTED, started)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, stepped)
+    evaluator.add_event_handler(Events.COMPLETED, validated)
