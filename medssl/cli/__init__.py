@@ -54,7 +54,7 @@ class Verbs(click.Group):
 @click.version_option(__version__, prog_name="medssl")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Semi-supervised learning on medical images.
+    r"""Semi-supervised learning on medical images.
 
     \b
     Start here:

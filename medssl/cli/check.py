@@ -58,4 +58,6 @@ def _print(result: object) -> None:
         color = "red" if problem["severity"] == "fatal" else "yellow"
         STDERR.print(f"[{color}]{problem['severity']}[/] {problem['message']} {problem['cure']}", markup=True)
     count = len(facts["subjects"])
-    STDOUT.print(f"{count} subjects, {len(problems)} problems." if problems else f"{count} subjects, no problem.")
+    STDOUT.print(
+        f"{count} subjects, {len(problems)} problems." if problems else f"{count} subjects, no problem."
+    )

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 STDERR = Console(stderr=True, highlight=False)
 """Progress and remarks go here; results go to standard output."""
@@ -85,3 +92,46 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, completed=done, total=total, detail=detail)
 
         yield update
+
+
+class TrainingBar:
+    """A `Watcher` that draws loss, validation Dice and the time that remains."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("Training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=STDERR,
+        )
+        self._task = self._bar.add_task("", total=None, detail="preparing scans")
+        self._loss: float | None = None
+        self._dice: float | None = None
+
+    def __enter__(self) -> TrainingBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def started(self, step: int, steps: int) -> None:
+        """Training begins or goes on."""
+        self._bar.reset(self._task, total=steps, completed=step, detail="")
+
+    def step(self, step: int, loss: float) -> None:
+        """Move the bar."""
+        self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
+        self._bar.update(self._task, completed=step, detail=self._detail())
+
+    def validated(self, step: int, dice: float) -> None:
+        """Show the Dice on the held-out scans."""
+        self._dice = dice
+        self._bar.update(self._task, detail=self._detail())
+
+    def _detail(self) -> str:
+        loss = "" if self._loss is None else f"loss {self._loss:.3f}"
+        return loss if self._dice is None else f"{loss}  validation Dice {self._dice:.3f}"

@@ -22,11 +22,15 @@ def parse_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -
         raise click.BadParameter(msg) from error
 
 
-@example("medssl segment cohort --out maps --model run\nmedssl segment sub-01_T1w.nii.gz sub-01_T2w.nii.gz --out maps")
+@example(
+    "medssl segment cohort --out maps --model run\nmedssl segment sub-01_T1w.nii.gz sub-01_T2w.nii.gz --out maps"
+)
 @click.command()
 @click.argument("data", type=EXISTING, nargs=-1, required=True)
 @click.option("--out", type=EXISTING, required=True, help="BIDS derivatives folder to write.")
-@click.option("--model", type=EXISTING, help="Run folder, bundle or .pt file.  [default: the packaged bundle]")
+@click.option(
+    "--model", type=EXISTING, help="Run folder, bundle or .pt file.  [default: the packaged bundle]"
+)
 @click.option("--probabilities", is_flag=True, help="Write a 4D probability image a subject as well.")
 @click.option("--overwrite", is_flag=True, help="Make results anew that are there.")
 @click.option("--resample", is_flag=True, help="Bring other contrasts to the T1w grid by their headers.")
@@ -55,7 +59,9 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, **options: ob
         result = run(place, out, model, Options(**options), progress, describe)
     for reason in result.failed.values():
         STDERR.print(f"[red]failed[/] {reason}", soft_wrap=True)
-    counts = f"{len(result.done)} segmented, {len(result.skipped)} finished before, {len(result.failed)} failed."
+    counts = (
+        f"{len(result.done)} segmented, {len(result.skipped)} finished before, {len(result.failed)} failed."
+    )
     STDERR.print(counts)
     STDOUT.print(str(out), soft_wrap=True)
     if result.failed:

@@ -14,7 +14,9 @@ from medssl.cli.common import EXISTING, STDOUT, example, progress_bar
 @click.argument("out", type=EXISTING)
 @click.option("--subjects", default=12, show_default=True, type=click.IntRange(1), help="How many in all.")
 @click.option("--labeled", default=4, show_default=True, type=click.IntRange(0), help="Labeled for training.")
-@click.option("--unlabeled", default=4, show_default=True, type=click.IntRange(0), help="Listed without label.")
+@click.option(
+    "--unlabeled", default=4, show_default=True, type=click.IntRange(0), help="Listed without label."
+)
 @click.option("--validation", default=0, show_default=True, type=click.IntRange(0), help="Labeled, held out.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same voxels.")
 @click.option("--spacing", type=float, help="Voxel size in mm.  [default: 1.0, or what site B scans with]")

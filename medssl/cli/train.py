@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from medssl.cli.common import (
     EXISTING,
     STDERR,
     STDOUT,
+    TrainingBar,
     contrasts_option,
     device_option,
     example,
@@ -27,10 +26,16 @@ from medssl.errors import MedsslError
 @click.argument("data", type=EXISTING)
 @click.option("--out", type=EXISTING, required=True, help="Run folder to make; it is a MONAI bundle.")
 @click.option("--method", type=click.Choice(["supervised"]), default="supervised", show_default=True)
-@click.option("--network", default="dense-fcn", show_default=True, help="dense-fcn, dense-fcn-small, fc-densenet.")
-@click.option("--budget", default="standard", show_default=True, help="quick, standard or full (medssl info).")
+@click.option(
+    "--network", default="dense-fcn", show_default=True, help="dense-fcn, dense-fcn-small, fc-densenet."
+)
+@click.option(
+    "--budget", default="standard", show_default=True, help="quick, standard or full (medssl info)."
+)
 @click.option("--seed", default=0, show_default=True, help="Of initialization, crops and dropout.")
-@click.option("--hold-out", default=0, show_default=True, help="Labeled scans to hold out for early stopping.")
+@click.option(
+    "--hold-out", default=0, show_default=True, help="Labeled scans to hold out for early stopping."
+)
 @click.option("--init", help="Start from a run, a bundle, a file of weights, or 'packaged'.")
 @contrasts_option
 @mask_option
@@ -54,57 +59,13 @@ def train(data: Path, out: Path, resume: bool, init: str | None, **options: Any)
         STDERR.print(f"Budget {budget_named(options['budget']).describe()}.")
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
     try:
-        with _Bar() as bar:
+        with TrainingBar() as bar:
             done = run_training(data, out, chosen, bar, resume)
     except MedsslError as error:
         if getattr(error, "resumable", False):
-            raise MedsslError(f"{error} Go on with: medssl train {data} --out {out} --resume") from error
+            raise MedsslError(str(error), f"Go on with: medssl train {data} --out {out} --resume") from error
         raise
     best = "" if done.best_dice is None else f", best Dice on held-out scans {done.best_dice:.3f}"
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
     STDERR.print(f"  medssl segment {data} --out OUT --model {out}", soft_wrap=True)
     STDOUT.print(str(out), soft_wrap=True)
-
-
-class _Bar:
-    """A `Watcher` that draws loss, validation Dice and the time that remains."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("Training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=STDERR,
-        )
-        self._task = self._bar.add_task("", total=None, detail="preparing scans")
-        self._loss: float | None = None
-        self._dice: float | None = None
-        self._last = time.monotonic()
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def started(self, step: int, steps: int) -> None:
-        """Training begins or goes on."""
-        self._bar.reset(self._task, total=steps, completed=step, detail="")
-
-    def step(self, step: int, loss: float) -> None:
-        """Move the bar."""
-        self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
-        self._bar.update(self._task, completed=step, detail=self._detail())
-
-    def validated(self, step: int, dice: float) -> None:
-        """Show the Dice on the held-out scans."""
-        self._dice = dice
-        self._bar.update(self._task, detail=self._detail())
-
-    def _detail(self) -> str:
-        loss = "" if self._loss is None else f"loss {self._loss:.3f}"
-        return loss if self._dice is None else f"{loss}  validation Dice {self._dice:.3f}"

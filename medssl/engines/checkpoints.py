@@ -72,7 +72,9 @@ class ResumePoint:
             target.load_state_dict(saved[name])
         engine.load_state_dict(saved["trainer"])
         engine.state.max_epochs = max_epochs
-        logger.info("Resumed at step %d of %s", engine.state.iteration, max_epochs * engine.state.epoch_length)
+        logger.info(
+            "Resumed at step %d of %s", engine.state.iteration, max_epochs * engine.state.epoch_length
+        )
         return True
 
     def _start(self, engine: Engine) -> None:

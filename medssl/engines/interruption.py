@@ -53,7 +53,9 @@ class Interruption:
     def _stop_if_asked(self, engine: Engine) -> None:
         if self._asked:
             self._restore()
-            msg = f"Training was stopped after step {engine.state.iteration}; everything up to there is saved."
+            msg = (
+                f"Training was stopped after step {engine.state.iteration}; everything up to there is saved."
+            )
             raise TrainingInterrupted(msg)
 
     def _restore(self, *_: Any) -> None:

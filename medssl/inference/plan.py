@@ -95,23 +95,19 @@ def region_around(box: Box, shape: Triple, *, margin: int, multiple: int) -> Box
     return Box(start, stop)
 
 
-def forecast_bytes(voxels: int, peak_maps: int) -> int:
-    """Forecast the memory that one pass takes beyond the weights and the process itself.
+def bytes_per_voxel(peak_maps: int) -> float:
+    """Forecast the memory that a pass takes for each voxel it reads, beyond weights and process.
 
     Args:
-        voxels: Size of the tile that is read.
         peak_maps: Float32 maps that the network keeps at its peak (`network.peak_maps`).
     """
-    return int(OVERHEAD * FLOAT_BYTES * peak_maps * voxels)
+    return OVERHEAD * FLOAT_BYTES * peak_maps
 
 
-def voxels_that_fit(memory_limit: int, peak_maps: int) -> int:
-    """Return the largest tile whose forecast stays within a limit in bytes."""
-    return int(memory_limit / (OVERHEAD * FLOAT_BYTES * peak_maps))
-
-
-def plan_tiles(region: Box, shape: Triple, *, halo: int, multiple: int, max_voxels: int) -> list[Tile]:
-    """Cut a region into the fewest tiles that read at most `max_voxels` each.
+def plan_tiles(
+    region: Box, shape: Triple, *, halo: int, multiple: int, memory_limit: float, voxel_bytes: float
+) -> list[Tile]:
+    """Cut a region into the fewest tiles that fit in memory.
 
     One pass when it fits. Of equally many tiles the cut with the least reading wins. The cores cover each
     voxel of the region that lies in the volume exactly once; a tile reads its core and the halo, as far as
@@ -122,20 +118,22 @@ def plan_tiles(region: Box, shape: Triple, *, halo: int, multiple: int, max_voxe
         shape: Shape of the volume; cores end where it ends.
         halo: Voxels read beyond a core, rounded up to a multiple.
         multiple: The network's multiple.
-        max_voxels: Most voxels that one pass may read.
+        memory_limit: Bytes that one pass may take.
+        voxel_bytes: Bytes that a pass takes for each voxel it reads.
 
     Raises:
-        ConfigError: If even the smallest tile reads more than `max_voxels`.
+        ConfigError: If the limit is too small for any tile.
     """
+    cube_bytes = voxel_bytes * multiple**3
     units = _triple(side // multiple for side in region.shape)
     border = ceil(halo / multiple)
     splits = [_splits(count, border) for count in units]
-    fitting = [cut for cut in itertools.product(*splits) if _widest(cut) * multiple**3 <= max_voxels]
+    fitting = [cut for cut in itertools.product(*splits) if _widest(cut) * cube_bytes <= memory_limit]
     if not fitting:
-        least = min(map(_widest, itertools.product(*splits))) * multiple**3
+        least = min(map(_widest, itertools.product(*splits))) * cube_bytes
         msg = (
-            f"The memory limit is too small for one tile: found room for {max_voxels} voxels, expected at "
-            f"least {least}; raise the memory limit or lower the halo ({halo} voxels)."
+            f"The memory limit is too small for one tile: found {memory_limit / 2**20:.0f} MiB, expected at "
+            f"least {ceil(least / 2**20)} MiB; raise the memory limit or lower the halo ({halo} voxels)."
         )
         raise ConfigError(msg)
     best = min(

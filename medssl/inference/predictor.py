@@ -18,10 +18,9 @@ from medssl.inference.plan import (
     Box,
     Triple,
     box_of,
-    forecast_bytes,
+    bytes_per_voxel,
     plan_tiles,
     region_around,
-    voxels_that_fit,
 )
 
 logger = logging.getLogger(__name__)
@@ -91,9 +90,16 @@ def tile_logits(
     shape = (image.shape[1], image.shape[2], image.shape[3])
     box = Box((0, 0, 0), shape) if mask is None else box_of(mask) or Box((0, 0, 0), (1, 1, 1))
     region = region_around(box, shape, margin=tiling.margin, multiple=tiling.multiple)
-    most = voxels_that_fit(tiling.memory_limit, tiling.peak_maps)
-    tiles = plan_tiles(region, shape, halo=tiling.halo, multiple=tiling.multiple, max_voxels=most)
-    need = forecast_bytes(max(tile.read.voxels for tile in tiles), tiling.peak_maps)
+    cost = bytes_per_voxel(tiling.peak_maps)
+    tiles = plan_tiles(
+        region,
+        shape,
+        halo=tiling.halo,
+        multiple=tiling.multiple,
+        memory_limit=tiling.memory_limit,
+        voxel_bytes=cost,
+    )
+    need = max(tile.read.voxels for tile in tiles) * cost
     logger.info(
         "%s of %s voxels in %d pass(es) of about %.1f GiB", region.shape, shape, len(tiles), need / 2**30
     )

@@ -208,7 +208,7 @@ def plot_dice(rows: Rows, table: LabelTable) -> Figure:
     figure = _strips(values, table, "Dice")
     everything = [value for strip in values.values() for value in strip]
     lowest = min(everything, default=0.0)
-    figure.axes[0].set_xlim(max(0.0, min(0.5, np.floor(lowest * 10 - 0.5) / 10)), 1.005)
+    figure.axes[0].set_xlim(max(0.0, np.floor(lowest * 10 - 0.3) / 10), 1.005)
     return figure
 
 

@@ -42,8 +42,8 @@ class ContrastTraits:
 _SPEED_MONTHS = 3.5
 _AGE_SPREAD_MONTHS = 0.9
 _TYPICAL = {
-    "T1w": ContrastTraits(0.50, 0.22, 0.10, 0.012, 0.0, 0.030, 0.030, 0.015),
-    "T2w": ContrastTraits(0.47, 0.85, -0.07, 0.048, 1.2, 0.040, 0.045, -0.015),
+    "T1w": ContrastTraits(0.50, 0.22, 0.095, 0.008, 0.0, 0.030, 0.030, 0.015),
+    "T2w": ContrastTraits(0.47, 0.85, -0.07, 0.048, 1.2, 0.042, 0.045, -0.008),
 }
 
 

@@ -55,7 +55,6 @@ class LoadSubjectd(LoadImaged):
         sample["native_mask"] = mask
         return sample
 
-
     def _resampled_images(self, sample: dict[Hashable, Any], reader: Any) -> MetaTensor:
         """Load the contrasts one by one and bring them to the grid of the first by their headers."""
         first, *others = sample["image"]
@@ -67,7 +66,10 @@ class LoadSubjectd(LoadImaged):
             moved = ResampleToMatch(mode="bilinear", padding_mode="zeros")(image, reference)
             logger.info(
                 "%s: %s resampled by its header from shape %s to %s",
-                sample.get("subject", ""), Path(path).name, tuple(image.shape[1:]), tuple(moved.shape[1:]),
+                sample.get("subject", ""),
+                Path(path).name,
+                tuple(image.shape[1:]),
+                tuple(moved.shape[1:]),
             )
             images.append(moved)
         return MetaTensor(torch.cat([image.as_tensor() for image in images]), meta=reference.meta)
@@ -113,7 +115,9 @@ class EncodeLabelsd(MapTransform):
         for key in self.key_iterator(sample):
             channels = sample[key]
             values = self.values.to(channels.device)[torch.as_tensor(channels).long()]
-            sample[key] = MetaTensor(values, meta=channels.meta) if isinstance(channels, MetaTensor) else values
+            sample[key] = (
+                MetaTensor(values, meta=channels.meta) if isinstance(channels, MetaTensor) else values
+            )
         return sample
 
 

@@ -98,7 +98,9 @@ class BackgroundWhereUnknownd(MapTransform):
         background = torch.zeros_like(_plain(sample[self.pred_key]))
         background[0] = 1
         sample[self.pred_key] = torch.where(unknown.to(background.device), background, sample[self.pred_key])
-        sample[self.label_key] = torch.where(unknown, torch.zeros_like(_plain(sample[self.label_key])), sample[self.label_key])
+        sample[self.label_key] = torch.where(
+            unknown, torch.zeros_like(_plain(sample[self.label_key])), sample[self.label_key]
+        )
         return sample
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from monai.transforms import (
-    AsDiscreted,
     Activationsd,
+    AsDiscreted,
     Compose,
     CropForegroundd,
     EnsureTyped,
@@ -65,7 +65,9 @@ def preprocessing(
     )
 
 
-def crop_preparation(*, crop_size: Sequence[int], keys: Sequence[str] = ("image", "label", "mask")) -> Compose:
+def crop_preparation(
+    *, crop_size: Sequence[int], keys: Sequence[str] = ("image", "label", "mask")
+) -> Compose:
     """Cut a preprocessed subject to its mask and index the voxels that crops may be centered on.
 
     Args:
@@ -181,5 +183,7 @@ def _intensity_changes(strength: float) -> list[object]:
         RandShiftIntensityd(keys=image, prob=0.5, offsets=0.2 * strength, channel_wise=True),
         RandAdjustContrastd(keys=image, prob=0.3, gamma=(1 - 0.25 * strength, 1 + 0.35 * strength)),
         RandGaussianNoised(keys=image, prob=0.3, std=0.15 * strength),
-        RandGaussianSmoothd(keys=image, prob=0.15, sigma_x=(0.3, 0.8), sigma_y=(0.3, 0.8), sigma_z=(0.3, 0.8)),
+        RandGaussianSmoothd(
+            keys=image, prob=0.15, sigma_x=(0.3, 0.8), sigma_y=(0.3, 0.8), sigma_z=(0.3, 0.8)
+        ),
     ]

@@ -90,7 +90,9 @@ def find_weights(model: Path | str | None) -> tuple[Path, Path]:
             raise CheckpointError(msg)
         weights = path / "models" / "model.pt"
         if not weights.is_file():
-            msg = f"{path} holds no models/model.pt yet. Finish the training first (medssl train ... --resume)."
+            msg = (
+                f"{path} holds no models/model.pt yet. Finish the training first (medssl train ... --resume)."
+            )
             raise CheckpointError(msg)
         return path, weights
     if not path.exists():

@@ -165,7 +165,7 @@ class _Job:
             result.failed[subject.key] = str(error)
         except MemoryError:
             result.failed[subject.key] = f"{subject.key}: out of memory. Give a smaller --memory-limit."
-        except Exception as error:  # noqa: BLE001 (whatever one scan brings up, the others are still done)
+        except Exception as error:
             logger.warning("%s failed", subject.key, exc_info=True)
             result.failed[subject.key] = f"{subject.key}: unexpected {type(error).__name__}: {error}"
         else:
@@ -208,15 +208,17 @@ class _Job:
             "Manual": False,
             "Sources": [relative(path, self.cohort.root) for path in subject.images],
             "GeneratedBy": {"Name": "medssl", "Version": medssl.__version__},
-            "Model": {"Name": model.name, "WeightsSHA256": model.weights_sha256, "TrainedOn": model.trained_on},
+            "Model": {
+                "Name": model.name,
+                "WeightsSHA256": model.weights_sha256,
+                "TrainedOn": model.trained_on,
+            },
             "SpacingOfNetwork_mm": list(model.spacing),
             "Volumes_ml": volumes_ml(labels, grid, model.table),
             "Seconds": round(seconds, 2),
         }
 
-    def write_summaries(
-        self, result: Segmentation, data: Path | Sequence[Path], seconds: float
-    ) -> None:
+    def write_summaries(self, result: Segmentation, data: Path | Sequence[Path], seconds: float) -> None:
         """Write what covers all subjects: volumes.tsv, dataset_description.json, run.json."""
         names = [label.abbreviation for label in self.model.table.foreground]
         rows = []
@@ -234,7 +236,9 @@ class _Job:
         write_json(self.out / "dataset_description.json", description)
         first = data if isinstance(data, Path) else data[0]
         record = {
-            "command": command_line("segment", first, self.out, [("probabilities", self.options.probabilities)]),
+            "command": command_line(
+                "segment", first, self.out, [("probabilities", self.options.probabilities)]
+            ),
             "versions": versions(),
             "model": self.model.name,
             "trained_on": self.model.trained_on,
@@ -288,7 +292,5 @@ def _require_same_model(out: Path, model: Model, overwrite: bool) -> None:
         return
     found = read_json(record).get("weights_sha256")
     if found != model.weights_sha256:
-        msg = (
-            f"{out} holds results of another model (weights {str(found)[:12]}, now {model.weights_sha256[:12]})."
-        )
+        msg = f"{out} holds results of another model (weights {str(found)[:12]}, now {model.weights_sha256[:12]})."
         raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")

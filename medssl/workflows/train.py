@@ -6,7 +6,7 @@ import difflib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medssl.labels import BUILT_IN
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
-from medssl.workflows.provenance import command_line, file_hashes, relative, versions
+from medssl.workflows.provenance import command_line, file_hashes, versions
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,11 @@ class Watcher:
 
 
 def train(
-    data: Path, out: Path, options: TrainOptions | None = None, watcher: Watcher | None = None, resume: bool = False
+    data: Path,
+    out: Path,
+    options: TrainOptions | None = None,
+    watcher: Watcher | None = None,
+    resume: bool = False,
 ) -> Training:
     """Train on the labeled scans of a cohort.
 
@@ -158,7 +162,9 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     """
     cohort = _hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
     if not cohort.training:
-        msg = f"No labeled scan for training was found in {data} ({len(cohort.unlabeled)} unlabeled ones were)."
+        msg = (
+            f"No labeled scan for training was found in {data} ({len(cohort.unlabeled)} unlabeled ones were)."
+        )
         raise DatalistError(
             msg, "Put *_dseg.nii.gz files beside the scans or in derivatives, or list them under 'training'."
         )
@@ -204,7 +210,11 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "crop_size": [budget.crop_size] * 3,
         "steps_per_epoch": per_epoch,
         "epochs": budget.steps // per_epoch,
-        "network_def": {**_network(options), "in_channels": "$len(@contrasts)", "out_channels": "$len(@labels)"},
+        "network_def": {
+            **_network(options),
+            "in_channels": "$len(@contrasts)",
+            "out_channels": "$len(@labels)",
+        },
     }
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
@@ -218,7 +228,7 @@ def training_spacing(cohort: Cohort) -> list[float]:
     sizes = []
     for subject in cohort.training:
         grid = read_volume(subject.images[0], subject.key).grid
-        axis_of = {code: size for code, size in zip(grid.axcodes, grid.spacing, strict=True)}
+        axis_of = dict(zip(grid.axcodes, grid.spacing, strict=True))
         sizes.append([next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")])
     return [round(float(size), 3) for size in np.median(np.array(sizes), axis=0)]
 
@@ -243,7 +253,8 @@ def _hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
     return replace(
         cohort,
         training=tuple(subject for subject in cohort.training if subject.subject not in held),
-        validation=cohort.validation + tuple(subject for subject in cohort.training if subject.subject in held),
+        validation=cohort.validation
+        + tuple(subject for subject in cohort.training if subject.subject in held),
     )
 
 
@@ -310,7 +321,12 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         "network": options.network,
         "seed": options.seed,
         "device": options.device,
-        "budget": {"name": budget.name, "steps": budget.steps, "crops": budget.crops, "crop_size": budget.crop_size},
+        "budget": {
+            "name": budget.name,
+            "steps": budget.steps,
+            "crops": budget.crops,
+            "crop_size": budget.crop_size,
+        },
         "contrasts": list(cohort.contrasts),
         "labels": cohort.table.rows(),
         "subjects": {

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from medssl.errors import ConfigError
-from medssl.inference.plan import Box, box_of, forecast_bytes, plan_tiles, region_around, voxels_that_fit
+from medssl.inference.plan import Box, box_of, bytes_per_voxel, plan_tiles, region_around
 
 SHAPE = (70, 61, 90)
 
@@ -51,14 +51,13 @@ def test_region_of_one_voxel_has_two_multiples_a_side():
 REGION = Box((16, 0, 16), (80, 64, 96))
 
 
-@pytest.mark.parametrize(
-    "max_voxels", [64 * 64 * 80, 64 * 64 * 64, 48**3, 48 * 32 * 48, 48 * 48 * 16 + 1, 32**3]
-)
-@pytest.mark.parametrize("halo", [0, 7, 16])
+WIDE = [(halo, room) for halo in (0, 7, 16) for room in (64 * 64 * 80, 64**3, 48**3)]
+NARROW = [(0, 48 * 32 * 48), (0, 48 * 48 * 16 + 1), (0, 32**3), (0, 16**3)]
+
+
+@pytest.mark.parametrize(("halo", "max_voxels"), WIDE + NARROW)
 def test_cores_cover_each_voxel_of_the_region_once_within_the_limit(halo, max_voxels):
-    if halo and max_voxels < 48**3:
-        pytest.skip("a halo of one multiple on both sides needs 48^3")
-    tiles = plan_tiles(REGION, SHAPE, halo=halo, multiple=16, max_voxels=max_voxels)
+    tiles = plan_tiles(REGION, SHAPE, halo=halo, multiple=16, memory_limit=max_voxels, voxel_bytes=1)
     written = torch.zeros(SHAPE, dtype=torch.int)
     for tile in tiles:
         written[tile.core.slices] += 1
@@ -70,7 +69,7 @@ def test_cores_cover_each_voxel_of_the_region_once_within_the_limit(halo, max_vo
 
 
 def test_each_tile_reads_its_core_and_the_halo_as_far_as_the_region_goes():
-    for tile in plan_tiles(REGION, SHAPE, halo=16, multiple=16, max_voxels=48**3):
+    for tile in plan_tiles(REGION, SHAPE, halo=16, multiple=16, memory_limit=48**3, voxel_bytes=1):
         for axis in range(3):
             assert tile.read.start[axis] == max(REGION.start[axis], tile.core.start[axis] - 16)
             end = -(-tile.core.stop[axis] // 16) * 16
@@ -78,18 +77,18 @@ def test_each_tile_reads_its_core_and_the_halo_as_far_as_the_region_goes():
 
 
 def test_one_pass_when_it_fits():
-    tiles = plan_tiles(REGION, SHAPE, halo=32, multiple=16, max_voxels=REGION.voxels)
+    tiles = plan_tiles(REGION, SHAPE, halo=32, multiple=16, memory_limit=REGION.voxels, voxel_bytes=1)
     assert [tile.read for tile in tiles] == [REGION]
 
 
 def test_one_voxel_too_few_cuts_the_longest_axis_once():
-    tiles = plan_tiles(REGION, SHAPE, halo=0, multiple=16, max_voxels=REGION.voxels - 1)
+    tiles = plan_tiles(REGION, SHAPE, halo=0, multiple=16, memory_limit=REGION.voxels - 1, voxel_bytes=1)
     assert [tile.core.shape for tile in tiles] == [(54, 61, 48), (54, 61, 26)]
 
 
 def test_fewest_tiles_are_found_as_by_trying_every_cut():
     for max_voxels in (48**3, 64 * 64 * 48, 64 * 48 * 48):
-        tiles = plan_tiles(REGION, SHAPE, halo=16, multiple=16, max_voxels=max_voxels)
+        tiles = plan_tiles(REGION, SHAPE, halo=16, multiple=16, memory_limit=max_voxels, voxel_bytes=1)
         assert len(tiles) == _reference_fewest((4, 4, 5), 1, max_voxels // 16**3)
 
 
@@ -109,15 +108,12 @@ def _reference_fewest(units, border, room):
     return best
 
 
-def test_too_little_memory_is_refused_with_what_is_needed():
-    with pytest.raises(
-        ConfigError, match=r"found room for 1000 voxels.*at least 36864.*raise the memory limit"
-    ):
-        plan_tiles(Box((0, 0, 0), (64, 64, 16)), (64, 64, 16), halo=16, multiple=16, max_voxels=1000)
-    assert plan_tiles(Box((0, 0, 0), (64, 64, 16)), (64, 64, 16), halo=16, multiple=16, max_voxels=36864)
+def test_too_little_memory_is_refused_with_the_smallest_that_works():
+    flat = Box((0, 0, 0), (64, 64, 16))
+    with pytest.raises(ConfigError, match=r"found 35 MiB, expected at least 36 MiB; raise the memory limit"):
+        plan_tiles(flat, flat.stop, halo=16, multiple=16, memory_limit=35 * 2**20, voxel_bytes=1024)
+    assert plan_tiles(flat, flat.stop, halo=16, multiple=16, memory_limit=36 * 2**20, voxel_bytes=1024)
 
 
-def test_forecast_is_linear_and_inverts():
-    assert forecast_bytes(2 * 96**3, 148) == pytest.approx(2 * forecast_bytes(96**3, 148), rel=1e-6)
-    voxels = voxels_that_fit(forecast_bytes(96**3, 148), 148)
-    assert voxels == pytest.approx(96**3, abs=1)
+def test_forecast_counts_every_map_and_some_overhead():
+    assert bytes_per_voxel(148) == pytest.approx(1.2 * 4 * 148)

@@ -4,11 +4,11 @@ from monai.data import MetaTensor
 from torch import nn
 
 from medssl.errors import ConfigError
-from medssl.inference.plan import forecast_bytes
+from medssl.inference.plan import bytes_per_voxel
 from medssl.inference.predictor import BrainBoxInferer, Predictor
 
 HALO = 16
-TILES_OF_48 = forecast_bytes(48**3 + 1, 76)
+TILES_OF_48 = int(48**3 * bytes_per_voxel(40)) + 1
 """Memory limit under which the shallow network has to work in tiles of at most 48^3."""
 
 

@@ -46,7 +46,11 @@ def test_folder_with_a_datalist_is_read_by_it(bids: Path, write_list: Callable, 
 def test_two_files_make_one_unlabeled_subject(bids: Path) -> None:
     files = [bids / "sub-01/anat/sub-01_T1w.nii.gz", bids / "sub-01/anat/sub-01_T2w.nii.gz"]
     cohort = read_cohort(files)
-    assert (cohort.layout, cohort.unlabeled[0].images, cohort.contrasts) == ("files", tuple(files), ("T1w", "T2w"))
+    assert (cohort.layout, cohort.unlabeled[0].images, cohort.contrasts) == (
+        "files",
+        tuple(files),
+        ("T1w", "T2w"),
+    )
 
 
 def test_one_file_makes_a_cohort_of_one_contrast(bids: Path) -> None:
@@ -109,7 +113,9 @@ def test_nine_structures_come_from_the_table_at_the_derivatives_root(bids: Path)
     assert all(label.color.startswith("#") for label in table)
 
 
-@pytest.mark.parametrize("name", ["sub-01_seg-braintissues_dseg.tsv", "seg-braintissues_dseg.tsv", "dseg.tsv"])
+@pytest.mark.parametrize(
+    "name", ["sub-01_seg-braintissues_dseg.tsv", "seg-braintissues_dseg.tsv", "dseg.tsv"]
+)
 def test_table_beside_the_labels_is_found_under_each_name(bids: Path, name: str) -> None:
     (bids / "derivatives/manual/sub-01/anat" / name).write_text(NINE)
     assert len(read_cohort(bids).table) == 10
@@ -124,7 +130,9 @@ def test_nearest_and_closest_table_wins(bids: Path) -> None:
 
 
 def test_tissue_table_on_disk_is_the_built_in_one(bids: Path) -> None:
-    rows = ["index\tname\tabbreviation\tcolor"] + ["\t".join(map(str, row.values())) for row in BRAIN_TISSUES.rows()]
+    rows = ["index\tname\tabbreviation\tcolor"] + [
+        "\t".join(map(str, row.values())) for row in BRAIN_TISSUES.rows()
+    ]
     (bids / "dseg.tsv").write_text("\n".join(rows))
     assert read_cohort(bids).table == BRAIN_TISSUES
 
@@ -171,11 +179,6 @@ def test_entries_of_iseg_say_how_labels_are_encoded(iseg: Path) -> None:
 def test_entries_of_an_unknown_section_are_refused(bids: Path) -> None:
     with pytest.raises(DatalistError, match="'train'"):
         entries(bids, "train")
-
-
-def test_entries_hold_no_key_that_monai_takes_for_metadata(bids: Path, iseg: Path) -> None:
-    keys = {key for folder in (bids, iseg) for item in entries(folder, "all") for key in item}
-    assert not [key for key in keys if key.startswith("image_")]
 
 
 def test_reading_imports_no_torch() -> None:

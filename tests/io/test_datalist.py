@@ -15,7 +15,9 @@ LABEL = "derivatives/manual/sub-01/anat/sub-01_seg-braintissues_dseg.nii.gz"
 
 
 def test_sections_paths_and_sessions_are_read(bids: Path, write_list: WriteList, entry: Entry) -> None:
-    path = write_list(training=[entry("01", label=LABEL, session="ses-6mo")], unlabeled=[entry("02", mask="none")])
+    path = write_list(
+        training=[entry("01", label=LABEL, session="ses-6mo")], unlabeled=[entry("02", mask="none")]
+    )
     found = read_datalist(path)
     images = (bids / "sub-01/anat/sub-01_T1w.nii.gz", bids / "sub-01/anat/sub-01_T2w.nii.gz")
     assert found.subjects["training"] == (Subject("01", images, bids / LABEL, session="6mo"),)
@@ -39,13 +41,19 @@ def test_entry_that_lacks_a_contrast_gets_the_name_it_should_have(
 
 
 def test_one_of_the_listed_contrasts_can_be_picked(write_list: WriteList) -> None:
-    path = write_list(contrasts=["T1w", "T2w"], unlabeled=[{"subject": "01", "image": ["mprage.nii", "space.nii"]}])
-    assert [image.name for image in read_datalist(path, ("T2w",)).subjects["unlabeled"][0].images] == ["space.nii"]
+    path = write_list(
+        contrasts=["T1w", "T2w"], unlabeled=[{"subject": "01", "image": ["mprage.nii", "space.nii"]}]
+    )
+    assert [image.name for image in read_datalist(path, ("T2w",)).subjects["unlabeled"][0].images] == [
+        "space.nii"
+    ]
 
 
 def test_contrast_that_cannot_be_told_is_refused(write_list: WriteList) -> None:
     path = write_list(unlabeled=[{"subject": "01", "image": ["mprage.nii"]}])
-    with pytest.raises(DatalistError, match=r"unlabeled\[0\]: 'image' has 1 files for .*T1w.*for T1w, T2w.*'contrasts'"):
+    with pytest.raises(
+        DatalistError, match=r"unlabeled\[0\]: 'image' has 1 files for .*T1w.*for T1w, T2w.*'contrasts'"
+    ):
         read_datalist(path, ("T1w", "T2w"))
 
 
@@ -62,13 +70,17 @@ def test_label_rows_make_a_table(write_list: WriteList, entry: Entry) -> None:
 
 
 def test_decathlon_label_names_make_a_table(write_list: WriteList, entry: Entry) -> None:
-    table = read_datalist(write_list(labels={"0": "background", "1": "Anterior"}, unlabeled=[entry("01")])).table
+    table = read_datalist(
+        write_list(labels={"0": "background", "1": "Anterior"}, unlabeled=[entry("01")])
+    ).table
     assert table is not None
     assert table.values == (0, 1)
 
 
 def test_built_in_table_is_named(write_list: WriteList, entry: Entry) -> None:
-    assert read_datalist(write_list(label_table="braintissues", unlabeled=[entry("01")])).table == BRAIN_TISSUES
+    assert (
+        read_datalist(write_list(label_table="braintissues", unlabeled=[entry("01")])).table == BRAIN_TISSUES
+    )
 
 
 def test_unknown_table_is_refused(write_list: WriteList, entry: Entry) -> None:
@@ -80,16 +92,28 @@ def test_unknown_table_is_refused(write_list: WriteList, entry: Entry) -> None:
     ("content", "message"),
     [
         ({"trainning": []}, r"datalist\.json: the key 'trainning' is unknown; did you mean 'training'"),
-        ({"test": [{"subject": "1", "image": ["a_T1w.nii"], "lable": "b"}]}, r"test\[0\]: the key 'lable'.*'label'"),
-        ({"training": [{"subject": "1", "image": ["a_T1w.nii"]}]}, r"training\[0\]: 'label' is missing.*'unlabeled'"),
+        (
+            {"test": [{"subject": "1", "image": ["a_T1w.nii"], "lable": "b"}]},
+            r"test\[0\]: the key 'lable'.*'label'",
+        ),
+        (
+            {"training": [{"subject": "1", "image": ["a_T1w.nii"]}]},
+            r"training\[0\]: 'label' is missing.*'unlabeled'",
+        ),
         ({"test": [{"image": ["a_T1w.nii"]}]}, r"test\[0\]: 'subject' is missing"),
         ({"test": [{"subject": "1"}]}, r"test\[0\]: 'image' is missing"),
-        ({"unlabeled": [{"subject": "1", "image": ["a"], "label": "b"}]}, r"unlabeled\[0\]: .* has a label \(b\)"),
+        (
+            {"unlabeled": [{"subject": "1", "image": ["a"], "label": "b"}]},
+            r"unlabeled\[0\]: .* has a label \(b\)",
+        ),
         ({"training": {"subject": "1"}}, r"'training' is no list of objects"),
         ({"contrasts": []}, r"'contrasts' is \[\]; expected a list"),
         ({"contrasts": ["T1w", "T1w"]}, r"'contrasts' is .* different BIDS suffixes"),
         ({"mask": "brain.nii"}, r"'mask' for all subjects is 'brain\.nii'; expected \"none\""),
-        ({"test": [{"subject": "1", "image": ["a_T1w.nii"], "label_encoding": "x"}]}, r"'label_encoding' is 'x'"),
+        (
+            {"test": [{"subject": "1", "image": ["a_T1w.nii"], "label_encoding": "x"}]},
+            r"'label_encoding' is 'x'",
+        ),
     ],
 )
 def test_faulty_datalist_is_refused_with_its_place(
@@ -135,5 +159,8 @@ def test_written_datalist_reads_back_as_the_same_cohort(
         assert (one.key, one.label_encoding) == (other.key, other.label_encoding)
         assert [path.resolve() for path in one.images] == [path.resolve() for path in other.images]
     assert again.training[0].label.resolve() == cohort.training[0].label.resolve()
-    assert (again.unlabeled[0].mask, again.unlabeled[1].mask.resolve()) == ("none", cohort.unlabeled[1].mask.resolve())
+    assert (again.unlabeled[0].mask, again.unlabeled[1].mask.resolve()) == (
+        "none",
+        cohort.unlabeled[1].mask.resolve(),
+    )
     assert str(tmp_path) not in (tmp_path / "run/datalist.json").read_text()

@@ -54,7 +54,13 @@ def test_writing_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_json_keeps_numbers_and_turns_nan_into_null(tmp_path: Path) -> None:
-    value = {"a": np.float32(0.5), "b": (1, np.int64(2)), "c": float("nan"), "d": Path("x/y"), "e": np.arange(2)}
+    value = {
+        "a": np.float32(0.5),
+        "b": (1, np.int64(2)),
+        "c": float("nan"),
+        "d": Path("x/y"),
+        "e": np.arange(2),
+    }
     files.write_json(tmp_path / "a.json", value)
     assert files.read_json(tmp_path / "a.json") == {"a": 0.5, "b": [1, 2], "c": None, "d": "x/y", "e": [0, 1]}
 

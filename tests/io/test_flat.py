@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medssl.errors import DatalistError
@@ -23,7 +22,15 @@ def fill(tmp_path: Path) -> Fill:
 
 
 def test_subjects_are_found_with_label_and_mask(tmp_path: Path, fill: Fill) -> None:
-    fill("a_T1w.nii.gz", "a_T2w.nii.gz", "a_dseg.nii.gz", "a_mask.nii.gz", "b_T1w.nii", "b_T2w.nii.gz", "notes.txt")
+    fill(
+        "a_T1w.nii.gz",
+        "a_T2w.nii.gz",
+        "a_dseg.nii.gz",
+        "a_mask.nii.gz",
+        "b_T1w.nii",
+        "b_T2w.nii.gz",
+        "notes.txt",
+    )
     first, second = flat.find_subjects(tmp_path, BOTH)
     assert first.images == (tmp_path / "a_T1w.nii.gz", tmp_path / "a_T2w.nii.gz")
     assert (first.label, first.mask) == (tmp_path / "a_dseg.nii.gz", tmp_path / "a_mask.nii.gz")
@@ -106,5 +113,7 @@ def test_wrong_number_of_files_is_refused(tmp_path: Path) -> None:
         (["mprage.nii"], None),
     ],
 )
-def test_contrasts_come_from_names_that_have_a_suffix(names: list[str], contrasts: tuple[str, ...] | None) -> None:
+def test_contrasts_come_from_names_that_have_a_suffix(
+    names: list[str], contrasts: tuple[str, ...] | None
+) -> None:
     assert flat.contrasts_of_files([Path(name) for name in names]) == contrasts

@@ -42,7 +42,8 @@ def test_trailing_axis_is_dropped_and_no_voxel_is_cropped(iseg: Path, scan: np.n
 
 def test_subjects_pass_inspection_as_they_are(iseg: Path) -> None:
     reports = [
-        inspect_subject(subject, BOTH, BRAIN_TISSUES, "training") for subject in layout.find_subjects(iseg, BOTH)
+        inspect_subject(subject, BOTH, BRAIN_TISSUES, "training")
+        for subject in layout.find_subjects(iseg, BOTH)
     ]
     assert [report.problems for report in reports] == [(), ()]
     assert (reports[0].label_values, reports[0].mask_origin) == ((0, 1, 2, 3), "T1w != 0")

@@ -12,7 +12,16 @@ from medssl.geometry import Grid
 from medssl.io import nifti
 from medssl.labels import BRAIN_TISSUES, LabelTable
 
-GEOMETRY = ("qform_code", "sform_code", "xyzt_units", "pixdim", "qoffset_x", "quatern_b", "quatern_d", "srow_x")
+GEOMETRY = (
+    "qform_code",
+    "sform_code",
+    "xyzt_units",
+    "pixdim",
+    "qoffset_x",
+    "quatern_b",
+    "quatern_d",
+    "srow_x",
+)
 
 Save = Callable[..., Path]
 
@@ -37,7 +46,9 @@ def t1w(tmp_path: Path, save: Save, scan: np.ndarray) -> Path:
     return save(tmp_path / "sub-01_T1w.nii.gz", scan)
 
 
-def test_volume_keeps_voxel_order_grid_and_values(t1w: Path, scan: np.ndarray, affine_oblique: np.ndarray) -> None:
+def test_volume_keeps_voxel_order_grid_and_values(
+    t1w: Path, scan: np.ndarray, affine_oblique: np.ndarray
+) -> None:
     volume = nifti.read_volume(t1w, "sub-01")
     np.testing.assert_array_equal(volume.data, scan)
     assert volume.data.dtype == np.float32
@@ -68,7 +79,9 @@ def test_missing_file_names_subject_and_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_truncated_file_is_refused(tmp_path: Path, save: Save, scan: np.ndarray, name: str, kept: float) -> None:
+def test_truncated_file_is_refused(
+    tmp_path: Path, save: Save, scan: np.ndarray, name: str, kept: float
+) -> None:
     path = save(tmp_path / name, scan)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(InputError, match=rf"sub-01: {name} .*(truncated|no readable).*Copy"):
@@ -101,13 +114,17 @@ def test_nan_and_infinity_are_counted(tmp_path: Path, save: Save, scan: np.ndarr
     data = scan.astype(np.float32)
     data[3, 4, :2] = value
     path = save(tmp_path / "a.nii.gz", data)
-    with pytest.raises(InputError, match=r"sub-01: a\.nii\.gz has 2 NaN or infinite voxels of 8640; expected none"):
+    with pytest.raises(
+        InputError, match=r"sub-01: a\.nii\.gz has 2 NaN or infinite voxels of 8640; expected none"
+    ):
         nifti.read_volume(path, "sub-01")
 
 
 def test_series_is_refused(tmp_path: Path, save: Save) -> None:
     path = save(tmp_path / "a.nii.gz", np.ones((4, 5, 6, 3), np.int16))
-    with pytest.raises(InputError, match=r"sub-01: a\.nii\.gz is 4D, shape \(4, 5, 6, 3\); expected one 3D.*Extract"):
+    with pytest.raises(
+        InputError, match=r"sub-01: a\.nii\.gz is 4D, shape \(4, 5, 6, 3\); expected one 3D.*Extract"
+    ):
         nifti.read_volume(path, "sub-01")
 
 
@@ -120,7 +137,9 @@ def test_single_slice_is_refused(tmp_path: Path, save: Save) -> None:
 def test_colors_are_refused(tmp_path: Path, save: Save) -> None:
     data = np.zeros((4, 4, 4), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     path = save(tmp_path / "a.nii.gz", data)
-    with pytest.raises(InputError, match=r"sub-01: a\.nii\.gz holds RGB colors; expected one number a voxel.*gray"):
+    with pytest.raises(
+        InputError, match=r"sub-01: a\.nii\.gz holds RGB colors; expected one number a voxel.*gray"
+    ):
         nifti.read_volume(path, "sub-01")
 
 
@@ -133,7 +152,9 @@ def test_complex_values_are_refused(tmp_path: Path, save: Save) -> None:
 @pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, float("nan"))])
 def test_spacing_that_is_not_positive_is_refused(t1w: Path, spacing: tuple[float, float, float]) -> None:
     _with_spacing(t1w, spacing)
-    with pytest.raises(GridError, match=r"sub-01: sub-01_T1w.* spacing \(.*\) mm; expected three sizes above 0.*header"):
+    with pytest.raises(
+        GridError, match=r"sub-01: sub-01_T1w.* spacing \(.*\) mm; expected three sizes above 0.*header"
+    ):
         nifti.read_volume(t1w, "sub-01")
 
 
@@ -184,7 +205,9 @@ def test_label_values_outside_the_table_are_listed(tmp_path: Path, save: Save, l
         nifti.read_labels(path, "sub-01", BRAIN_TISSUES)
 
 
-@pytest.mark.parametrize(("value", "found"), [(0.5, "fractions such as 0.5"), (-1, "-1 to 3"), (300, "0 to 300")])
+@pytest.mark.parametrize(
+    ("value", "found"), [(0.5, "fractions such as 0.5"), (-1, "-1 to 3"), (300, "0 to 300")]
+)
 def test_label_values_that_are_none_are_refused(
     tmp_path: Path, save: Save, labels: np.ndarray, value: float, found: str
 ) -> None:
@@ -263,7 +286,9 @@ def test_labels_are_written_on_the_reference_grid_bit_for_bit(
     assert written.get_data_dtype() == np.uint8
 
 
-def test_qform_and_sform_that_differ_are_both_kept(tmp_path: Path, scan: np.ndarray, labels: np.ndarray) -> None:
+def test_qform_and_sform_that_differ_are_both_kept(
+    tmp_path: Path, scan: np.ndarray, labels: np.ndarray
+) -> None:
     image = nib.Nifti1Image(scan, np.eye(4))
     image.set_sform(np.diag([2.0, 2, 2, 1]), 4)
     image.set_qform(np.diag([-1.0, 1, 1, 1]), 1)
@@ -313,7 +338,9 @@ def test_file_that_reads_back_otherwise_is_refused_and_removed(
         stream.write(other)
 
     monkeypatch.setattr(nib.Nifti1Image, "to_stream", write_other)
-    with pytest.raises(OutputError, match=r"a\.nii\.gz reads back otherwise.*affine, voxels differ.*Check the disk"):
+    with pytest.raises(
+        OutputError, match=r"a\.nii\.gz reads back otherwise.*affine, voxels differ.*Check the disk"
+    ):
         nifti.write_labels(tmp_path / "out/a.nii.gz", labels, t1w)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -331,7 +358,9 @@ def test_interrupted_writing_leaves_no_file(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_new_file_is_the_same_bytes_every_time(tmp_path: Path, scan: np.ndarray, affine_oblique: np.ndarray) -> None:
+def test_new_file_is_the_same_bytes_every_time(
+    tmp_path: Path, scan: np.ndarray, affine_oblique: np.ndarray
+) -> None:
     for name in ("a", "b"):
         nifti.save_new(tmp_path / name / "sub-01_T1w.nii.gz", scan, affine_oblique)
     first, second = (tmp_path / name / "sub-01_T1w.nii.gz" for name in ("a", "b"))
@@ -340,7 +369,11 @@ def test_new_file_is_the_same_bytes_every_time(tmp_path: Path, scan: np.ndarray,
     image = nib.load(first)
     np.testing.assert_allclose(image.affine, affine_oblique, atol=1e-6)
     np.testing.assert_allclose(image.header.get_zooms(), (0.9, 1.1, 1.5), rtol=1e-6)
-    assert (image.get_data_dtype(), image.header["sform_code"], image.header["qform_code"]) == (np.int16, 1, 1)
+    assert (image.get_data_dtype(), image.header["sform_code"], image.header["qform_code"]) == (
+        np.int16,
+        1,
+        1,
+    )
 
 
 def test_orientation_is_known_from_either_code(tmp_path: Path, scan: np.ndarray, iseg: Path) -> None:

@@ -34,7 +34,9 @@ def test_name_parts_are_entities_and_suffix() -> None:
     assert found == ({"sub": "01", "ses": "6mo", "acq": "a"}, "T1w")
 
 
-@pytest.mark.parametrize(("text", "label"), [("sub-01", "01"), ("baby_07", "baby07"), ("ses-6mo", "6mo"), ("01", "01")])
+@pytest.mark.parametrize(
+    ("text", "label"), [("sub-01", "01"), ("baby_07", "baby07"), ("ses-6mo", "6mo"), ("01", "01")]
+)
 def test_labels_are_letters_and_digits(text: str, label: str) -> None:
     assert plain_label(text) == label
 
@@ -45,6 +47,8 @@ def test_hidden_files_are_no_images() -> None:
 
 
 def test_two_files_for_one_purpose_are_refused() -> None:
-    with pytest.raises(DatalistError, match=r"sub-01 has 2 files .*label image: a\.nii, b\.nii; expected one.*datalist"):
+    with pytest.raises(
+        DatalistError, match=r"sub-01 has 2 files .*label image: a\.nii, b\.nii; expected one.*datalist"
+    ):
         only_one([Path("b.nii"), Path("a.nii")], "sub-01", "label image")
     assert only_one([], "sub-01", "label image") is None

@@ -1,6 +1,7 @@
 """The torch backend: any device, float32 or bfloat16."""
 
 import copy
+import io
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     Their scale and shift go into the convolution: the same function, up to rounding. Batch norms that stand
     before a convolution stay, as do all modules of a TorchScript network.
     """
-    network = copy.deepcopy(network).eval()
+    network = _copied(network).eval()
     for module in network.modules():
         if isinstance(module, nn.Sequential):
             for index in range(len(module) - 1):
@@ -58,3 +59,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
                     module[index] = fuse_conv_bn_eval(first, second)
                     module[index + 1] = nn.Identity()
     return network
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    if isinstance(network, torch.jit.ScriptModule):
+        return torch.jit.load(io.BytesIO(network.save_to_buffer()))
+    return copy.deepcopy(network)

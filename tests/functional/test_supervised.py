@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+
+from medssl.functional.supervised import masked_cross_entropy, masked_dice_loss
+from medssl.labels import UNKNOWN
+
+
+@pytest.fixture
+def sample():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 4, 3, 2, 2, generator=generator, dtype=torch.float64)
+    label = torch.randint(0, 4, (2, 3, 2, 2), generator=generator)
+    label[0, 0] = UNKNOWN
+    return logits, label
+
+
+def _reference_cross_entropy(logits, label):
+    losses = []
+    for b, i, j, k in torch.cartesian_prod(*(torch.arange(n) for n in label.shape)).tolist():
+        y = int(label[b, i, j, k])
+        if y != UNKNOWN:
+            z = logits[b, :, i, j, k].tolist()
+            losses.append(math.log(sum(math.exp(v) for v in z)) - z[y])
+    return sum(losses) / len(losses)
+
+
+def _reference_dice_loss(logits, label, smooth):
+    K = logits.shape[1]
+    q = torch.softmax(logits, 1)
+    terms = []
+    for c in range(1, K):
+        overlap = mass = 0.0
+        for b, i, j, k in torch.cartesian_prod(*(torch.arange(n) for n in label.shape)).tolist():
+            y = int(label[b, i, j, k])
+            if y != UNKNOWN:
+                overlap += float(q[b, c, i, j, k]) * (y == c)
+                mass += float(q[b, c, i, j, k]) + (y == c)
+        terms.append((2 * overlap + smooth) / (mass + smooth))
+    return 1 - sum(terms) / len(terms)
+
+
+def test_cross_entropy_equals_the_naive_loop(sample):
+    assert masked_cross_entropy(*sample).item() == pytest.approx(_reference_cross_entropy(*sample), abs=1e-6)
+
+
+def test_dice_loss_equals_the_naive_loop(sample):
+    assert masked_dice_loss(*sample).item() == pytest.approx(_reference_dice_loss(*sample, 1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [masked_cross_entropy, masked_dice_loss])
+def test_unknown_voxels_neither_count_nor_get_gradient(loss, sample):
+    logits, label = sample
+    logits = logits.requires_grad_()
+    loss(logits, label).backward()
+    assert torch.all(logits.grad[0, :, 0] == 0)
+    assert torch.any(logits.grad[0, :, 1] != 0)
+    changed = logits.detach().clone()
+    changed[0, :, 0] += 5
+    assert loss(changed, label).item() == pytest.approx(loss(logits, label).item(), abs=1e-9)
+
+
+def test_cross_entropy_without_a_known_voxel_is_zero_with_a_graph(sample):
+    logits = sample[0].requires_grad_()
+    loss = masked_cross_entropy(logits, torch.full((2, 3, 2, 2), UNKNOWN))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.all(logits.grad == 0)
+
+
+def test_perfect_prediction_has_no_loss():
+    label = torch.tensor([[0, 1, 2, 3]])
+    logits = torch.full((1, 4, 4), -50.0)
+    logits[0, label[0], torch.arange(4)] = 50.0
+    assert masked_dice_loss(logits, label).item() == pytest.approx(0, abs=1e-6)
+    assert masked_cross_entropy(logits, label).item() == pytest.approx(0, abs=1e-6)
