@@ -9,8 +9,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import pytest
-from conftest_helpers import OBLIQUE, orthogonal, write_subject
 from numpy.typing import NDArray
+from phantoms import OBLIQUE, orthogonal, write_subject
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def entries(
 
     Returns:
         Dictionaries with "subject" (such as "sub-01"), "image" (one path a contrast), and, where there is
-        one, "label", "mask" (a path or "none") and "label_encoding" ("iseg"). Relative paths open from the
+        one, "label", "mask" (a path or "none") and "encoding" ("iseg"). Relative paths open from the
         current folder if ``data`` does.
     """
     cohort = read_cohort(data, contrasts, table)
@@ -172,13 +172,13 @@ def item(subject: Subject) -> dict[str, Any]:
         found["label"] = str(subject.label)
     if subject.mask is not None:
         found["mask"] = str(subject.mask)
-    if subject.label_encoding != "table":
-        found["label_encoding"] = subject.label_encoding
+    if subject.encoding != "table":
+        found["encoding"] = subject.encoding
     return found
 
 
 def _table_of(subjects: Iterable[Subject], root: Path) -> LabelTable:
-    labels = [subject.label for subject in subjects if subject.label and subject.label_encoding == "table"]
+    labels = [subject.label for subject in subjects if subject.label and subject.encoding == "table"]
     return find_label_table(labels, root) or BRAIN_TISSUES
 
 

@@ -20,7 +20,7 @@ FILE_NAME = "datalist.json"
 """A folder with this file in it is read by it."""
 
 _TOP_KEYS = (*SECTIONS, "contrasts", "labels", "label_table", "mask")
-_ENTRY_KEYS = ("subject", "session", "image", "label", "mask", "label_encoding")
+_ENTRY_KEYS = ("subject", "session", "image", "label", "mask", "encoding")
 _LABELED = ("training", "validation")
 
 
@@ -96,8 +96,8 @@ def _entry(subject: Subject, folder: Path) -> dict[str, Any]:
         found["label"] = _relative(subject.label, folder)
     if subject.mask is not None:
         found["mask"] = NO_MASK if subject.mask == NO_MASK else _relative(Path(subject.mask), folder)
-    if subject.label_encoding != "table":
-        found["label_encoding"] = subject.label_encoding
+    if subject.encoding != "table":
+        found["encoding"] = subject.encoding
     return found
 
 
@@ -155,9 +155,9 @@ def _subject(
     entry: Mapping[str, Any], listed: tuple[str, ...], wanted: tuple[str, ...], where: str, root: Path
 ) -> Subject:
     """Make a subject of an entry."""
-    encoding = entry.get("label_encoding", "table")
+    encoding = entry.get("encoding", "table")
     if encoding not in ("table", "iseg"):
-        msg = f'{where}: \'label_encoding\' is {encoding!r}; expected "table" or "iseg".'
+        msg = f'{where}: \'encoding\' is {encoding!r}; expected "table" or "iseg".'
         raise DatalistError(msg, "Correct or remove it.")
     label, mask, session = entry.get("label"), entry.get("mask"), entry.get("session")
     return Subject(
@@ -166,7 +166,7 @@ def _subject(
         images=_images(_files(entry, root / FILE_NAME), listed, wanted, where),
         label=root / label if label else None,
         mask=root / mask if mask and mask != NO_MASK else mask,
-        label_encoding=encoding,
+        encoding=encoding,
     )
 
 

@@ -231,15 +231,13 @@ def _inspect_pair(
 ) -> None:
     """Compare a contrast with the first one: grid, then where the brain lies."""
     difference = first.grid.difference(other.grid)
-    if difference is not None and resampled:
+    if difference is not None and not resampled:
+        found.attempt(other.path, _check_contrast_grid, first, other, name, other_name, found.subject)
+        return
+    if difference is not None:
         cure = "Look at the result; only the headers say that the two lie on each other."
         found.warn(other.path, f"{other_name} will be resampled to the {name} grid: {difference}.", cure)
-    elif difference is not None:
-        found.attempt(other.path, _check_contrast_grid, first, other, name, other_name, found.subject)
-    if difference is not None:
         other = resample(other, first.grid, found.subject)
-    if difference is not None and not resampled:
-        return
     overlap = _overlap(_foreground(first.data), _foreground(other.data))
     found.attempt(other.path, _check_overlap, overlap, other.path, name, other_name, found.subject)
     if OVERLAP_FATAL <= overlap < OVERLAP_DOUBTFUL:
@@ -254,7 +252,7 @@ def _inspect_label(
     if subject.label is None:
         return None
     path = subject.label
-    label = found.attempt(path, read_labels, path, subject.key, table, subject.label_encoding)
+    label = found.attempt(path, read_labels, path, subject.key, table, subject.encoding)
     if label is None:
         return None
     if first is not None:

@@ -51,5 +51,5 @@ def _subject(folder: Path, number: str, contrasts: tuple[str, ...]) -> Subject:
         subject=number,
         images=tuple(folder / f"subject-{number}-{name}.hdr" for name in names),
         label=label if label.is_file() else None,
-        label_encoding="iseg",
+        encoding="iseg",
     )

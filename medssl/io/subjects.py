@@ -33,7 +33,7 @@ class Subject:
         label: Label image, if there is one.
         mask: Brain mask, "none" for no mask at all, or None: the brain is where the first contrast is not 0.
         session: Letters and digits, without "ses-".
-        label_encoding: "table" where the label image holds the values of the cohort's table, "iseg" for the
+        encoding: "table" where the label image holds the values of the cohort's table, "iseg" for the
             raw values of that challenge.
     """
 
@@ -42,7 +42,7 @@ class Subject:
     label: Path | None = None
     mask: Path | str | None = None
     session: str | None = None
-    label_encoding: str = "table"
+    encoding: str = "table"
 
     @property
     def key(self) -> str:

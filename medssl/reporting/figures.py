@@ -34,6 +34,9 @@ INK = "#7d858f"
 WINDOW_PERCENTILES = (1.0, 99.0)
 """Black and white of a picture, as percentiles of the intensities in the brain."""
 
+SMOOTHED_FROM = 60
+"""Values from which a loss is drawn with a running mean over a twentieth of them."""
+
 CONVENTION = "radiological: the subject's right is on the left"
 
 _LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
@@ -115,7 +118,7 @@ def plot_subject(
         reference: Stored label values of the reference (255 unknown), or None to leave the column out.
         grid: Grid of all volumes.
         table: Names and colors of the labels.
-        title: First line, such as the subject.
+        title: First line, such as the subject; may be empty.
         age_months: Printed where known, since the contrast of an infant brain inverts with age.
 
     Shapes:
@@ -137,7 +140,9 @@ def plot_subject(
     heights = [scene.extent_mm[view.up] * inches_per_mm for view in VIEWS]
     left = 0.24
     key = _key(table, panel * columns + left)
-    top, bottom = 0.5, 0.38 + 0.16 * key.rows
+    age = "" if age_months is None else f"{age_months:g} months"
+    headline = ", ".join(part for part in (title, age) if part)
+    top, bottom = 0.5 if headline else 0.22, 0.38 + 0.16 * key.rows
     figure = _figure(panel * columns + left, sum(heights) + top + bottom, _DPI)
     width, height = figure.get_size_inches()
     axes = figure.subplots(
@@ -158,8 +163,7 @@ def plot_subject(
         _draw_row(row, scene, view)
     for axis, head in zip(axes[0], _heads(scene), strict=True):
         axis.set_title(head, color=INK, fontsize=8, pad=4)
-    age = "" if age_months is None else f", {age_months:g} months"
-    figure.text(0.012, 1 - 0.06 / height, title + age, color=INK, fontsize=10, weight="bold", va="top")
+    figure.text(0.012, 1 - 0.06 / height, headline, color=INK, fontsize=10, weight="bold", va="top")
     _draw_key(figure, key, bottom - 0.06)
     figure.text(0.012, 0.05 / height, _note(scene), color=INK, fontsize=6.5, va="bottom", linespacing=1.3)
     return figure
@@ -352,8 +356,8 @@ def _draw_row(axes: NDArray[np.object_], scene: _Scene, view: View) -> None:
         _draw_panel(axis, panel, scene, view)
     if scene.reference is not None:
         reference = np.take(scene.reference, index, view.normal)
-        _draw_contours(axes[-1], np.where(reference == UNKNOWN, 0, result), scene, view, "solid")
-        _draw_contours(axes[-1], reference, scene, view, (0, (1.2, 1.2)))
+        _draw_contours(axes[-1], reference, scene, view, width=2.4, alpha=0.4)
+        _draw_contours(axes[-1], np.where(reference == UNKNOWN, 0, result), scene, view, width=0.6, alpha=1.0)
     position = scene.position_mm(view, index)
     side = _LETTERS[view.normal][0 if position >= 0 else 1]
     axes[0].set_ylabel(f"{view.name}, {side} {abs(position):.0f} mm", color=INK, fontsize=7, labelpad=4)
@@ -403,7 +407,8 @@ def _draw_contours(
     labels: NDArray[np.integer],
     scene: _Scene,
     view: View,
-    style: str | tuple[float, tuple[float, ...]],
+    width: float,
+    alpha: float,
 ) -> None:
     """Outline every label of a slice in its color."""
     x = (np.arange(labels.shape[0]) + 0.5) * scene.spacing[view.across]
@@ -411,7 +416,7 @@ def _draw_contours(
     for label in scene.table.foreground:
         inside = (labels == label.value).T
         if inside.any() and not inside.all() and min(inside.shape) > 1:
-            axis.contour(x, y, inside, levels=[0.5], colors=[label.color], linewidths=0.7, linestyles=[style])
+            axis.contour(x, y, inside, levels=[0.5], colors=[label.color], linewidths=width, alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -466,7 +471,7 @@ def _note(scene: _Scene) -> str:
     """Say what left and right are, and what black and white."""
     low, high = WINDOW_PERCENTILES
     windows = ", ".join(f"{name} {a:.4g} to {b:.4g}" for name, (a, b) in scene.windows.items())
-    drawn = "" if scene.reference is None else "; right column: result as lines, reference as dots"
+    drawn = "" if scene.reference is None else "; right column: result as thin lines, reference as broad ones"
     return f"{CONVENTION}{drawn}\nblack to white: percentiles {low:g} to {high:g} of the brain, {windows}"
 
 
@@ -477,10 +482,13 @@ def _curve(rows: Rows, column: str) -> NDArray[np.float64]:
 
 
 def _draw_loss(axis: Axes, points: NDArray[np.float64]) -> None:
-    """Draw the loss and its running mean over a twentieth of the run."""
-    width = max(len(points) // 20, 1)
-    axis.plot(points[:, 0], points[:, 1], color=INK, linewidth=0.6, alpha=0.45 if width > 1 else 1.0)
-    if width > 1:
+    """Draw the loss and, of many values, their running mean."""
+    many = len(points) >= SMOOTHED_FROM
+    axis.plot(
+        points[:, 0], points[:, 1], color=INK, linewidth=0.6 if many else 1.6, alpha=0.45 if many else 1.0
+    )
+    if many:
+        width = len(points) // 20
         smooth = np.convolve(points[:, 1], np.ones(width) / width, mode="valid")
         middle = points[width // 2 : width // 2 + len(smooth), 0]
         axis.plot(middle, smooth, color=INK, linewidth=1.6)

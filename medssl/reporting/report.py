@@ -66,12 +66,14 @@ class Picture:
     Args:
         png: The file's bytes.
         alt: What is to be seen, for readers who do not see it.
+        title: Stands above.
         caption: Stands below.
         plot: A chart, shown smaller than a picture of a brain.
     """
 
     png: bytes
     alt: str
+    title: str = ""
     caption: str = ""
     plot: bool = False
     kind: ClassVar[str] = "picture"

@@ -42,6 +42,7 @@ class AnatomyTraits:
         sulcus_depth_mm: How deep they cut in.
         cortex_mm: Mean thickness of the cortex.
         thickness_variation: Standard deviation of its regional variation in mm.
+        gyral_variation: Strength of the variation of white matter from gyrus to gyrus.
         sulcal_variation: Strength of the regional variation of sulcal CSF.
     """
 
@@ -54,6 +55,7 @@ class AnatomyTraits:
     sulcus_depth_mm: float
     cortex_mm: float
     thickness_variation: float
+    gyral_variation: float
     sulcal_variation: float
 
 
@@ -92,11 +94,12 @@ def draw_traits(rng: np.random.Generator) -> AnatomyTraits:
         csf_share=float(np.clip(rng.normal(0.245, 0.022), 0.20, 0.29)),
         white_share=float(np.clip(rng.normal(0.31, 0.018), 0.27, 0.35)),
         ventricle=float(rng.normal(0.8, 1.2)),
-        sulcus_strength=float(rng.uniform(0.8, 2.6)),
+        sulcus_strength=float(rng.uniform(0.4, 3.2)),
         sulcus_width_mm=float(rng.uniform(0.9, 1.5)),
-        sulcus_depth_mm=float(rng.uniform(7.0, 14.0)),
-        cortex_mm=float(rng.uniform(2.6, 3.6)),
+        sulcus_depth_mm=float(rng.uniform(5.0, 16.0)),
+        cortex_mm=float(rng.uniform(2.4, 3.8)),
         thickness_variation=float(rng.uniform(0.3, 0.7)),
+        gyral_variation=float(rng.uniform(0.4, 1.8)),
         sulcal_variation=float(rng.uniform(0.4, 0.9)),
     )
 
@@ -170,6 +173,7 @@ def _tissue_logits(
     ventricles = _sampled(template.ventricles, points)
     fluid = np.clip(1 - gray - white, 0, 1)
     logits = _CRISPNESS * np.log(np.stack([gray, white, fluid]).clip(0) + _FLOOR)
+    logits[1] += traits.gyral_variation * random_field(rng, FIELD_OF_VIEW_MM, 6.0)[brain]
     logits[2] += traits.sulcal_variation * random_field(rng, FIELD_OF_VIEW_MM, 18.0)[brain]
     logits[2] += traits.ventricle * ventricles
     reach = traits.sulcus_depth_mm * (1 + 0.35 * random_field(rng, FIELD_OF_VIEW_MM, 12.0)[brain])

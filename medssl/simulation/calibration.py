@@ -13,6 +13,16 @@ BINS = 256
 JOINT_BINS = 64
 """Per axis. 256 x 256 bins would hold a handful of voxels each and call noise a difference."""
 
+TARGETS = {
+    "GM_share": (0.42, 0.52),
+    "WM_share": (0.26, 0.36),
+    "CSF_share": (0.17, 0.27),
+    "T1w_overlap": (0.62, 0.78),
+    "T2w_overlap": (0.80, 0.94),
+    "ceiling": (0.50, 0.74),
+}
+"""Where the mean over subjects must lie: what was measured on real scans at 6 months, with tolerance."""
+
 
 def tissue_shares(label: NDArray[np.uint8]) -> dict[str, float]:
     """Return the share of each tissue in the brain mask (label not 0)."""

@@ -23,6 +23,7 @@ class ContrastTraits:
         fluid: Mean signal of CSF.
         maturation: Signal that white matter gains from unmyelinated to myelinated, halved.
         offset: White against gray matter where the myelination is halfway.
+        offset_spread: Standard deviation of the offset among subjects.
         lag_months: How much later than the myelin itself the contrast changes.
         gray_texture: Standard deviation inside gray matter.
         white_texture: Standard deviation inside white matter.
@@ -33,6 +34,7 @@ class ContrastTraits:
     fluid: float
     maturation: float
     offset: float
+    offset_spread: float
     lag_months: float
     gray_texture: float
     white_texture: float
@@ -40,10 +42,10 @@ class ContrastTraits:
 
 
 _SPEED_MONTHS = 3.5
-_AGE_SPREAD_MONTHS = 0.9
+_AGE_SPREAD_MONTHS = 1.4
 _TYPICAL = {
-    "T1w": ContrastTraits(0.50, 0.22, 0.095, 0.008, 0.0, 0.030, 0.030, 0.015),
-    "T2w": ContrastTraits(0.47, 0.85, -0.07, 0.048, 1.2, 0.042, 0.045, -0.008),
+    "T1w": ContrastTraits(0.50, 0.24, 0.075, -0.005, 0.045, 0.0, 0.036, 0.036, 0.010),
+    "T2w": ContrastTraits(0.47, 0.85, -0.06, 0.045, 0.025, 1.2, 0.042, 0.045, -0.008),
 }
 
 
@@ -89,14 +91,15 @@ def draw_signals(
 def _draw_traits(rng: np.random.Generator, typical: ContrastTraits) -> ContrastTraits:
     draw = rng.standard_normal
     return ContrastTraits(
-        gray=typical.gray + 0.025 * draw(),
-        fluid=typical.fluid + 0.05 * draw(),
-        maturation=typical.maturation * float(np.exp(0.25 * draw())),
-        offset=typical.offset + 0.014 * draw(),
+        gray=typical.gray + 0.03 * draw(),
+        fluid=typical.fluid + 0.07 * float(np.clip(draw(), -2, 2)),
+        maturation=typical.maturation * float(np.exp(0.3 * draw())),
+        offset=typical.offset + typical.offset_spread * float(np.clip(draw(), -2, 2)),
+        offset_spread=typical.offset_spread,
         lag_months=typical.lag_months + 0.5 * draw(),
-        gray_texture=typical.gray_texture * float(np.exp(0.25 * draw())),
-        white_texture=typical.white_texture * float(np.exp(0.25 * draw())),
-        deep_gray=typical.deep_gray * float(np.exp(0.3 * draw())),
+        gray_texture=typical.gray_texture * float(np.exp(0.35 * draw())),
+        white_texture=typical.white_texture * float(np.exp(0.35 * draw())),
+        deep_gray=typical.deep_gray + 0.015 * draw(),
     )
 
 
@@ -107,7 +110,7 @@ def _myelin_age(rng: np.random.Generator, anatomy: Anatomy, brain: NDArray[np.bo
     along, across = 5.0 + 0.8 * rng.standard_normal(), 4.0 + 0.8 * rng.standard_normal()
     central_sulcus = np.exp(-(((posterior - 0.52) / 0.12) ** 2)) * np.clip(anatomy.height[brain] - 0.4, 0, 1)
     months = 5.6 - along * (posterior - 0.5) - across * (np.clip(depth / 28.0, 0, 1) - 0.45) - 3.0 * central_sulcus
-    return np.asarray(months + 0.9 * random_field(rng, brain.shape, 12.0)[brain])
+    return np.asarray(months + 1.8 * random_field(rng, brain.shape, 12.0)[brain])
 
 
 def _texture(rng: np.random.Generator, brain: NDArray[np.bool_]) -> NDArray[np.float64]:

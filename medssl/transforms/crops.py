@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch.utils.data import Dataset, Sampler
 
@@ -60,7 +61,7 @@ class CropDataset(Dataset):
         self.augmentation.set_random_state(seed=crop_seed)
         crop = self.augmentation(self.cache[order[place]])
         crop = crop[0] if isinstance(crop, list) else crop
-        return {key: torch.as_tensor(crop[key]) for key in ("image", "label", "mask")}
+        return {key: _plain(crop[key]) for key in ("image", "label", "mask")}
 
 
 class StepSampler(Sampler[int]):
@@ -90,6 +91,10 @@ class StepSampler(Sampler[int]):
         for step in range(self.start_step, self.steps):
             first = step * crops_a_step
             yield from range(first + rank, first + crops_a_step, world_size)
+
+
+def _plain(volume: torch.Tensor) -> torch.Tensor:
+    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
 
 
 def _rank_and_world_size() -> tuple[int, int]:

@@ -78,7 +78,7 @@ class LoadSubjectd(LoadImaged):
 class DecodeLabelsd(MapTransform):
     """Turn stored label values into channel numbers of the table; unknown (255) stays unknown.
 
-    Samples that carry ``label_encoding: "iseg"`` hold the raw values of the iSeg challenge.
+    Samples that carry ``encoding: "iseg"`` hold the raw values of the iSeg challenge.
 
     Raises:
         LabelError: A value is in neither the table nor unknown (raised by the reading checks beforehand).
@@ -91,7 +91,7 @@ class DecodeLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the sample with channel numbers in its label volumes."""
         sample = dict(data)
-        channels = _channels_of_values(self.table, sample.get("label_encoding") == "iseg")
+        channels = _channels_of_values(self.table, sample.get("encoding") == "iseg")
         for key in self.key_iterator(sample):
             label = sample[key]
             decoded = torch.full(label.shape, UNKNOWN, dtype=torch.uint8)

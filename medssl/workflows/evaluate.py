@@ -170,7 +170,7 @@ def _references(ref: Path, pred: Path) -> _Side:
     if ref.is_file() or (ref / FILE_NAME).is_file() or not find_labels(ref):
         cohort = read_cohort(ref)
         labeled = [subject for subject in cohort.all() if subject.label is not None]
-        files = {s.key: _LabelFile(s.label, s.label_encoding) for s in labeled if s.label is not None}
+        files = {s.key: _LabelFile(s.label, s.encoding) for s in labeled if s.label is not None}
         table = cohort.table
     if ref.is_dir():
         files |= _label_files(ref, without=pred, known=files)

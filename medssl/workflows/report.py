@@ -20,6 +20,8 @@ from medssl.io.nifti import Volume, read_labels, read_volume
 from medssl.io.subjects import SECTIONS, Cohort, Subject
 from medssl.labels import LabelTable
 from medssl.reporting.figures import (
+    CONVENTION,
+    SMOOTHED_FROM,
     figure_to_png,
     plot_dice,
     plot_learning_curve,
@@ -124,6 +126,7 @@ class _Material:
     maps: Mapping[str, list[Path]]
     volumes: Sequence[Row]
     scores: Sequence[Row]
+    references: Mapping[str, list[Path]]
 
     @property
     def table(self) -> LabelTable:
@@ -201,15 +204,29 @@ def _gather(
     volumes = None if segmentation is None else segmentation / "volumes.tsv"
     metrics = None if run is None else run / "metrics.tsv"
     record = {} if run is None else read_json(run / "run.json")
+    known = cohort if isinstance(cohort, Cohort) else read_cohort(cohort, record.get("contrasts"))
     return _Material(
-        cohort=cohort if isinstance(cohort, Cohort) else read_cohort(cohort, record.get("contrasts")),
+        cohort=known,
         run=record,
         metrics=_rows(metrics),
         segmented=_record(segmentation),
         maps={} if segmentation is None else find_labels(segmentation),
-        volumes=_rows(volumes),
+        volumes=sorted(_rows(volumes), key=lambda row: str(row["subject"])),
         scores=[] if evaluation is None else read_scores(evaluation),
+        references={} if evaluation is None else _truths(known.root, segmentation),
     )
+
+
+def _truths(root: Path, segmentation: Path | None) -> dict[str, list[Path]]:
+    """Find the label images of a cohort that are not results."""
+    found = find_labels(root)
+    if segmentation is None:
+        return found
+    results = segmentation.resolve()
+    return {
+        key: [path for path in paths if not path.resolve().is_relative_to(results)]
+        for key, paths in found.items()
+    }
 
 
 def _record(folder: Path | None) -> Mapping[str, Any]:
@@ -366,7 +383,7 @@ def _dice_blocks(material: _Material) -> tuple[Block, ...]:
             caption = (
                 f"Each dot is one scan, the bar is the median; {_SPLITS[name].counted(summary.n_subjects)}."
             )
-            blocks.append(Picture(png, "Dice of every scan, one strip per label", caption, plot=True))
+            blocks.append(Picture(png, "Dice of every scan, one strip per label", caption=caption, plot=True))
     if blocks:
         text = (
             "Distances between surfaces: hd95 is the larger of the two directed 95th percentiles, assd the "
@@ -411,15 +428,25 @@ def _pictures(material: _Material) -> tuple[Block, ...]:
     ages = _ages(material.cohort)
     blocks: list[Block] = []
     for key, why in _choose(material):
-        figure_title = key if not why else f"{key}: {why}"
+        age = ages.get(key.split("_")[0])
+        title = key + (f", {age:g} months" if age is not None else "") + (f": {why}" if why else "")
         try:
-            png = _draw(material, material.subjects[key], figure_title, ages.get(key.split("_")[0]))
+            png = _draw(material, material.subjects[key])
         except InputError as error:
             logger.warning("No picture of %s: %s", key, error)
             continue
         alt = f"Three views of {key}: {', '.join(material.cohort.contrasts)}, result and reference"
-        blocks.append(Picture(png, alt))
-    hidden = sum(key in material.subjects for key in material.maps) - len(blocks)
+        blocks.append(Picture(png, alt, title))
+    if blocks:
+        text = (
+            "Of each view, the slice with the most labeled voxels; letters name the directions, the text at the "
+            f"left its place. {CONVENTION.capitalize()}. In the last column, thin lines are the "
+            "result and broad ones the reference, where there is one."
+        )
+        blocks.insert(0, Text(text, quiet=True))
+    hidden = sum(key in material.subjects for key in material.maps) - sum(
+        isinstance(block, Picture) for block in blocks
+    )
     if blocks and hidden > 0:
         text = f"{_count(hidden, 'more scan')} segmented; their pictures are in figures/ beside the maps."
         blocks.append(Text(text, quiet=True))
@@ -456,7 +483,7 @@ def _mean_dice(rows: Sequence[Row]) -> dict[str, float]:
     return {key: summarize([row for row in rows if row["subject"] == key]).mean_dice for key in keys}
 
 
-def _draw(material: _Material, subject: Subject, title: str, age_months: float | None) -> bytes:
+def _draw(material: _Material, subject: Subject) -> bytes:
     """Draw one subject.
 
     Raises:
@@ -465,16 +492,22 @@ def _draw(material: _Material, subject: Subject, title: str, age_months: float |
     volumes = [read_volume(path, subject.key) for path in subject.images]
     grid = volumes[0].grid
     result = read_labels(min(material.maps[subject.key]), subject.key, material.table)
-    reference = None
-    if subject.label is not None:
-        reference = read_labels(subject.label, subject.key, material.table, subject.label_encoding)
+    reference = _reference(material, subject)
     images = {
         name: volume.data
         for name, volume in zip(material.cohort.contrasts, volumes, strict=True)
         if _on_grid(volume, grid)
     }
     truth = reference.data if reference is not None and _on_grid(reference, grid) else None
-    return figure_to_png(plot_subject(images, result.data, truth, grid, material.table, title, age_months))
+    return figure_to_png(plot_subject(images, result.data, truth, grid, material.table, title=""))
+
+
+def _reference(material: _Material, subject: Subject) -> Volume | None:
+    """Read the reference of a subject: its label, or the one image it was scored against."""
+    if subject.label is not None:
+        return read_labels(subject.label, subject.key, material.table, subject.encoding)
+    found = material.references.get(subject.key, [])
+    return read_labels(found[0], subject.key, material.table) if len(found) == 1 else None
 
 
 def _on_grid(volume: Volume, grid: Grid) -> bool:
@@ -507,7 +540,7 @@ def _volume_blocks(material: _Material) -> tuple[Block, ...]:
     scans = _count(len(material.volumes), "segmented scan")
     caption = f"Each dot is one scan, the bar is the median; {scans}."
     return (
-        Picture(png, "Volume of every label in every scan", caption, plot=True),
+        Picture(png, "Volume of every label in every scan", caption=caption, plot=True),
         Table(("scan", *heads), rows, note=note),
     )
 
@@ -519,11 +552,13 @@ def _curve_blocks(material: _Material) -> tuple[Block, ...]:
     png = figure_to_png(plot_learning_curve(material.metrics, material.table))
     seed = material.run.get("seed")
     caption = "One run" + (f", seed {seed}" if seed is not None else "")
-    caption += ". Thin line: as measured; thick line: running mean over a twentieth of the run."
+    caption += "."
+    if len(material.metrics) >= SMOOTHED_FROM:
+        caption += " Thin line: as measured; thick line: running mean over a twentieth of the run."
     n = len(material.run.get("subjects", {}).get("validation", ()))
     if n:
         caption += f" Dice on {_count(n, 'validation scan')}."
-    return (Picture(png, "Training loss and validation Dice over the steps", caption, plot=True),)
+    return (Picture(png, "Training loss and validation Dice over the steps", caption=caption, plot=True),)
 
 
 def _provenance(material: _Material) -> tuple[Block, ...]:

@@ -25,7 +25,7 @@ def dice_of_run(run: Path, subjects: Iterable[Subject]) -> dict[str, list[float]
     dice: dict[str, list[float]] = {label.abbreviation: [] for label in model.table.foreground}
     for subject in subjects:
         labels, _ = predict_native(subject, model, predictor)
-        reference = read_labels(str(subject.label), subject.key, model.table, subject.label_encoding)
+        reference = read_labels(str(subject.label), subject.key, model.table, subject.encoding)
         for row in score_labels(labels, reference.data, reference.grid.spacing, model.table):
             dice[str(row["label"])].append(float(row["dice"]))
     return dice

@@ -6,7 +6,8 @@ import difflib
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_writable_folder, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
-from medssl.io.nifti import read_volume
+from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort
 from medssl.labels import BUILT_IN
 from medssl.workflows.budgets import budget_named
@@ -139,13 +140,14 @@ def train(
         bundle_root=str(out),
         resume=resume,
     )
-    workflow.initialize()
-    trainer = workflow.parser.get_parsed_content("train#trainer")
-    evaluator = workflow.parser.get_parsed_content("validate#evaluator")
-    _watch(trainer, evaluator, watcher or Watcher())
-    workflow.run()
-    workflow.finalize()
-    best = workflow.parser.get_parsed_content("train#best_model").best
+    with _own_errors():
+        workflow.initialize()
+        trainer = workflow.parser.get_parsed_content("train#trainer")
+        evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+        _watch(trainer, evaluator, watcher or Watcher())
+        workflow.run()
+        workflow.finalize()
+        best = workflow.parser.get_parsed_content("train#best_model").best
     training = Training(out, trainer.state.iteration, best, time.time() - started)
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_val_dice": best, "finished": True}
@@ -203,7 +205,9 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "dataset_dir": "@bundle_root",
         "output_dir": "@bundle_root",
         "contrasts": list(cohort.contrasts),
-        "label_table": table.name if table in BUILT_IN.values() else table.rows(),
+        "label_table": table.name
+        if table in BUILT_IN.values()
+        else [{"table": table.name, **row} for row in table.rows()],
         "spacing": training_spacing(cohort),
         "seed": options.seed,
         "batch_size": budget.crops,
@@ -227,7 +231,7 @@ def training_spacing(cohort: Cohort) -> list[float]:
     """Return the median spacing in mm of the training scans along R, A, S: the network works there."""
     sizes = []
     for subject in cohort.training:
-        grid = read_volume(subject.images[0], subject.key).grid
+        grid = read_grid(subject.images[0], subject.key)
         axis_of = dict(zip(grid.axcodes, grid.spacing, strict=True))
         sizes.append([next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")])
     return [round(float(size), 3) for size in np.median(np.array(sizes), axis=0)]
@@ -265,7 +269,7 @@ def _changed(parser: ConfigParser, values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A value is set that the configuration does not have.
     """
     for name in values:
-        if name not in parser:
+        if not _may_be_set(parser, name):
             known = [str(key) for key in parser.config]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
@@ -275,6 +279,13 @@ def _changed(parser: ConfigParser, values: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(parser.config)
     config.pop("_meta_", None)
     return config
+
+
+def _may_be_set(parser: ConfigParser, name: str) -> bool:
+    """Tell whether a configuration has a value, or a component that may take it as an argument."""
+    parent = name.rpartition("#")[0]
+    is_argument = bool(parent) and parent in parser and "_target_" in (parser[parent] or {})
+    return name in parser or is_argument
 
 
 def _yaml(config: Mapping[str, Any], headline: str) -> str:
@@ -357,6 +368,20 @@ def _require_unchanged_data(out: Path) -> None:
     if changed:
         msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
         raise InputError(msg, "Put the files back as they were, or start a new run.")
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise the package's own error where MONAI wrapped it into "Failed to evaluate ..."."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MedsslError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def _watch(trainer: Engine, evaluator: Engine, watcher: Watcher) -> None:

@@ -101,7 +101,7 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_folder_without_scans_names_what_it_holds_and_what_is_understood(tmp_path: Path) -> None:
     for name in ("a.dcm", "b.dcm", "c.dcm", "d.dcm", "e.dcm", "f.dcm"):
         (tmp_path / name).touch()
-    message = r"No subject with T1w or T2w .*a\.dcm, .*e\.dcm and 1 more.*\(BIDS\).*one folder.*iSeg.*datalist\.json"
+    message = r"No subject with T1w or T2w .*a\.dcm, .*e\.dcm and 1 more.*\(BIDS\).*iSeg.*datalist\.json"
     with pytest.raises(InputError, match=message):
         read_cohort(tmp_path)
 
@@ -173,7 +173,7 @@ def test_entries_are_monai_items_that_open_from_here(bids: Path, monkeypatch: py
 
 
 def test_entries_of_iseg_say_how_labels_are_encoded(iseg: Path) -> None:
-    assert [item.get("label_encoding") for item in entries(iseg, "all")] == ["iseg", "iseg"]
+    assert [item.get("encoding") for item in entries(iseg, "all")] == ["iseg", "iseg"]
 
 
 def test_entries_of_an_unknown_section_are_refused(bids: Path) -> None:

@@ -111,8 +111,8 @@ def test_unknown_table_is_refused(write_list: WriteList, entry: Entry) -> None:
         ({"contrasts": ["T1w", "T1w"]}, r"'contrasts' is .* different BIDS suffixes"),
         ({"mask": "brain.nii"}, r"'mask' for all subjects is 'brain\.nii'; expected \"none\""),
         (
-            {"test": [{"subject": "1", "image": ["a_T1w.nii"], "label_encoding": "x"}]},
-            r"'label_encoding' is 'x'",
+            {"test": [{"subject": "1", "image": ["a_T1w.nii"], "encoding": "x"}]},
+            r"'encoding' is 'x'",
         ),
     ],
 )
@@ -147,7 +147,7 @@ def test_written_datalist_reads_back_as_the_same_cohort(
     written = write_list(
         **rows,
         label_table=table,
-        training=[entry("01", label=LABEL, session="6mo", label_encoding="iseg")],
+        training=[entry("01", label=LABEL, session="6mo", encoding="iseg")],
         unlabeled=[entry("02", mask="none"), entry("03", mask="masks/03.nii")],
     )
     cohort = read_cohort(written)
@@ -156,7 +156,7 @@ def test_written_datalist_reads_back_as_the_same_cohort(
     again = read_cohort(tmp_path / "run")
     assert (again.contrasts, again.table) == (cohort.contrasts, cohort.table)
     for one, other in zip(cohort.all(), again.all(), strict=True):
-        assert (one.key, one.label_encoding) == (other.key, other.label_encoding)
+        assert (one.key, one.encoding) == (other.key, other.encoding)
         assert [path.resolve() for path in one.images] == [path.resolve() for path in other.images]
     assert again.training[0].label.resolve() == cohort.training[0].label.resolve()
     assert (again.unlabeled[0].mask, again.unlabeled[1].mask.resolve()) == (

@@ -16,6 +16,8 @@ def test_atomic_path_keeps_the_extension_and_leaves_only_the_final_file(tmp_path
         path.write_bytes(b"1")
         assert path.name.endswith("sub-01_dseg.nii.gz")
         assert not (tmp_path / "new/sub-01_dseg.nii.gz").exists()
+        written = path.stat().st_ino
+    assert (tmp_path / "new/sub-01_dseg.nii.gz").stat().st_ino == written, "renamed, not copied"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["sub-01_dseg.nii.gz"]
 
 

@@ -15,7 +15,7 @@ def test_subjects_of_both_folders_are_found_in_order_of_their_numbers(iseg: Path
     assert (first.key, last.key) == ("sub-1", "sub-23")
     assert [path.name for path in first.images] == ["subject-1-T1.hdr", "subject-1-T2.hdr"]
     assert first.label == iseg / "iSeg-2017-Training/subject-1-label.hdr"
-    assert (first.label_encoding, first.mask, last.label) == ("iseg", None, None)
+    assert (first.encoding, first.mask, last.label) == ("iseg", None, None)
 
 
 def test_one_folder_of_the_challenge_is_enough(iseg: Path) -> None:

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest_helpers import save
+from phantoms import save
 
 from medssl.errors import LabelError
 from medssl.labels import BRAIN_TISSUES, UNKNOWN, LabelTable
@@ -72,7 +72,7 @@ def test_stored_values_become_channels_and_back(tmp_path):
 
 def test_iseg_values_become_the_channels_of_the_same_tissues(tmp_path):
     path = str(save(tmp_path / "l.nii.gz", np.array([0, 10, 150, 250], np.uint8).reshape(4, 1, 1), np.eye(4)))
-    sample = LoadSubjectd()({"image": [path], "label": path, "label_encoding": "iseg"})
+    sample = LoadSubjectd()({"image": [path], "label": path, "encoding": "iseg"})
     assert DecodeLabelsd(("label",), BRAIN_TISSUES)(sample)["label"].flatten().tolist() == [0, 3, 1, 2]
 
 

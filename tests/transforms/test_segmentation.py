@@ -2,8 +2,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest_helpers import ellipsoid_labels, phantom_image, save
 from monai.data import MetaTensor
+from phantoms import ellipsoid_labels, phantom_image, save
 
 from medssl.labels import BRAIN_TISSUES, UNKNOWN
 from medssl.transforms import (

@@ -131,3 +131,16 @@ def told() -> Callable[..., None]:
 
     remember.calls = []
     return remember
+
+
+def test_nine_structures_on_t1w_alone_are_checked_against_their_own_table(folder: Path) -> None:
+    for path in folder.glob("*_T2w.nii.gz"):
+        path.unlink()
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[3:13, 3:13, 3:13] = np.arange(10)[:, None, None]
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / "a_dseg.nii.gz")
+    assert "values 4, 5, 6, 7, 8, 9" in check(folder, contrasts=["T1w"]).problems[0].message
+    rows = "".join(f"{index}\tstructure {index}\n" for index in range(1, 10))
+    (folder / "dseg.tsv").write_text("index\tname\n" + rows)
+    result = check(folder, contrasts=["T1w"])
+    assert (result.problems, result.reports[0].label_values) == ((), tuple(range(10)))

@@ -56,3 +56,18 @@ def write_subject(root: Path, name: str, seed: int, *, labeled: bool = True, aff
     if labeled:
         place = root / "derivatives" / "manual" / f"sub-{name}" / "anat"
         save(place / f"sub-{name}_seg-braintissues_dseg.nii.gz", labels, affine)
+
+
+TINY = {
+    "network_def#growth_rate": 4,
+    "network_def#stem_channels": 8,
+    "network_def#block_layers": 1,
+    "network_def#levels": 2,
+    "crop_size": [16, 16, 16],
+    "batch_size": 2,
+    "epochs": 2,
+    "steps_per_epoch": 3,
+    "val_interval": 1,
+    "augmentation_strength": 0.5,
+}
+"""Settings that make a training of seconds; dropout stays on, so that random states matter."""

@@ -1,0 +1,25 @@
+import importlib.util
+import json
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
+
+
+def test_quick_benchmark_compares_ours_with_monai(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("inference_benchmark", SCRIPT)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr("sys.argv", ["inference.py", "--quick", "--json", str(tmp_path / "out.json")])
+    benchmark.main()
+    report = json.loads((tmp_path / "out.json").read_text())
+    rows = {row["method"]: row for row in report["rows"]}
+    assert set(rows) == {
+        "ours: brain box, one pass",
+        "ours: brain box, tiles with a halo of 32",
+        "ours: whole volume, one pass",
+        "MONAI sliding window 32^3, overlap 0.25",
+        "MONAI sliding window 32^3, overlap 0.5",
+    }
+    assert rows["ours: brain box, one pass"]["times_ours"] == 1
+    assert rows["MONAI sliding window 32^3, overlap 0.5"]["largest_probability_difference"] > 0
+    assert len(capsys.readouterr().out.splitlines()) == 5

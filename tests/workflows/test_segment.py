@@ -1,0 +1,213 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from phantoms import TINY, ellipsoid_labels, phantom_image, save, write_subject
+
+from medssl.errors import CheckpointError, InputError, OutputError
+from medssl.labels import BRAIN_TISSUES
+from medssl.workflows.models import load_model
+from medssl.workflows.segment import Options, segment
+from medssl.workflows.train import TrainOptions, train
+
+FAST = Options(pictures=False, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A network that was trained for some steps on phantoms."""
+    root = tmp_path_factory.mktemp("trained")
+    for name in ("01", "02"):
+        write_subject(root / "cohort", name, int(name))
+    settings = {**TINY, "epochs": 20, "learning_rate": 0.01, "augmentation_strength": 0.0}
+    train(root / "cohort", root / "run", TrainOptions(budget="quick", device="cpu", settings=settings))
+    return root / "run"
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    """Two unlabeled phantoms, the second oblique with unequal transform codes."""
+    root = tmp_path / "scans"
+    write_subject(root, "a", 5, labeled=False)
+    return root
+
+
+def dseg(out: Path, name: str = "a") -> Path:
+    return out / f"sub-{name}" / "anat" / f"sub-{name}_seg-braintissues_dseg.nii.gz"
+
+
+def test_label_maps_volumes_and_records_are_written(run, scans, tmp_path):
+    result = segment(scans, tmp_path / "out", run, Options(probabilities=True, device="cpu"))
+    out = tmp_path / "out"
+    assert result.done == ["sub-a"]
+    labels = np.asarray(nib.load(dseg(out)).dataobj)
+    truth = ellipsoid_labels()
+    assert np.mean(labels[truth > 0] == truth[truth > 0]) > 0.8
+    assert not labels[truth == 0].any()
+    header, row = (out / "volumes.tsv").read_text().splitlines()
+    volumes = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    assert float(volumes["GM_ml"]) == pytest.approx(np.sum(labels == 1) * 0.008, rel=1e-4)
+    assert (out / "sub-a" / "figures" / "sub-a_seg-braintissues_dseg.png").stat().st_size > 10_000
+    sidecar = json.loads(dseg(out).with_name("sub-a_seg-braintissues_dseg.json").read_text())
+    assert sidecar["Sources"] == ["sub-a/anat/sub-a_T1w.nii.gz", "sub-a/anat/sub-a_T2w.nii.gz"]
+    assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+
+
+def test_probabilities_sum_to_one_and_agree_with_the_labels(run, scans, tmp_path):
+    segment(scans, tmp_path / "out", run, Options(probabilities=True, pictures=False, device="cpu"))
+    place = tmp_path / "out" / "sub-a" / "anat"
+    probabilities = nib.load(place / "sub-a_seg-braintissues_probseg.nii.gz").get_fdata()
+    assert probabilities.shape[3] == len(BRAIN_TISSUES)
+    assert np.allclose(probabilities.sum(3), 1, atol=1e-5)
+    labels = np.asarray(nib.load(dseg(tmp_path / "out")).dataobj)
+    assert np.array_equal(probabilities.argmax(3), labels)
+    names = json.loads((place / "sub-a_seg-braintissues_probseg.json").read_text())["LabelMap"]
+    assert names == ["BG", "GM", "WM", "CSF"]
+
+
+def test_the_result_lies_on_the_scans_own_oblique_grid(run, tmp_path, affine_oblique):
+    labels = ellipsoid_labels((28, 34, 30))
+    files = []
+    for name, means in (("T1w", (0, 400, 600, 150)), ("T2w", (0, 500, 400, 900))):
+        image = nib.Nifti1Image(phantom_image(labels, means, 3), affine_oblique)
+        image.set_qform(affine_oblique, 1)
+        image.set_sform(affine_oblique, 4)
+        files.append(tmp_path / f"x_{name}.nii.gz")
+        nib.save(image, files[-1])
+    result = segment(files, tmp_path / "out", run, FAST)
+    assert result.done == ["sub-x"]
+    made, scan = nib.load(dseg(tmp_path / "out", "x")), nib.load(files[0])
+    assert made.shape == scan.shape
+    assert np.array_equal(made.affine, scan.affine)
+    assert [int(made.header[code]) for code in ("qform_code", "sform_code")] == [1, 4]
+    assert not np.asarray(made.dataobj)[labels == 0].any()
+    assert np.mean(np.asarray(made.dataobj)[labels == 2] == 2) > 0.5
+
+
+def test_voxel_order_does_not_change_the_answer(run, tmp_path):
+    labels = ellipsoid_labels()
+    labels[20:, :, :] = np.where(labels[20:] > 0, 2, 0)
+    images = [phantom_image(labels, means, 1) for means in ((0, 400, 600, 150), (0, 500, 400, 900))]
+    affine = np.diag([2.0, 2, 2, 1])
+    flipped = affine @ np.array([[-1.0, 0, 0, 31], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for name, image in zip(("T1w", "T2w"), images, strict=True):
+        save(tmp_path / f"p_{name}.nii.gz", image, affine)
+        save(tmp_path / f"q_{name}.nii.gz", image[::-1].copy(), flipped)
+    maps = []
+    for key in ("p", "q"):
+        files = [tmp_path / f"{key}_T1w.nii.gz", tmp_path / f"{key}_T2w.nii.gz"]
+        segment(files, tmp_path / f"out-{key}", run, FAST)
+        maps.append(np.asarray(nib.load(dseg(tmp_path / f"out-{key}", key)).dataobj))
+    assert np.array_equal(maps[0], maps[1][::-1])
+
+
+def test_finished_subjects_are_skipped_and_a_lost_one_is_made_again(run, scans, tmp_path):
+    write_subject(scans, "b", 9, labeled=False)
+    segment(scans, tmp_path / "out", run, FAST)
+    before = dseg(tmp_path / "out", "a").stat().st_mtime_ns
+    dseg(tmp_path / "out", "b").with_name("sub-b_seg-braintissues_dseg.json").unlink()
+    result = segment(scans, tmp_path / "out", run, FAST)
+    assert (result.skipped, result.done) == (["sub-a"], ["sub-b"])
+    assert dseg(tmp_path / "out", "a").stat().st_mtime_ns == before
+
+
+def test_a_bad_subject_is_reported_and_the_others_are_done(run, scans, tmp_path):
+    write_subject(scans, "b", 9, labeled=False)
+    (scans / "sub-a" / "anat" / "sub-a_T2w.nii.gz").unlink()
+    result = segment(scans, tmp_path / "out", run, FAST)
+    assert result.done == ["sub-b"]
+    assert "T2w" in result.failed["sub-a"]
+    assert not dseg(tmp_path / "out", "a").exists()
+
+
+def test_an_interrupted_write_leaves_nothing_and_is_made_up_for(run, scans, tmp_path, monkeypatch):
+    def dies(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medssl.io.nifti._write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            segment(scans, tmp_path / "out", run, FAST)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert segment(scans, tmp_path / "out", run, FAST).done == ["sub-a"]
+
+
+def test_results_of_another_model_are_not_mixed(run, scans, tmp_path):
+    segment(scans, tmp_path / "out", run, FAST)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    content = torch.load(other / "models" / "model.pt", weights_only=True)
+    content["model"]["classifier.2.bias"] += 1
+    torch.save(content, other / "models" / "model.pt")
+    with pytest.raises(OutputError, match="another model"):
+        segment(scans, tmp_path / "out", other, FAST)
+
+
+def test_t2w_on_another_grid_is_refused_or_resampled(run, scans, tmp_path):
+    path = scans / "sub-a" / "anat" / "sub-a_T2w.nii.gz"
+    data = np.asarray(nib.load(path).dataobj)
+    save(path, np.pad(data, 2), np.array([[2.0, 0, 0, -4], [0, 2, 0, -4], [0, 0, 2, -4], [0, 0, 0, 1]]))
+    assert "--resample" in segment(scans, tmp_path / "no", run, FAST).failed["sub-a"]
+    result = segment(scans, tmp_path / "yes", run, Options(pictures=False, resample=True, device="cpu"))
+    assert result.done == ["sub-a"]
+
+
+def _bad_run(run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    return copy
+
+
+def test_a_checkpoint_of_another_network_is_refused(run, scans, tmp_path):
+    copy = _bad_run(run, tmp_path)
+    torch.save({"model": {"a.weight": torch.zeros(2)}}, copy / "models" / "model.pt")
+    with pytest.raises(CheckpointError, match=r"another network: \d+ parameters missing"):
+        segment(scans, tmp_path / "out", copy)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_with_another_label_table_is_refused(run, scans, tmp_path):
+    copy = _bad_run(run, tmp_path)
+    content = torch.load(copy / "models" / "model.pt", weights_only=True)
+    card = json.loads(content["card"]["json"])
+    card["labels"][1]["index"] = 9
+    content["card"]["json"] = json.dumps(card)
+    torch.save(content, copy / "models" / "model.pt")
+    with pytest.raises(CheckpointError, match="label table"):
+        segment(scans, tmp_path / "out", copy)
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_a_pickle_that_runs_code_is_refused(run, scans, tmp_path):
+    copy = _bad_run(run, tmp_path)
+    torch.save({"model": _Evil()}, copy / "models" / "model.pt")
+    with pytest.raises(CheckpointError, match="would run code"):
+        segment(scans, tmp_path / "out", copy)
+
+
+def test_a_truncated_checkpoint_is_refused(run, scans, tmp_path):
+    copy = _bad_run(run, tmp_path)
+    weights = copy / "models" / "model.pt"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    with pytest.raises(CheckpointError, match="cut off"):
+        segment(scans, tmp_path / "out", copy)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.pt"])
+def test_a_missing_model_is_named(scans, tmp_path, name):
+    with pytest.raises(InputError, match=name):
+        load_model(tmp_path / name)
+
+
+def test_output_inside_the_input_is_refused(run, scans):
+    with pytest.raises(OutputError):
+        segment(scans, scans / "maps", run, FAST)

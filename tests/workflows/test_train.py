@@ -1,0 +1,188 @@
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from phantoms import write_subject
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
+from medssl.workflows.models import load_model
+from medssl.workflows.train import Watcher, train
+
+
+def weights(run: Path) -> dict:
+    return torch.load(run / "models" / "model.pt", weights_only=True)["model"]
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class StopAfter(Watcher):
+    """Send Ctrl-C so that training stops after this step."""
+
+    def __init__(self, step: int) -> None:
+        self.when = step
+
+    def step(self, step: int, loss: float) -> None:
+        if step == self.when - 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_folder_is_a_bundle_with_record_curve_and_weights(cohort, tmp_path, tiny_options):
+    run = tmp_path / "run"
+    result = train(cohort, run, tiny_options(hold_out=1))
+    assert result.steps == 6
+    assert result.best_dice == pytest.approx(max(float(row["val_dice"]) for row in rows(run)), abs=1e-5)
+    record = json.loads((run / "run.json").read_text())
+    assert record["finished"]
+    assert len(record["subjects"]["training"]) == 2
+    assert load_model(run).spacing == (2.0, 2.0, 2.0)
+    assert list((run / "events").glob("events.out.tfevents.*"))
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_no_file_of_a_run_names_a_folder_of_this_machine(cohort, tmp_path, tiny_options):
+    run = tmp_path / "run"
+    train(cohort, run, tiny_options())
+    texts = [path for path in run.rglob("*") if path.suffix in {".json", ".yaml", ".tsv", ".conf"}]
+    assert texts
+    assert not [path.name for path in texts if str(tmp_path) in path.read_text()]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(cohort, tmp_path, tiny_options):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(cohort, tmp_path / name, tiny_options(seed=seed))
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_stopped_and_resumed_equals_uninterrupted(cohort, tmp_path, tiny_options, step):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(cohort, whole, tiny_options(hold_out=1))
+    with pytest.raises(TrainingInterrupted, match=f"after step {step}"):
+        train(cohort, parts, tiny_options(hold_out=1), StopAfter(step))
+    train(cohort, parts, resume=True)
+    assert same(weights(whole), weights(parts))
+    drop = {"elapsed_s"}
+    assert [{k: v for k, v in row.items() if k not in drop} for row in rows(whole)] == [
+        {k: v for k, v in row.items() if k not in drop} for row in rows(parts)
+    ]
+
+
+def test_without_held_out_scans_the_last_step_is_kept(cohort, tmp_path, tiny_options):
+    result = train(cohort, tmp_path / "run", tiny_options())
+    last = torch.load(tmp_path / "run" / "checkpoints" / "resume.pt", weights_only=True)["model"]
+    assert result.best_dice is None
+    assert same(weights(tmp_path / "run"), last)
+
+
+def test_patience_stops_a_run_that_no_longer_gains(cohort, tmp_path, tiny_options):
+    still = {"learning_rate": 0.0, "network_def#dropout_prob": 0.0, "network_def#norm": "instance"}
+    settings = {**still, "patience": 2, "epochs": 8}
+    result = train(cohort, tmp_path / "run", tiny_options(hold_out=1, settings=settings))
+    assert result.steps == 3 * 3
+
+
+def test_init_starts_from_the_given_weights(cohort, tmp_path, tiny_options):
+    train(cohort, tmp_path / "first", tiny_options())
+    options = tiny_options(init=str(tmp_path / "first"), seed=5, settings={"learning_rate": 0.0, "weight_decay": 0.0})
+    train(cohort, tmp_path / "second", options)
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    learned = [name for name in first if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(first[name], second[name]) for name in learned)
+
+
+def test_init_of_another_network_is_refused(cohort, tmp_path, tiny_options):
+    train(cohort, tmp_path / "first", tiny_options())
+    options = tiny_options(init=str(tmp_path / "first"), settings={"network_def#stem_channels": 16})
+    with pytest.raises(CheckpointError, match="another network"):
+        train(cohort, tmp_path / "second", options)
+
+
+def test_changed_data_stop_a_resume_by_name(cohort, tmp_path, tiny_options):
+    with pytest.raises(TrainingInterrupted):
+        train(cohort, tmp_path / "run", tiny_options(), StopAfter(2))
+    write_subject(cohort, "02", 99)
+    with pytest.raises(InputError, match=r"changed .*sub-02_T1w"):
+        train(cohort, tmp_path / "run", resume=True)
+
+
+def test_a_run_folder_moves_with_its_cohort(cohort, tmp_path, tiny_options):
+    with pytest.raises(TrainingInterrupted):
+        train(cohort, tmp_path / "run", tiny_options(), StopAfter(2))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(cohort, elsewhere / "cohort")
+    shutil.move(tmp_path / "run", elsewhere / "run")
+    assert train(elsewhere / "cohort", elsewhere / "run", resume=True).steps == 6
+
+
+def test_one_contrast_and_nine_structures_train_and_segment(tmp_path, tiny_options):
+    root = tmp_path / "cohort"
+    for name in ("01", "02"):
+        write_subject(root, name, int(name))
+    table = "index\tname\n" + "\n".join(f"{value}\tstructure {value}" for value in (1, 2, 3, 17, 18, 26, 49, 50, 53))
+    (root / "derivatives" / "manual" / "dseg.tsv").write_text(table + "\n")
+    train(root, tmp_path / "run", tiny_options(contrasts=("T1w",)))
+    model = load_model(tmp_path / "run")
+    assert model.contrasts == ("T1w",)
+    assert model.table.values == (0, 1, 2, 3, 17, 18, 26, 49, 50, 53)
+    assert model.network(torch.zeros(1, 1, 16, 16, 16)).shape[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"network": "unet"}, ConfigError, "dense-fcn"),
+        ({"budget": "huge"}, ConfigError, "quick, standard, full"),
+        ({"settings": {"learnin_rate": 1}}, ConfigError, "Did you mean 'learning_rate'"),
+        ({"hold_out": 3}, DatalistError, "leaves no scan to train on"),
+        ({"init": "nowhere"}, InputError, "nowhere"),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_is_written(cohort, tmp_path, tiny_options, changes, error, words):
+    with pytest.raises(error, match=words):
+        train(cohort, tmp_path / "run", tiny_options(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_labeled_subject_is_refused(cohort, tmp_path, tiny_options):
+    shutil.rmtree(cohort / "derivatives")
+    with pytest.raises(DatalistError, match=r"No labeled scan .*4 unlabeled"):
+        train(cohort, tmp_path / "run", tiny_options())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_subject_in_training_is_refused(cohort, tmp_path, tiny_options):
+    from medssl.io.cohort import read_cohort
+    from medssl.io.datalist import write_datalist
+
+    found = read_cohort(cohort)
+    write_datalist(cohort / "datalist.json", type(found)(**{**vars(found), "test": found.training[:1]}))
+    with pytest.raises(DatalistError, match="sub-01"):
+        train(cohort, tmp_path / "run", tiny_options())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_refused(cohort, tmp_path, tiny_options):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious.txt").write_text("x")
+    with pytest.raises(OutputError, match="not empty"):
+        train(cohort, tmp_path / "run", tiny_options())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+def test_output_inside_the_input_is_refused(cohort, tiny_options):
+    with pytest.raises(OutputError):
+        train(cohort, cohort / "run", tiny_options())
+    assert not (cohort / "run").exists()
