@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class BestModelSaver:
     Args:
         path: File to write.
         model: Network whose weights are saved.
-        card: Facts about the model (`medssl.io.ModelCard`), saved with it.
+        card: Facts about the model (`medssl.io.checkpoint.ModelCard`), saved with it.
         evaluator: Engine that validates.
     """
 
@@ -127,8 +126,7 @@ class BestModelSaver:
 
     def _save(self) -> None:
         network = getattr(self.model, "module", self.model)
-        weights: dict[str, Tensor] = {name: value.cpu() for name, value in network.state_dict().items()}
-        save_atomically({"model": weights, "card": self.card.state_dict()}, self.path)
+        save_atomically(self.card.attached_to(network.state_dict()), self.path)
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -138,7 +136,7 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(dict(content), temporary)
+        torch.save(content, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -26,7 +26,18 @@ from medssl.inference.plan import (
 logger = logging.getLogger(__name__)
 
 MARGIN = 16
+"""Voxels around the brain's box. The whole receptive field of DenseFCN (139 voxels to each side) is wider than a
+brain; what it needs was measured. DenseFCN trained for 110 steps on synthetic ellipsoids, brain of 112 x 144 x 128
+in 144 x 192 x 256: against the whole volume in one pass, labels change in 0.36 / 0.044 / 0.017 / 0.004 % of the
+brain's voxels with a margin of 0 / 8 / 16 / 32. With random weights, whose labels are near ties everywhere, it is
+0.35 / 0.17 % with 8 / 16."""
+
 HALO = 32
+"""Voxels that a tile reads beyond what it answers for. Same network and volume, margin 16: against one pass,
+labels change in 0.64 / 0.032 / 0.004 / 0.001 % of the brain's voxels with two tiles and a halo of 0 / 16 / 32 / 48;
+0.017 % with eight tiles and 32, 0.029 % against the whole volume. With random weights it is 0.85 % with eight
+tiles and 32."""
+
 MEMORY_SHARE = 0.75
 """Share of the free memory that a pass may take where no limit is given."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from medssl.errors import CheckpointError
 from medssl.labels import LabelTable
 
 
+_CARD = "medssl.card"
+
+
 @dataclass
 class ModelCard:
     """What must fit before weights are used.
@@ -24,13 +28,11 @@ class ModelCard:
         contrasts: BIDS suffixes in channel order.
         labels: Rows of the label table (`LabelTable.rows`), in channel order.
         spacing: Voxel size in mm of the network's space.
-        trained_on: A sentence for people.
     """
 
     contrasts: Sequence[str]
     labels: Sequence[Mapping[str, object]]
     spacing: Sequence[float]
-    trained_on: str = ""
 
     def __post_init__(self) -> None:
         self.contrasts = [str(name) for name in self.contrasts]
@@ -53,6 +55,18 @@ class ModelCard:
             CheckpointError: It describes another model.
         """
         self.require_same(ModelCard(**json.loads(state["json"])), "the checkpoint")
+
+    def attached_to(self, weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+        """Return weights on the CPU that carry this card.
+
+        The file stays a flat state dict, as MONAI's exports and MONAI Label want it: the card travels in
+        the metadata that torch keeps beside the entries of every state dict.
+        """
+        carried = OrderedDict((name, value.detach().cpu()) for name, value in weights.items())
+        metadata = dict(getattr(weights, "_metadata", {}))
+        metadata[_CARD] = self.state_dict()
+        carried._metadata = metadata  # type: ignore[attr-defined]  # noqa: SLF001 (torch's own name)
+        return carried
 
     def require_same(self, other: ModelCard, where: str) -> None:
         """Compare another card with this one.
@@ -100,8 +114,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def card_of(content: Mapping[str, Any]) -> ModelCard | None:
-    """Return the card inside a checkpoint, or None where it has none."""
-    return ModelCard(**json.loads(content["card"]["json"])) if "card" in content else None
+    """Return the card that a checkpoint carries, or None where it has none."""
+    card = getattr(weights_of(content), "_metadata", {}).get(_CARD)
+    return None if card is None else ModelCard(**json.loads(card["json"]))
 
 
 def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:

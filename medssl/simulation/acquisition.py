@@ -43,7 +43,7 @@ SITES = {
         gain={"T1w": 760.0, "T2w": 820.0},
         gamma={"T1w": 1.0, "T2w": 1.0},
         noise=0.018,
-        bias=0.05,
+        bias=0.075,
         blur_mm={"T1w": 0.40, "T2w": 0.60},
     ),
     "B": Site(
@@ -51,7 +51,7 @@ SITES = {
         gain={"T1w": 430.0, "T2w": 560.0},
         gamma={"T1w": 0.8, "T2w": 1.2},
         noise=0.030,
-        bias=0.10,
+        bias=0.13,
         blur_mm={"T1w": 0.60, "T2w": 0.45},
     ),
 }
@@ -95,10 +95,11 @@ def acquire(
         return: ``output_shape(spacing)``
     """
     gain = site.gain[contrast] * np.exp(0.10 * np.clip(rng.standard_normal(), -2, 2))
-    gamma = site.gamma[contrast] * np.exp(0.35 * np.clip(rng.standard_normal(), -2, 2))
+    gamma = site.gamma[contrast] * np.exp(0.4 * np.clip(rng.standard_normal(), -2, 2))
     noise = site.noise * np.exp(0.45 * np.clip(rng.standard_normal(), -2, 2))
     blur = site.blur_mm[contrast] * np.exp(0.25 * np.clip(rng.standard_normal(), -2, 2))
-    bias = site.bias * bias_field(rng, spacing)
+    strength = site.bias * np.exp(0.4 * np.clip(rng.standard_normal(), -2, 2))
+    bias = strength * bias_field(rng, spacing)
     image = voxel_means(ndimage.gaussian_filter(signal, blur, truncate=3.0), spacing).astype(np.float64)
     image = image * np.exp(bias)
     image = with_motion(rng, image, motion, spacing[1])

@@ -203,7 +203,8 @@ def _sulcus_distance(
     fluid = (lead > np.quantile(lead[::_SUBSAMPLE], 1 - traits.csf_share)) & (ventricles < 0.2)
     tissue = np.zeros(brain.shape, dtype=bool)
     tissue[brain] = ~fluid
-    return np.asarray(ndimage.distance_transform_edt(tissue)[brain])
+    box = ndimage.find_objects(brain.astype(np.uint8))[0]
+    return np.asarray(ndimage.distance_transform_edt(tissue[box])[brain[box]])
 
 
 def _tissue_shares(

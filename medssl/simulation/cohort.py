@@ -68,6 +68,8 @@ def simulate_subject(
     """
     scanner = known_site(site)
     size = checked_spacing(spacing, scanner)
+    _check_range("seed", seed, 0, 2**32 - 1)
+    _check_range("number", number, 0, 2**32 - 1)
     _check_range("age_months", age_months, 0.0, 24.0)
     _check_range("motion", motion, 0.0, 10.0)
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence((seed, number)).spawn(4)]
@@ -114,7 +116,7 @@ def tissue_labels(anatomy: Anatomy, spacing: tuple[float, float, float]) -> NDAr
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not math.isfinite(value) or not low <= value <= high:
-        msg = f"{name} is {value:g}; expected {low:g} to {high:g}. Give a value in this range."
+        msg = f"{name} is {value:.10g}; expected {low:.10g} to {high:.10g}. Give a value in this range."
         raise ConfigError(msg)
 
 

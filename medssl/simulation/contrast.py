@@ -23,7 +23,7 @@ class ContrastTraits:
         fluid: Mean signal of CSF.
         maturation: Signal that white matter gains from unmyelinated to myelinated, halved.
         offset: White against gray matter where the myelination is halfway.
-        offset_spread: Standard deviation of the offset among subjects.
+        offset_spread: How far subjects lie from this offset, to either side.
         lag_months: How much later than the myelin itself the contrast changes.
         gray_texture: Standard deviation inside gray matter.
         white_texture: Standard deviation inside white matter.
@@ -42,10 +42,10 @@ class ContrastTraits:
 
 
 _SPEED_MONTHS = 3.5
-_AGE_SPREAD_MONTHS = 1.4
+_AGE_SPREAD_MONTHS = 0.8
 _TYPICAL = {
-    "T1w": ContrastTraits(0.50, 0.24, 0.075, -0.005, 0.045, 0.0, 0.036, 0.036, 0.010),
-    "T2w": ContrastTraits(0.47, 0.85, -0.06, 0.045, 0.025, 1.2, 0.042, 0.045, -0.008),
+    "T1w": ContrastTraits(0.50, 0.24, 0.075, -0.014, 0.050, 0.0, 0.030, 0.030, 0.010),
+    "T2w": ContrastTraits(0.47, 0.85, -0.06, 0.045, 0.035, 1.2, 0.036, 0.038, -0.008),
 }
 
 
@@ -94,13 +94,18 @@ def _draw_traits(rng: np.random.Generator, typical: ContrastTraits) -> ContrastT
         gray=typical.gray + 0.03 * draw(),
         fluid=typical.fluid + 0.07 * float(np.clip(draw(), -2, 2)),
         maturation=typical.maturation * float(np.exp(0.3 * draw())),
-        offset=typical.offset + typical.offset_spread * float(np.clip(draw(), -2, 2)),
+        offset=typical.offset + typical.offset_spread * _either_sign(rng),
         offset_spread=typical.offset_spread,
         lag_months=typical.lag_months + 0.5 * draw(),
         gray_texture=typical.gray_texture * float(np.exp(0.35 * draw())),
         white_texture=typical.white_texture * float(np.exp(0.35 * draw())),
         deep_gray=typical.deep_gray + 0.015 * draw(),
     )
+
+
+def _either_sign(rng: np.random.Generator) -> float:
+    """Draw a number near 1 or near -1: white matter ahead of or behind the typical subject."""
+    return float(rng.choice((-1.0, 1.0)) * (1 + 0.25 * np.clip(rng.standard_normal(), -2, 2)))
 
 
 def _myelin_age(rng: np.random.Generator, anatomy: Anatomy, brain: NDArray[np.bool_]) -> NDArray[np.float64]:

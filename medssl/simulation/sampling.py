@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-FIELD_OF_VIEW_MM = (144, 176, 128)
+FIELD_OF_VIEW_MM = (144, 176, 144)
 """Extent of every simulated scan, and the number of voxels of the 1 mm anatomy."""
 
 

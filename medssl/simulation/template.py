@@ -67,8 +67,8 @@ def cerebrum_template() -> Template:
     low = np.maximum(np.argwhere(kept).min(axis=0) - _MARGIN, 0)
     high = np.argwhere(kept).max(axis=0) + _MARGIN + 1
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    envelope = _closed(kept[box])
-    depth = _signed_distance(envelope)
+    depth = _envelope_depth(kept[box])
+    envelope = depth > 0
     inside = np.where(_above_floor(gray.shape, origin)[box] & envelope, np.float32(1), np.float32(0))
     gray, white, origin = gray[box] * inside, white[box] * inside, origin + low
     edges = np.argwhere(envelope)
@@ -97,14 +97,11 @@ def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(parts == sizes.argmax())
 
 
-def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _envelope_depth(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the depth below the surface of the closed mask; at least minus the radius of the closing."""
     grown = ndimage.distance_transform_edt(~mask) <= _ENVELOPE_CLOSING_MM
-    return np.asarray(ndimage.distance_transform_edt(grown) > _ENVELOPE_CLOSING_MM)
-
-
-def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    distance = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
-    return np.asarray(ndimage.gaussian_filter(distance, 1.0), dtype=np.float32)
+    depth = ndimage.distance_transform_edt(grown) - _ENVELOPE_CLOSING_MM
+    return np.asarray(ndimage.gaussian_filter(depth, 1.0), dtype=np.float32)
 
 
 def _ventricles(

@@ -50,7 +50,7 @@ def preprocessing(
     return Compose(
         [
             LoadSubjectd(keys=keys),
-            DecodeLabelsd(keys=("label",), table=table),
+            *([DecodeLabelsd(keys=("label",), table=table)] if "label" in keys else []),
             Orientationd(keys=keys, axcodes="RAS", labels=None, allow_missing_keys=True),
             ForeignKeySafeSpacingd(
                 keys=keys,

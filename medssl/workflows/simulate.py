@@ -57,7 +57,7 @@ class ScanSettings:
     motion: float
 
 
-def simulate_cohort(
+def simulate_cohort(  # noqa: PLR0913 - the options of the command, one for one
     out: Path | str,
     subjects: int,
     labeled: int,

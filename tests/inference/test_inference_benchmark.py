@@ -2,9 +2,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
 
 
+@pytest.mark.slow
 def test_quick_benchmark_compares_ours_with_monai(tmp_path, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location("inference_benchmark", SCRIPT)
     benchmark = importlib.util.module_from_spec(spec)

@@ -86,6 +86,16 @@ def test_one_voxel_too_few_cuts_the_longest_axis_once():
     assert [tile.core.shape for tile in tiles] == [(54, 61, 48), (54, 61, 26)]
 
 
+def test_tiles_beyond_a_small_volume_are_left_out():
+    region = region_around(Box((0, 0, 0), (10, 10, 40)), (10, 10, 40), margin=0, multiple=16)
+    tiles = plan_tiles(region, (10, 10, 40), halo=0, multiple=16, memory_limit=16**3, voxel_bytes=1)
+    assert [tile.core for tile in tiles] == [
+        Box((0, 0, 0), (10, 10, 16)),
+        Box((0, 0, 16), (10, 10, 32)),
+        Box((0, 0, 32), (10, 10, 40)),
+    ]
+
+
 def test_fewest_tiles_are_found_as_by_trying_every_cut():
     for max_voxels in (48**3, 64 * 64 * 48, 64 * 48 * 48):
         tiles = plan_tiles(REGION, SHAPE, halo=16, multiple=16, memory_limit=max_voxels, voxel_bytes=1)

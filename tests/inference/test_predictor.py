@@ -8,8 +8,8 @@ from medssl.inference.plan import bytes_per_voxel
 from medssl.inference.predictor import BrainBoxInferer, Predictor
 
 HALO = 16
-TILES_OF_48 = int(48**3 * bytes_per_voxel(40)) + 1
-"""Memory limit under which the shallow network has to work in tiles of at most 48^3."""
+SMALL_LIMIT = int(60**3 * bytes_per_voxel(40)) + 1
+"""Memory limit under which the shallow network has to work in tiles of at most 60^3."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_one_pass_equals_the_whole_volume_inside_the_mask(shallow, head, whole):
 def test_tiles_with_an_exact_halo_equal_one_pass(shallow, head):
     image, mask = head
     sizes: list[tuple[int, ...]] = []
-    tiled = Predictor(network=counting(shallow, sizes), halo=HALO, memory_limit=TILES_OF_48).predict(
+    tiled = Predictor(network=counting(shallow, sizes), halo=HALO, memory_limit=SMALL_LIMIT).predict(
         image, mask
     )
     count = len(sizes)
@@ -45,7 +45,7 @@ def test_tiles_with_an_exact_halo_equal_one_pass(shallow, head):
 
 def test_halo_matters(shallow, head):
     image, mask = head
-    without = Predictor(network=shallow, halo=0, memory_limit=TILES_OF_48).predict(image, mask)
+    without = Predictor(network=shallow, halo=0, memory_limit=SMALL_LIMIT).predict(image, mask)
     assert (without - Predictor(network=shallow).predict(image, mask)).abs().max() > 1e-3
 
 
@@ -116,7 +116,7 @@ def test_inferer_says_background_far_from_the_brain(shallow, head):
 def test_inferer_tiles_like_the_predictor(shallow, head):
     inputs = head[0][None]
     with torch.inference_mode():
-        tiled = BrainBoxInferer(halo=HALO, memory_limit=TILES_OF_48)(inputs, shallow)
+        tiled = BrainBoxInferer(halo=HALO, memory_limit=SMALL_LIMIT)(inputs, shallow)
         torch.testing.assert_close(tiled, BrainBoxInferer()(inputs, shallow), rtol=1e-4, atol=1e-4)
 
 

@@ -1,11 +1,19 @@
 """Subjects that several tests look at, simulated once."""
 
+import numpy as np
 import pytest
 
+from medssl.simulation.anatomy import Anatomy, draw_anatomy
 from medssl.simulation.cohort import SimulatedSubject, simulate_subject
 
 
 @pytest.fixture(scope="session")
 def subjects_at_2_mm() -> list[SimulatedSubject]:
-    """Four subjects of one cohort."""
-    return [simulate_subject(0, number, spacing=2.0) for number in range(1, 5)]
+    """Return the first subjects of one cohort."""
+    return [simulate_subject(0, number, spacing=2.0) for number in (1, 2, 3)]
+
+
+@pytest.fixture(scope="session")
+def anatomy() -> Anatomy:
+    """Return one brain."""
+    return draw_anatomy(np.random.default_rng(0))

@@ -44,7 +44,7 @@ def test_smallest_jacobian_sees_a_single_fold() -> None:
 
 
 def test_random_warp_is_refused_where_it_folds() -> None:
-    with pytest.raises(ConfigError, match="folds.*Jacobian"):
+    with pytest.raises(ConfigError, match=r"folds.*Jacobian"):
         random_warp(np.random.default_rng(0), (32, 32, 32), ((8.0, 60.0),))
 
 

@@ -10,6 +10,7 @@ import torch
 from phantoms import TINY, ellipsoid_labels, phantom_image, save, write_subject
 
 from medssl.errors import CheckpointError, InputError, OutputError
+from medssl.io.checkpoint import card_of
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows.models import load_model
 from medssl.workflows.segment import Options, segment
@@ -142,7 +143,7 @@ def test_results_of_another_model_are_not_mixed(run, scans, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     content = torch.load(other / "models" / "model.pt", weights_only=True)
-    content["model"]["classifier.2.bias"] += 1
+    content["classifier.2.bias"] += 1
     torch.save(content, other / "models" / "model.pt")
     with pytest.raises(OutputError, match="another model"):
         segment(scans, tmp_path / "out", other, FAST)
@@ -174,10 +175,9 @@ def test_a_checkpoint_of_another_network_is_refused(run, scans, tmp_path):
 def test_a_checkpoint_with_another_label_table_is_refused(run, scans, tmp_path):
     copy = _bad_run(run, tmp_path)
     content = torch.load(copy / "models" / "model.pt", weights_only=True)
-    card = json.loads(content["card"]["json"])
-    card["labels"][1]["index"] = 9
-    content["card"]["json"] = json.dumps(card)
-    torch.save(content, copy / "models" / "model.pt")
+    card = card_of(content)
+    card.labels[1]["index"] = 9
+    torch.save(card.attached_to(content), copy / "models" / "model.pt")
     with pytest.raises(CheckpointError, match="label table"):
         segment(scans, tmp_path / "out", copy)
 

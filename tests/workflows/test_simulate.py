@@ -1,6 +1,7 @@
 """The cohort on disk: BIDS, deterministic for any number of processes, all or nothing."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +17,11 @@ from medssl.workflows.simulate import simulate_cohort, split
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("simulated") / "cohort"
-    return simulate_cohort(out, 3, labeled=1, unlabeled=1, seed=5, spacing=8.0, processes=1)
+    return simulate_cohort(out, 2, labeled=1, unlabeled=0, seed=5, spacing=8.0, processes=1)
+
+
+def _row_only(_root: Path, _settings: object, _number: int, name: str) -> dict[str, object]:
+    return {"participant_id": name}
 
 
 def _contents(root: Path) -> dict[str, bytes]:
@@ -26,16 +31,16 @@ def _contents(root: Path) -> dict[str, bytes]:
 def test_folder_is_read_as_a_cohort(simulated: Path) -> None:
     cohort = read_cohort(simulated)
     counts = [len(part) for part in (cohort.training, cohort.validation, cohort.unlabeled, cohort.test)]
-    assert counts == [1, 0, 1, 1]
+    assert counts == [1, 0, 0, 1]
     assert cohort.contrasts == ("T1w", "T2w")
     for subject in cohort.all():
-        assert all(path.is_file() for path in subject.images)
-    assert cohort.unlabeled[0].label is None
+        assert subject.label is not None
+        assert all(path.is_file() for path in (*subject.images, subject.label))
 
 
 def test_every_subject_has_its_truth_and_a_table_beside_it(simulated: Path) -> None:
     truth = simulated / "derivatives" / "simulation"
-    for number in (1, 2, 3):
+    for number in (1, 2):
         path = truth / f"sub-0{number}" / "anat" / f"sub-0{number}_seg-braintissues_dseg.nii.gz"
         assert nib.load(path).get_data_dtype() == np.uint8
     header = (truth / "dseg.tsv").read_text().splitlines()[0]
@@ -59,25 +64,38 @@ def test_descriptions_hold_no_path(simulated: Path) -> None:
 
 def test_participants_table_has_a_described_row_for_each_subject(simulated: Path) -> None:
     header, *rows = (simulated / "participants.tsv").read_text().splitlines()
-    assert [row.split("\t")[0] for row in rows] == ["sub-01", "sub-02", "sub-03"]
+    assert [row.split("\t")[0] for row in rows] == ["sub-01", "sub-02"]
     assert set(header.split("\t")) == set(json.loads((simulated / "participants.json").read_text()))
 
 
 def test_two_processes_write_the_same_bytes_as_one(simulated: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     again = simulate_cohort(
-        tmp_path / "again", 3, 1, 1, seed=5, spacing=8.0, processes=2, progress=lambda *news: told.append(news)
+        tmp_path / "again", 2, 1, 0, seed=5, spacing=8.0, processes=2, progress=lambda *news: told.append(news)
     )
     assert _contents(again) == _contents(simulated)
-    assert sorted(name for name, _, _ in told) == ["sub-01", "sub-02", "sub-03"]
-    assert [news[1:] for news in told] == [(1, 3), (2, 3), (3, 3)]
+    assert sorted(name for name, _, _ in told) == ["sub-01", "sub-02"]
+    assert [news[1:] for news in told] == [(1, 2), (2, 2)]
 
 
 def test_split_deals_every_subject_once() -> None:
     sections = split(9, {"training": 3, "validation": 1, "unlabeled": 2}, seed=1)
     assert [len(sections[name]) for name in ("training", "validation", "unlabeled", "test")] == [3, 1, 2, 3]
-    assert sorted(sum(sections.values(), [])) == list(range(1, 10))
+    assert sorted(chain.from_iterable(sections.values())) == list(range(1, 10))
     assert sections != split(9, {"training": 3, "validation": 1, "unlabeled": 2}, seed=2)
+
+
+def test_unlabeled_subjects_stand_in_the_datalist_without_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate, "_write_subject", _row_only)
+    simulate_cohort(tmp_path / "out", 12, 3, 5, seed=0, validation=1, processes=1)
+    datalist = json.loads((tmp_path / "out" / "datalist.json").read_text())
+    counts = {name: len(datalist[name]) for name in ("training", "validation", "unlabeled", "test")}
+    assert counts == {"training": 3, "validation": 1, "unlabeled": 5, "test": 3}
+    assert not any("label" in entry for entry in datalist["unlabeled"])
+    for name in ("training", "validation", "test"):
+        assert all("label" in entry for entry in datalist[name])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +126,8 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "_write_subject", _row_only)
     out = tmp_path / "empty"
     out.mkdir()
     simulate_cohort(out, 1, 1, 0, seed=0, spacing=8.0, processes=1)

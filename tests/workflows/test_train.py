@@ -15,7 +15,7 @@ from medssl.workflows.train import Watcher, train
 
 
 def weights(run: Path) -> dict:
-    return torch.load(run / "models" / "model.pt", weights_only=True)["model"]
+    return torch.load(run / "models" / "model.pt", weights_only=True)
 
 
 def same(first: dict, second: dict) -> bool:

@@ -1,0 +1,134 @@
+"""What MONAI and MONAI Label expect of the bundle, and what keeps it healthy."""
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from monai.bundle import ConfigParser, create_workflow
+
+import medssl
+from medssl.labels import BRAIN_TISSUES
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "infant_brain_segmentation"
+CONFIGS = BUNDLE / "configs"
+OVERLAYS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in {"train", "inference"})
+VOCABULARY = {
+    "imports", "bundle_root", "dataset_dir", "device", "initialize", "run", "finalize", "train", "validate",
+    "evaluator", "inferer", "dataset", "dataloader", "datalist", "preprocessing", "postprocessing", "handlers",
+    "network", "network_def", "num_workers", "image_key", "resume", "init_weights",
+}  # fmt: skip
+
+
+def read(name):
+    return yaml.safe_load((CONFIGS / name).read_text())
+
+
+def merged(*names):
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in names])
+    return {key: value for key, value in parser.config.items() if key != "_meta_"}
+
+
+@pytest.fixture
+def metadata():
+    return json.loads((CONFIGS / "metadata.json").read_text())
+
+
+@pytest.mark.parametrize(("files", "kind"), [(["train.yaml"], "train"), (["inference.yaml"], "infer")])
+def test_monai_finds_every_property(files, kind, bundle):
+    workflow = create_workflow(
+        config_file=[str(bundle / "configs" / name) for name in files],
+        workflow_type=kind,
+        meta_file=str(CONFIGS / "metadata.json"),
+        logging_file=False,
+        bundle_root=str(bundle),
+        load_pretrain=False,
+    )
+    assert workflow.check_properties() == []
+
+
+def test_metadata_fit_the_schema(metadata):
+    schema = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
+    jsonschema.validate(metadata, schema)
+
+
+def test_metadata_state_the_current_version(metadata):
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["medssl"] == medssl.__version__
+
+
+def test_channels_are_those_of_the_label_table_and_contrasts(metadata):
+    data_format = metadata["network_data_format"]
+    pred = data_format["outputs"]["pred"]
+    assert pred["channel_def"] == {str(n): label.name for n, label in enumerate(BRAIN_TISSUES)}
+    assert pred["num_channels"] == len(BRAIN_TISSUES)
+    assert list(data_format["inputs"]["image"]["channel_def"].values()) == read("train.yaml")["contrasts"]
+
+
+@pytest.mark.parametrize("name", ["network_def", "network", "contrasts", "label_table", "spacing", "labels", "inferer"])
+def test_train_and_inference_agree(name):
+    train, inference = read("train.yaml"), read("inference.yaml")
+    trained = train["validate"]["inferer"] if name == "inferer" else train[name]
+    assert trained == inference[name]
+
+
+def test_train_and_inference_prepare_scans_by_the_same_factory():
+    train, inference = read("train.yaml")["preprocessing"], dict(read("inference.yaml")["preprocessing"])
+    assert inference.pop("keys") == ["@image_key", "mask"]
+    assert train == inference
+
+
+STACKS = [["train.yaml"], ["inference.yaml"], *[["train.yaml", path.name] for path in OVERLAYS]]
+
+
+@pytest.mark.parametrize("files", STACKS)
+def test_no_key_is_dead(files):
+    config = merged(*files)
+    text = json.dumps(config)
+    own = {key for key in config if not re.search(rf"[@%]{key}(#|\b)", text)}
+    assert own <= VOCABULARY
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)
+def test_overlays_are_short_and_change_what_is_there(path):
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) < 25
+    base = ConfigParser(read("train.yaml"))
+    known = {"section", "finalize"}
+    parents = {name.rpartition("#")[0] or name for name in read(path.name)} - known
+    assert not [name for name in parents if name not in base]
+
+
+def test_handlers_are_a_list_that_label_can_insert_into():
+    assert all("_target_" in handler for handler in read("train.yaml")["train"]["handlers"])
+    assert read("train.yaml")["train"]["unlabeled"]["data"] == []
+
+
+def test_the_learning_rate_follows_the_epochs_that_label_overrides():
+    train = read("train.yaml")
+    assert train["lr_scheduler"]["steps"] == "@train#sampler#steps"
+    assert "@train#trainer#max_epochs" in train["train"]["sampler"]["steps"]
+
+
+def test_no_file_names_a_place_on_a_machine():
+    texts = [path for path in BUNDLE.rglob("*") if path.suffix in {".yaml", ".json", ".md", ".txt", ".conf"}]
+    places = re.compile(r"/home/|/root/|/tmp/|/work/|/workspace|/opt/|[A-Z]:\\\\")
+    assert not [path.name for path in texts if places.search(path.read_text())]
+
+
+def test_files_that_the_model_zoo_expects_are_there():
+    for name in ("LICENSE", "configs/metadata.json", "configs/inference.yaml", "configs/logging.conf", "docs/README.md",
+                 "docs/data_license.txt", "models/model.pt"):  # fmt: skip
+        assert (BUNDLE / name).is_file(), name
+
+
+def test_the_packaged_weights_fit_the_configuration():
+    from medssl.workflows.models import load_model
+
+    model = load_model()
+    assert model.table == BRAIN_TISSUES
+    assert model.contrasts == ("T1w", "T2w")
+    assert "simulated" in model.trained_on
