@@ -50,7 +50,13 @@ def main(
     }
     _show(summary, template_s)
     if json_path is not None:
-        settings = {"subjects": subjects, "seed": seed, "spacing": spacing, "site": site, "age_months": age_months}
+        settings = {
+            "subjects": subjects,
+            "seed": seed,
+            "spacing": spacing,
+            "site": site,
+            "age_months": age_months,
+        }
         report = {"settings": settings, "template_s": template_s, "summary": summary, "subjects": measured}
         json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -92,7 +92,9 @@ def read_grid(path: Path | str, subject: str) -> Grid:
     return _open(Path(path), subject)[1]
 
 
-def read_labels(path: Path | str, subject: str, table: LabelTable, encoding: str = "table") -> Volume:
+def read_labels(
+    path: Path | str, subject: str, table: LabelTable, encoding: str = "table", allow_empty: bool = False
+) -> Volume:
     """Read a label image as uint8 values of the table; 255 (unknown) is allowed.
 
     Args:
@@ -100,6 +102,7 @@ def read_labels(path: Path | str, subject: str, table: LabelTable, encoding: str
         subject: Named in messages.
         table: The values that may occur.
         encoding: "table", or "iseg" for a file with the raw values of that challenge.
+        allow_empty: Accept an image without any label, such as a prediction that found nothing.
 
     Raises:
         InputError: The file is missing, truncated, no volume, 4D or RGB.
@@ -115,7 +118,7 @@ def read_labels(path: Path | str, subject: str, table: LabelTable, encoding: str
     recode = np.zeros(256, np.uint8)
     recode[list(known)] = list(known.values())
     labels = recode[values]
-    if not np.any((labels != 0) & (labels != UNKNOWN)):
+    if not allow_empty and not np.any((labels != 0) & (labels != UNKNOWN)):
         msg = f"{subject}: the label image {path.name} is empty: every voxel is background or unknown."
         raise LabelError(msg, "List this subject under 'unlabeled', or give the right label file.")
     return Volume(labels, grid, path)

@@ -94,12 +94,12 @@ def draw_traits(rng: np.random.Generator) -> AnatomyTraits:
         csf_share=float(np.clip(rng.normal(0.245, 0.022), 0.20, 0.29)),
         white_share=float(np.clip(rng.normal(0.31, 0.018), 0.27, 0.35)),
         ventricle=float(rng.normal(0.8, 1.2)),
-        sulcus_strength=float(rng.uniform(0.4, 3.2)),
+        sulcus_strength=float(rng.uniform(0.4, 2.8)),
         sulcus_width_mm=float(rng.uniform(0.9, 1.5)),
-        sulcus_depth_mm=float(rng.uniform(5.0, 16.0)),
+        sulcus_depth_mm=float(rng.uniform(5.0, 12.0)),
         cortex_mm=float(rng.uniform(2.4, 3.8)),
-        thickness_variation=float(rng.uniform(0.3, 0.7)),
-        gyral_variation=float(rng.uniform(0.4, 1.8)),
+        thickness_variation=float(rng.uniform(0.6, 1.2)),
+        gyral_variation=float(rng.uniform(1.5, 3.0)),
         sulcal_variation=float(rng.uniform(0.4, 0.9)),
     )
 
@@ -138,7 +138,9 @@ def _template_places(
         places[axis] += position.astype(np.float32)
     turn = _small_rotation(rng).astype(np.float32) / np.array(traits.scale, dtype=np.float32)[:, None]
     center = template.center
-    rows = [sum(turn[row, axis] * places[axis] for axis in range(3)) + np.float32(center[row]) for row in range(3)]
+    rows = [
+        sum(turn[row, axis] * places[axis] for axis in range(3)) + np.float32(center[row]) for row in range(3)
+    ]
     return np.stack(rows)
 
 
@@ -179,7 +181,9 @@ def _tissue_logits(
     reach = traits.sulcus_depth_mm * (1 + 0.35 * random_field(rng, FIELD_OF_VIEW_MM, 12.0)[brain])
     near = traits.sulcus_strength / (1 + np.exp((depth[brain] - reach) / 1.5))
     logits[2] += near * _own_sulci(rng, traits.sulcus_width_mm)[brain]
-    thickness = traits.cortex_mm + traits.thickness_variation * random_field(rng, FIELD_OF_VIEW_MM, 14.0)[brain]
+    thickness = (
+        traits.cortex_mm + traits.thickness_variation * random_field(rng, FIELD_OF_VIEW_MM, 14.0)[brain]
+    )
     distance = _sulcus_distance(logits, traits, ventricles, brain)
     logits[0] += _CORTEX_STRENGTH * np.tanh((thickness - distance) / _CORTEX_EDGE_MM)
     return logits

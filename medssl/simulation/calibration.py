@@ -58,7 +58,9 @@ def joint_overlap(images: Mapping[str, NDArray[np.floating]], label: NDArray[np.
         label: ``(I, J, K)``
     """
     inside = label != 0
-    edges = [np.linspace(image[inside].min(), image[inside].max(), JOINT_BINS + 1) for image in images.values()]
+    edges = [
+        np.linspace(image[inside].min(), image[inside].max(), JOINT_BINS + 1) for image in images.values()
+    ]
     rng = np.random.default_rng(0)
     seen, scored = [], []
     for name in ("GM", "WM"):

@@ -107,7 +107,9 @@ def tissue_labels(anatomy: Anatomy, spacing: tuple[float, float, float]) -> NDAr
     Shapes:
         return: ``output_shape(spacing)``
     """
-    gray, white, inside = (voxel_means(part, spacing) for part in (anatomy.gray, anatomy.white, anatomy.inside))
+    gray, white, inside = (
+        voxel_means(part, spacing) for part in (anatomy.gray, anatomy.white, anatomy.inside)
+    )
     parts = {"BG": 1 - inside, "GM": gray, "WM": white, "CSF": inside - gray - white}
     values = np.array([row.value for row in BRAIN_TISSUES], dtype=np.uint8)
     winner = np.argmax(np.stack([parts[row.abbreviation] for row in BRAIN_TISSUES]), axis=0)

@@ -44,8 +44,8 @@ class ContrastTraits:
 _SPEED_MONTHS = 3.5
 _AGE_SPREAD_MONTHS = 0.8
 _TYPICAL = {
-    "T1w": ContrastTraits(0.50, 0.24, 0.075, -0.014, 0.050, 0.0, 0.030, 0.030, 0.010),
-    "T2w": ContrastTraits(0.47, 0.85, -0.06, 0.045, 0.035, 1.2, 0.036, 0.038, -0.008),
+    "T1w": ContrastTraits(0.50, 0.24, 0.05, -0.012, 0.045, 0.0, 0.018, 0.018, 0.010),
+    "T2w": ContrastTraits(0.47, 0.85, -0.045, 0.040, 0.035, 1.2, 0.022, 0.024, -0.008),
 }
 
 
@@ -77,7 +77,9 @@ def draw_signals(
         myelin = np.tanh((maturity_months - traits.lag_months - myelin_age) / _SPEED_MONTHS)
         central = np.clip((anatomy.depth[brain] - 14.0) / 10.0, 0, 1)
         gray = traits.gray + traits.deep_gray * central * (1 + myelin) + traits.gray_texture * gray_texture
-        white = traits.gray + traits.offset + traits.maturation * myelin + traits.white_texture * white_texture
+        white = (
+            traits.gray + traits.offset + traits.maturation * myelin + traits.white_texture * white_texture
+        )
         signal = np.full(brain.shape, traits.fluid, dtype=np.float32)
         signal[brain] = (
             anatomy.gray[brain] * gray
@@ -114,7 +116,9 @@ def _myelin_age(rng: np.random.Generator, anatomy: Anatomy, brain: NDArray[np.bo
     posterior = anatomy.posterior[brain].astype(np.float64)
     along, across = 5.0 + 0.8 * rng.standard_normal(), 4.0 + 0.8 * rng.standard_normal()
     central_sulcus = np.exp(-(((posterior - 0.52) / 0.12) ** 2)) * np.clip(anatomy.height[brain] - 0.4, 0, 1)
-    months = 5.6 - along * (posterior - 0.5) - across * (np.clip(depth / 28.0, 0, 1) - 0.45) - 3.0 * central_sulcus
+    months = (
+        5.6 - along * (posterior - 0.5) - across * (np.clip(depth / 28.0, 0, 1) - 0.45) - 3.0 * central_sulcus
+    )
     return np.asarray(months + 1.8 * random_field(rng, brain.shape, 12.0)[brain])
 
 

@@ -264,7 +264,7 @@ def _score_pair(
 ) -> Iterator[dict[str, object]]:
     """Read and score one subject."""
     truth = read_labels(reference.path, key, table, reference.encoding)
-    found = read_labels(prediction.path, key, table, prediction.encoding)
+    found = read_labels(prediction.path, key, table, prediction.encoding, allow_empty=True)
     difference = truth.grid.difference(found.grid)
     if difference is not None:
         msg = f"{key}: {prediction.path.name} is not on the grid of {reference.path.name}: {difference}."

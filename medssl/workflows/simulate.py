@@ -203,7 +203,10 @@ def _write_subject(root: Path, settings: ScanSettings, number: int, name: str) -
 def _describe(root: Path, rows: list[dict[str, object]]) -> None:
     """Write what BIDS wants beside the images."""
     generated = {"GeneratedBy": [{"Name": "medssl simulate", "Version": __version__}], "License": "CC0"}
-    for place, kind, name in ((root, "raw", "Simulated infant brains"), (root / _DERIVATIVES, "derivative", "Truth")):
+    for place, kind, name in (
+        (root, "raw", "Simulated infant brains"),
+        (root / _DERIVATIVES, "derivative", "Truth"),
+    ):
         description = {"Name": name, "BIDSVersion": _BIDS_VERSION, "DatasetType": kind}
         write_json(place / "dataset_description.json", description | generated)
     write_tsv(root / "participants.tsv", rows, list(_COLUMNS))

@@ -37,9 +37,7 @@ def test_disjoint_tissues_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_cohort_meets_the_targets_of_real_scans(
-    subjects_at_2_mm: list[SimulatedSubject], name: str
-) -> None:
+def test_cohort_meets_the_targets_of_real_scans(subjects_at_2_mm: list[SimulatedSubject], name: str) -> None:
     found = np.mean([measure(subject.images, subject.label)[name] for subject in subjects_at_2_mm])
     low, high = TARGETS[name]
     assert low <= found <= high

@@ -55,7 +55,9 @@ def test_same_arguments_give_same_voxels(subjects_at_2_mm: list[SimulatedSubject
         np.testing.assert_array_equal(image, subjects_at_2_mm[0].images[name])
 
 
-def test_site_spacing_age_and_motion_leave_the_anatomy_alone(subjects_at_2_mm: list[SimulatedSubject]) -> None:
+def test_site_spacing_age_and_motion_leave_the_anatomy_alone(
+    subjects_at_2_mm: list[SimulatedSubject],
+) -> None:
     other = simulate_subject(0, 1, spacing=2.0, site="B", age_months=12.0, motion=2.0)
     np.testing.assert_array_equal(other.label, subjects_at_2_mm[0].label)
     assert not np.array_equal(other.images["T1w"], subjects_at_2_mm[0].images["T1w"])

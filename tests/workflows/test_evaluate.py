@@ -226,3 +226,10 @@ def test_a_table_of_something_else_is_not_read_as_scores(tmp_path):
     (tmp_path / "t.tsv").write_text("subject\tlabel\nsub-01\tGM\n")
     with pytest.raises(InputError, match="lacks the columns dice"):
         read_scores(tmp_path / "t.tsv")
+
+
+def test_a_prediction_without_any_label_scores_zero(tmp_path):
+    save_map(tmp_path / "pred", "sub-1", np.zeros_like(labels()))
+    save_map(tmp_path / "ref", "sub-1", labels())
+    result = evaluate(tmp_path / "pred", tmp_path / "ref", tmp_path / "scores.tsv")
+    assert [row["dice"] for row in result.rows] == [0, 0, 0]

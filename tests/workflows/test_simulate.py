@@ -71,7 +71,14 @@ def test_participants_table_has_a_described_row_for_each_subject(simulated: Path
 def test_two_processes_write_the_same_bytes_as_one(simulated: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     again = simulate_cohort(
-        tmp_path / "again", 2, 1, 0, seed=5, spacing=8.0, processes=2, progress=lambda *news: told.append(news)
+        tmp_path / "again",
+        2,
+        1,
+        0,
+        seed=5,
+        spacing=8.0,
+        processes=2,
+        progress=lambda *news: told.append(news),
     )
     assert _contents(again) == _contents(simulated)
     assert sorted(name for name, _, _ in told) == ["sub-01", "sub-02"]
@@ -113,7 +120,14 @@ def test_unlabeled_subjects_stand_in_the_datalist_without_label(
 def test_bad_arguments_are_refused_and_nothing_is_written(
     tmp_path: Path, arguments: dict, error: type[Exception], message: str
 ) -> None:
-    settings = {"subjects": 4, "labeled": 1, "unlabeled": 1, "seed": 0, "spacing": 8.0, "processes": 1} | arguments
+    settings = {
+        "subjects": 4,
+        "labeled": 1,
+        "unlabeled": 1,
+        "seed": 0,
+        "spacing": 8.0,
+        "processes": 1,
+    } | arguments
     with pytest.raises(error, match=message):
         simulate_cohort(tmp_path / "out", **settings)
     assert list(tmp_path.iterdir()) == []

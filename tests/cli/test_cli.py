@@ -1,0 +1,121 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+from phantoms import TINY, write_subject
+
+from medssl.cli import COMMANDS, main
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_command_has_help_with_an_example(verb):
+    result = call(verb, "--help")
+    assert result.exit_code == 0
+    assert f"medssl {verb}" in result.output.split("Example:")[1]
+
+
+def test_the_group_lists_every_command():
+    output = call("--help").output
+    assert all(verb in output for verb in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["segment"], ["train", "x"], ["nothing"], ["simulate", "x", "--site", "C"]])
+def test_wrong_usage_ends_with_two(arguments):
+    assert call(*arguments).exit_code == 2
+
+
+def test_check_prints_a_table_and_ends_with_zero(cohort):
+    result = call("check", cohort)
+    assert result.exit_code == 0, result.output
+    assert "sub-01" in result.output
+    assert "4 subjects, no problem." in result.output
+
+
+def test_check_names_a_fatal_problem_with_its_cure_and_ends_with_one(cohort):
+    (cohort / "sub-02" / "anat" / "sub-02_T2w.nii.gz").unlink()
+    result = call("check", cohort)
+    assert result.exit_code == 1
+    assert "sub-02" in result.output
+    assert "missing" in result.output
+
+
+def test_check_prints_json(cohort):
+    facts = json.loads(call("check", cohort, "--json").stdout)
+    assert facts["ok"]
+    assert [subject["subject"] for subject in facts["subjects"]] == ["sub-01", "sub-02", "sub-03", "sub-04"]
+
+
+def test_simulate_train_segment_evaluate_in_a_row(tmp_path):
+    cohort, run, maps, scores = (tmp_path / name for name in ("cohort", "run", "maps", "scores.tsv"))
+    made = call("simulate", cohort, "--subjects", 3, "--labeled", 1, "--unlabeled", 1, "--spacing", 4, "--processes", 1)
+    assert made.exit_code == 0, made.output
+    trained = call("train", cohort, "--out", run, "--budget", "quick", "--device", "cpu", *SETTINGS)
+    assert trained.exit_code == 0, trained.output
+    assert "medssl segment" in trained.output
+    segmented = call("segment", cohort, "--out", maps, "--model", run, "--device", "cpu")
+    assert segmented.exit_code == 0, segmented.output
+    assert "3 segmented" in segmented.output
+    again = call("segment", cohort, "--out", maps, "--model", run, "--device", "cpu")
+    assert "3 finished before" in again.output
+    scored = call("evaluate", maps, cohort, "--out", scores)
+    assert scored.exit_code == 0, scored.output
+    header = "subject\tlabel\tdice\thd95_mm\thd_mm\tassd_mm\tvolume_pred_ml\tvolume_ref_ml"
+    assert scores.read_text().splitlines()[0] == header
+    assert "GM" in scored.output
+
+
+def test_a_failed_subject_ends_segment_with_one(cohort, tmp_path):
+    run = tmp_path / "run"
+    call("train", cohort, "--out", run, "--budget", "quick", "--device", "cpu", *SETTINGS)
+    (cohort / "sub-03" / "anat" / "sub-03_T1w.nii.gz").write_bytes(b"no image")
+    result = call("segment", cohort, "--out", tmp_path / "maps", "--model", run, "--no-pictures")
+    assert result.exit_code == 1
+    assert "3 segmented, 0 finished before, 1 failed" in result.output
+    assert "sub-03" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "nowhere"],
+        ["train", "nowhere", "--out", "run"],
+        ["segment", "nowhere", "--out", "maps"],
+        ["evaluate", "nowhere", "nowhere", "--out", "x.tsv"],
+        ["info", "nowhere"],
+        ["simulate", "cohort", "--subjects", "2", "--labeled", "3"],
+    ],
+)
+def test_bad_input_ends_with_one_and_one_message(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(*arguments)
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_without_a_label_is_refused(tmp_path):
+    write_subject(tmp_path / "cohort", "01", 1, labeled=False)
+    result = call("train", tmp_path / "cohort", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "No labeled scan" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_info_shows_versions_and_budgets_and_the_card():
+    result = call("info")
+    assert result.exit_code == 0, result.output
+    assert all(word in result.output for word in ("torch", "quick", "simulated"))
+    assert json.loads(call("info", "--json").stdout)["model"]["labels"] == "0 BG, 1 GM, 2 WM, 3 CSF"
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = call("--debug", "segment", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert isinstance(result.exception, Exception)
+    assert result.exit_code == 1
