@@ -10,7 +10,18 @@ from medssl.errors import LabelError
 UNKNOWN = 255
 """Stored value of a voxel whose label nobody knows; every loss ignores it, no table may hold it."""
 
-_PALETTE = ("#e6a817", "#f4f1e4", "#3b82c4", "#c2523c", "#5aa469", "#8e63ad", "#d98cb3", "#7f8c3a", "#4bb3b3", "#a8723f")
+_PALETTE = (
+    "#e6a817",
+    "#f4f1e4",
+    "#3b82c4",
+    "#c2523c",
+    "#5aa469",
+    "#8e63ad",
+    "#d98cb3",
+    "#7f8c3a",
+    "#4bb3b3",
+    "#a8723f",
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from medssl.errors import CheckpointError
 from medssl.labels import LabelTable
 
-
 _CARD = "medssl.card"
 
 
