@@ -43,7 +43,7 @@ SITES = {
         gain={"T1w": 760.0, "T2w": 820.0},
         gamma={"T1w": 1.0, "T2w": 1.0},
         noise=0.018,
-        bias=0.075,
+        bias=0.12,
         blur_mm={"T1w": 0.40, "T2w": 0.60},
     ),
     "B": Site(
@@ -51,7 +51,7 @@ SITES = {
         gain={"T1w": 430.0, "T2w": 560.0},
         gamma={"T1w": 0.8, "T2w": 1.2},
         noise=0.030,
-        bias=0.13,
+        bias=0.16,
         blur_mm={"T1w": 0.60, "T2w": 0.45},
     ),
 }

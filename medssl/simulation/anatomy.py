@@ -98,8 +98,8 @@ def draw_traits(rng: np.random.Generator) -> AnatomyTraits:
         sulcus_width_mm=float(rng.uniform(0.9, 1.5)),
         sulcus_depth_mm=float(rng.uniform(5.0, 12.0)),
         cortex_mm=float(rng.uniform(2.4, 3.8)),
-        thickness_variation=float(rng.uniform(0.6, 1.2)),
-        gyral_variation=float(rng.uniform(1.5, 3.0)),
+        thickness_variation=float(rng.uniform(1.1, 2.2)),
+        gyral_variation=float(rng.uniform(2.1, 4.2)),
         sulcal_variation=float(rng.uniform(0.4, 0.9)),
     )
 

@@ -44,8 +44,8 @@ class ContrastTraits:
 _SPEED_MONTHS = 3.5
 _AGE_SPREAD_MONTHS = 0.8
 _TYPICAL = {
-    "T1w": ContrastTraits(0.50, 0.24, 0.05, -0.012, 0.045, 0.0, 0.018, 0.018, 0.010),
-    "T2w": ContrastTraits(0.47, 0.85, -0.045, 0.040, 0.035, 1.2, 0.022, 0.024, -0.008),
+    "T1w": ContrastTraits(0.50, 0.24, 0.075, -0.012, 0.045, 0.0, 0.009, 0.009, 0.010),
+    "T2w": ContrastTraits(0.47, 0.85, -0.065, 0.040, 0.035, 1.2, 0.011, 0.012, -0.008),
 }
 
 
