@@ -92,14 +92,14 @@ def draw_traits(rng: np.random.Generator) -> AnatomyTraits:
     return AnatomyTraits(
         scale=(float(x), float(y), float(z)),
         csf_share=float(np.clip(rng.normal(0.245, 0.022), 0.20, 0.29)),
-        white_share=float(np.clip(rng.normal(0.31, 0.018), 0.27, 0.35)),
+        white_share=float(rng.uniform(0.22, 0.40)),
         ventricle=float(rng.normal(0.8, 1.2)),
         sulcus_strength=float(rng.uniform(0.4, 2.8)),
         sulcus_width_mm=float(rng.uniform(0.9, 1.5)),
         sulcus_depth_mm=float(rng.uniform(5.0, 12.0)),
-        cortex_mm=float(rng.uniform(2.4, 3.8)),
-        thickness_variation=float(rng.uniform(1.1, 2.2)),
-        gyral_variation=float(rng.uniform(2.1, 4.2)),
+        cortex_mm=float(rng.uniform(1.8, 4.4)),
+        thickness_variation=float(rng.uniform(1.2, 2.4)),
+        gyral_variation=float(rng.uniform(2.2, 4.5)),
         sulcal_variation=float(rng.uniform(0.4, 0.9)),
     )
 

@@ -140,7 +140,7 @@ def train(
         bundle_root=str(out),
         resume=resume,
     )
-    with _own_errors():
+    with _own_errors(), _events_without_host(out / "events"):
         workflow.initialize()
         trainer = workflow.parser.get_parsed_content("train#trainer")
         evaluator = workflow.parser.get_parsed_content("validate#evaluator")
@@ -382,6 +382,17 @@ def _own_errors() -> Iterator[None]:
         if cause is None:
             raise
         raise cause from error
+
+
+@contextmanager
+def _events_without_host(folder: Path) -> Iterator[None]:
+    """Take the computer's name out of the names that TensorBoard gives its files."""
+    try:
+        yield
+    finally:
+        for path in folder.glob("events.out.tfevents.*.*.*.*"):
+            when, *_, process, number = path.name.removeprefix("events.out.tfevents.").split(".")
+            path.rename(path.with_name(f"events.out.tfevents.{when}.{process}.{number}"))
 
 
 def _watch(trainer: Engine, evaluator: Engine, watcher: Watcher) -> None:

@@ -14,6 +14,12 @@ def subjects_at_2_mm() -> list[SimulatedSubject]:
 
 
 @pytest.fixture(scope="session")
+def subjects_at_1_mm() -> list[SimulatedSubject]:
+    """Return enough subjects for means that do not hang on one of them."""
+    return [simulate_subject(0, number, spacing=1.0) for number in range(6)]
+
+
+@pytest.fixture(scope="session")
 def anatomy() -> Anatomy:
     """Return one brain."""
     return draw_anatomy(np.random.default_rng(0))

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_no_file_of_a_run_names_a_folder_of_this_machine(cohort, tmp_path, tiny_
     train(cohort, run, tiny_options())
     texts = [path for path in run.rglob("*") if path.suffix in {".json", ".yaml", ".tsv", ".conf"}]
     assert texts
+    assert not [path.name for path in run.rglob("*") if socket.gethostname() in path.name]
     assert not [path.name for path in texts if str(tmp_path) in path.read_text()]
 
 
