@@ -23,10 +23,9 @@ test: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not gpu"
 
-# The bundle's exports and longer checks, beyond the tests.
+# Only what a release needs: the bundle's printed commands and the wheel.
 check: $(STAMP)
-	$(BIN)/python -m pytest -m "slow or not slow" tests/bundles
-	$(BIN)/python benchmarks/check_bundle.py
+	$(BIN)/python -m pytest tests/bundles tests/test_wheel.py
 
 # Every number of the documentation, made again (hours).
 bench: $(STAMP)

@@ -34,9 +34,12 @@ TRAINING, TEST, SPACING = 18, 6, 2.0
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True)
 @click.option("--labeled", multiple=True, type=int, default=(2, 18), show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--epochs", default=12, show_default=True, help="Of 25 steps with 4 crops of 32^3 voxels.")
+@click.option("--epochs", default=32, show_default=True, help="Of 25 steps with 4 crops of 32^3 voxels.")
+@click.option("--network", default="dense-fcn-small", show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), help="Keep the cohort and the runs here.")
-def main(out: Path, labeled: tuple[int, ...], seeds: int, epochs: int, work: Path | None) -> None:
+def main(
+    out: Path, labeled: tuple[int, ...], seeds: int, epochs: int, network: str, work: Path | None
+) -> None:
     """Train, score, and write one row a run."""
     quiet_libraries()
     rows = json.loads(out.read_text())["runs"] if out.is_file() else []
@@ -45,17 +48,15 @@ def main(out: Path, labeled: tuple[int, ...], seeds: int, epochs: int, work: Pat
         cohort = _cohort(place / "cohort")
         for seed in range(seeds):
             for count in labeled:
-                if not any(
-                    (row["seed"], row["labeled"], row["epochs"]) == (seed, count, epochs) for row in rows
-                ):
-                    rows.append(_run(cohort, place, seed, count, epochs))
+                if not any(_key(row) == (seed, count, epochs, network) for row in rows):
+                    rows.append(_run(cohort, place, seed, count, epochs, network))
                     write_json(
                         out,
                         {"spacing_mm": SPACING, "training_scans": TRAINING, "test_scans": TEST, "runs": rows},
                     )
                     print(json.dumps(rows[-1]), flush=True)
     for count in labeled:
-        dice = [row["dice"] for row in rows if row["labeled"] == count and row["epochs"] == epochs]
+        dice = [row["dice"] for row in rows if _key(row)[1:] == (count, epochs, network)]
         print(
             f"{count:3d} labeled: mean Dice {statistics.mean(dice):.4f}, seeds {[round(d, 4) for d in dice]}"
         )
@@ -67,10 +68,14 @@ def _cohort(folder: Path) -> Cohort:
     return read_cohort(folder)
 
 
-def _run(cohort: Cohort, place: Path, seed: int, count: int, epochs: int) -> dict[str, object]:
+def _key(row: dict[str, object]) -> tuple[object, ...]:
+    return tuple(row[name] for name in ("seed", "labeled", "epochs", "network"))
+
+
+def _run(cohort: Cohort, place: Path, seed: int, count: int, epochs: int, network: str) -> dict[str, object]:
     order = np.random.default_rng(seed).permutation(len(cohort.training))[:count]
     chosen = replace(cohort, training=tuple(cohort.training[number] for number in sorted(order)), test=())
-    folder = place / f"labeled-{count}-seed-{seed}-epochs-{epochs}"
+    folder = place / f"{network}-labeled-{count}-seed-{seed}-epochs-{epochs}"
     write_datalist(folder / "data" / "datalist.json", chosen)
     started = time.monotonic()
     train(
@@ -84,6 +89,7 @@ def _run(cohort: Cohort, place: Path, seed: int, count: int, epochs: int) -> dic
         "seed": seed,
         "labeled": count,
         "epochs": epochs,
+        "network": network,
         "dice": float(np.mean(list(dice.values()))),
         "dice_per_label": dice,
         "seconds": round(seconds),

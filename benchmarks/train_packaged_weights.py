@@ -3,7 +3,8 @@
     python benchmarks/train_packaged_weights.py --work WORK --epochs 48 --install
 
 Twenty training, four validation and six test scans are simulated in cohorts of their own seeds: both sites,
-ages 5 to 7 months, spacing 0.8 to 1.2 mm. A second call goes on where one stopped. With --install the
+ages 5 to 7 months, spacing 0.8 to 1.2 mm. The validation scans only draw the curve: the weights of the last
+step are taken. A second call goes on where one stopped. With --install the
 weights and their scores are copied into bundles/infant_brain_segmentation.
 """
 
@@ -17,6 +18,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from medssl.engines.checkpoints import save_atomically
+from medssl.io.checkpoint import card_of, read_checkpoint
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, write_json
@@ -53,7 +56,8 @@ def main(work: Path, epochs: int, seed: int, install: bool) -> None:
     if not (run / "run.json").is_file() or not read_json(run / "run.json")["finished"]:
         settings = {"spacing": [1.0, 1.0, 1.0], "epochs": epochs, "patience": 0}
         options = TrainOptions(budget="standard", seed=seed, settings=settings)
-        train(work, run, options, resume=(run / "checkpoints" / "resume.pt").is_file())
+        train(work / "data", run, options, resume=(run / "checkpoints" / "resume.pt").is_file())
+    _keep_last_step(run)
     scores = _scores(run, cohort)
     print(json.dumps(scores, indent=2))
     write_json(work / "scores.json", scores)
@@ -64,7 +68,7 @@ def main(work: Path, epochs: int, seed: int, install: bool) -> None:
 def _cohort(work: Path, seed: int) -> Cohort:
     parts = []
     for number, (scanner, *counts) in enumerate(zip(SCANNERS, TRAINING, VALIDATION, TEST, strict=True)):
-        folder = work / f"scanner-{number}"
+        folder = work / "data" / f"scanner-{number}"
         training, validation, test = counts
         if not folder.exists():
             total = training + validation + test
@@ -74,8 +78,8 @@ def _cohort(work: Path, seed: int) -> Cohort:
         parts.append(_renamed(read_cohort(folder), number))
     sections = ("training", "validation", "test")
     joined = {name: tuple(one for part in parts for one in part.section(name)) for name in sections}
-    cohort = replace(parts[0], root=work, **joined)
-    write_datalist(work / "datalist.json", cohort)
+    cohort = replace(parts[0], root=work / "data", **joined)
+    write_datalist(work / "data" / "datalist.json", cohort)
     return cohort
 
 
@@ -96,6 +100,13 @@ def _scores(run: Path, cohort: Cohort) -> dict[str, float]:
         "dice_mean": round(float(np.mean(list(dice.values()))), 4),
         "test_scans": len(cohort.test),
     }
+
+
+def _keep_last_step(run: Path) -> None:
+    model = run / "models" / "model.pt"
+    card = card_of(read_checkpoint(model))
+    last = read_checkpoint(run / "checkpoints" / "resume.pt")["model"]
+    save_atomically(card.attached_to(last), model)
 
 
 def _install(run: Path, scores: dict[str, float], bundle: Path) -> None:

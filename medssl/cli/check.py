@@ -39,12 +39,23 @@ def check(
 def _print(result: object) -> None:
     facts = result.as_dict()  # type: ignore[attr-defined]
     table = Table(box=None, pad_edge=False)
-    for name in ("subject", "section", "shape", "spacing mm", "orient.", "labels", "mask", "problems"):
+    for name in (
+        "subject",
+        "section",
+        "files",
+        "shape",
+        "spacing mm",
+        "orient.",
+        "labels",
+        "mask",
+        "problems",
+    ):
         table.add_column(name, overflow="fold")
     for report in facts["subjects"]:
         table.add_row(
             report["subject"],
             report["section"],
+            " ".join(report["files"]),
             "x".join(str(side) for side in report["shape"] or ()),
             "x".join(f"{size:.3g}" for size in report["spacing_mm"] or ()),
             report["orientation"] or "",

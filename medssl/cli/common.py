@@ -70,7 +70,11 @@ def parse_settings(ctx: click.Context, param: click.Parameter, value: tuple[str,
         if not sign or not name:
             msg = f"'{pair}' is not KEY=VALUE."
             raise click.BadParameter(msg)
-        settings[name] = yaml.safe_load(text)
+        try:
+            settings[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            msg = f"the value of '{pair}' is no YAML."
+            raise click.BadParameter(msg) from error
     return settings
 
 

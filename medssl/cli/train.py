@@ -23,6 +23,7 @@ from medssl.errors import MedsslError
 
 @example("medssl train cohort --out run --budget quick\nmedssl train cohort --out run --resume")
 @click.command()
+@click.pass_context
 @click.argument("data", type=EXISTING)
 @click.option("--out", type=EXISTING, required=True, help="Run folder to make; it is a MONAI bundle.")
 @click.option("--method", type=click.Choice(["supervised"]), default="supervised", show_default=True)
@@ -40,10 +41,13 @@ from medssl.errors import MedsslError
 @contrasts_option
 @mask_option
 @device_option
+@click.option(
+    "--resample", is_flag=True, help="Bring other contrasts to the first one's grid by their headers."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--set", "settings", multiple=True, callback=parse_settings, metavar="KEY=VALUE",
               help="Change a value of the configuration, such as learning_rate=0.0005.")  # fmt: skip
-def train(data: Path, out: Path, resume: bool, init: str | None, **options: Any) -> None:
+def train(ctx: click.Context, data: Path, out: Path, resume: bool, init: str | None, **options: Any) -> None:
     """Train on the labeled scans of DATA (a folder or datalist).
 
     The run folder is enough to resume, to repeat and to segment with. Labeled scans under 'validation' in
@@ -55,6 +59,8 @@ def train(data: Path, out: Path, resume: bool, init: str | None, **options: Any)
     from medssl.workflows.train import train as run_training
 
     quiet_libraries()
+    if resume:
+        _refuse_options(ctx)
     if not resume:
         STDERR.print(f"Budget {budget_named(options['budget']).describe()}.")
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
@@ -69,3 +75,16 @@ def train(data: Path, out: Path, resume: bool, init: str | None, **options: Any)
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
     STDERR.print(f"  medssl segment {data} --out OUT --model {out}", soft_wrap=True)
     STDOUT.print(str(out), soft_wrap=True)
+
+
+def _refuse_options(ctx: click.Context) -> None:
+    """A resumed run keeps its own options: say so instead of ignoring new ones."""
+    given = [
+        name
+        for name in ctx.params
+        if name not in ("data", "out", "resume")
+        and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        msg = f"--resume goes on with the options the run began with; drop {', '.join(given)}."
+        raise click.UsageError(msg)

@@ -104,7 +104,7 @@ class BestModelSaver:
 
     def attach(self, engine: Engine) -> None:
         """Register the end of training."""
-        engine.add_event_handler(Events.COMPLETED, self._completed)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best metric so far."""
@@ -120,7 +120,8 @@ class BestModelSaver:
             self.best = metric
             self._save()
 
-    def _completed(self, engine: Engine) -> None:
+    def finish(self, engine: Engine | None = None) -> None:
+        """Save the last step where nothing was validated."""
         if self.best is None:
             self._save()
 
@@ -131,7 +132,7 @@ class BestModelSaver:
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint so that the name holds either the old or the new one, never half of it."""
-    if _rank() != 0:
+    if torch_rank() != 0:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -142,6 +143,7 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _rank() -> int:
+def torch_rank() -> int:
+    """Return the number of this process in distributed training, 0 without."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
+    return torch.distributed.gettorch_rank() if distributed else 0

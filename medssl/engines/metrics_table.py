@@ -11,6 +11,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from medssl.engines.checkpoints import torch_rank
+
 
 class MetricsTable:
     """Append loss, learning rate and validation Dice to a table, one row an epoch.
@@ -61,6 +63,8 @@ class MetricsTable:
 
     def _start(self, engine: Engine) -> None:
         self._started = time.monotonic()
+        if torch_rank() != 0:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in self._rows() if int(row["step"]) <= engine.state.iteration]
         with self.path.open("w", encoding="utf-8", newline="") as file:
@@ -87,6 +91,9 @@ class MetricsTable:
         self._validation = {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def _write_row(self, engine: Engine) -> None:
+        if torch_rank() != 0:
+            self._losses, self._validation = [], {}
+            return
         row = {
             "step": engine.state.iteration,
             "epoch": engine.state.epoch,

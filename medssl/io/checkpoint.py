@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from medssl.errors import CheckpointError
 from medssl.labels import LabelTable
+
+logger = logging.getLogger(__name__)
 
 _CARD = "medssl.card"
 
@@ -160,28 +163,41 @@ def start_from(network: nn.Module, path: str | None, card: ModelCard) -> list[st
     """
     if path is None:
         return []
+    network = getattr(network, "module", network)
     content = read_checkpoint(Path(path))
     given, own = weights_of(content), network.state_dict()
-    left_out = [name for name in own if name not in given or given[name].shape != own[name].shape]
     found = card_of(content)
+    other_labels = found is not None and _values_and_names(found.labels) != _values_and_names(card.labels)
+    head = list(own)[-2:] if other_labels else []
+    left_out = [
+        name for name in own if name in head or name not in given or given[name].shape != own[name].shape
+    ]
     if found is not None and found.contrasts != card.contrasts:
         msg = f"{Path(path).name} was trained on {found.contrasts}; this run has {card.contrasts}."
         raise CheckpointError(msg)
     if len(left_out) > 2 or len(left_out) == len(own):
         _require_same_parameters(own, given, Path(path))
     network.load_state_dict({name: given[name] for name in own if name not in left_out}, strict=False)
+    if left_out:
+        logger.warning(
+            "Another label table: %s start anew, everything else from %s", left_out, Path(path).name
+        )
     return left_out
 
 
 def _require_same_parameters(own: Mapping[str, Tensor], given: Mapping[str, Any], path: Path) -> None:
     missing = [name for name in own if name not in given]
     extra = [name for name in given if name not in own]
-    shapes = [name for name in own if name in given and getattr(given[name], "shape", None) != own[name].shape]
+    shapes = [
+        name for name in own if name in given and getattr(given[name], "shape", None) != own[name].shape
+    ]
     if not (missing or extra or shapes):
         return
     first = (missing + shapes + extra)[0]
-    detail = f"shape {tuple(given[first].shape)} against {tuple(own[first].shape)}" if first in shapes else (
-        "missing" if first in missing else "not expected"
+    detail = (
+        f"shape {tuple(given[first].shape)} against {tuple(own[first].shape)}"
+        if first in shapes
+        else ("missing" if first in missing else "not expected")
     )
     msg = (
         f"{path.name} belongs to another network: {len(missing)} parameters missing, {len(extra)} not expected, "

@@ -51,7 +51,14 @@ def read_datalist(path: Path, contrasts: tuple[str, ...] | None = None) -> Datal
         InputError: The file is missing or no JSON.
         DatalistError: A key is misspelled, an entry lacks what its list needs, or a contrast is unknown.
     """
-    content = read_json(path)
+    try:
+        return _parse(read_json(path), path, contrasts)
+    except (TypeError, AttributeError) as error:
+        msg = f"{path.name} has a value of the wrong kind ({error})."
+        raise DatalistError(msg, "Paths are texts; 'image' is a text or a list of texts.") from error
+
+
+def _parse(content: Any, path: Path, contrasts: tuple[str, ...] | None) -> Datalist:
     if not isinstance(content, dict):
         msg = f"{path.name} holds a {type(content).__name__}; expected an object with {', '.join(SECTIONS)}."
         raise DatalistError(msg, "Write the lists under these keys.")
@@ -123,7 +130,7 @@ def _check_entry(entry: Mapping[str, Any], section: str, where: str) -> None:
     _check_keys(entry, _ENTRY_KEYS, where)
     needed = ("subject", "image", "label") if section in _LABELED else ("subject", "image")
     for key in needed:
-        if not entry.get(key):
+        if entry.get(key) in (None, "", []):
             msg = f"{where}: '{key}' is missing; entries of '{section}' need {', '.join(needed)}."
             raise DatalistError(msg, "Add it, or move a scan without label to 'unlabeled'.")
     if section == "unlabeled" and entry.get("label"):
@@ -133,7 +140,10 @@ def _check_entry(entry: Mapping[str, Any], section: str, where: str) -> None:
 
 def _files(entry: Mapping[str, Any], path: Path) -> list[Path]:
     image = entry["image"]
-    names = [image] if isinstance(image, str) else list(image)
+    names = [image] if isinstance(image, str) else image
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        msg = f"'image' of subject {entry['subject']} is {image}"
+        raise TypeError(msg)
     return [path.parent / str(name) for name in names]
 
 

@@ -32,9 +32,12 @@ class LoadSubjectd(LoadImaged):
         image: ``(C, I, J, K)``; label, mask, native_mask: ``(1, I, J, K)``
     """
 
-    def __init__(self, keys: tuple[str, ...] = ("image", "label", "mask"), **kwargs: Any) -> None:
+    def __init__(
+        self, keys: tuple[str, ...] = ("image", "label", "mask"), resample: bool = False, **kwargs: Any
+    ) -> None:
         kwargs = {"ensure_channel_first": True, "allow_missing_keys": True, "image_only": True} | kwargs
         super().__init__(keys, reader=NibabelReader(squeeze_non_spatial_dims=True), **kwargs)
+        self.resample = resample
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Return the sample with its volumes in place of their paths."""
@@ -42,7 +45,7 @@ class LoadSubjectd(LoadImaged):
         everywhere = isinstance(sample.get("mask"), str) and sample["mask"] == NO_MASK
         if everywhere or sample.get("mask") is None:
             sample.pop("mask", None)
-        image = self._resampled_images(sample, reader) if sample.pop("resample", False) else None
+        image = self._resampled_images(sample, reader) if sample.pop("resample", self.resample) else None
         sample = super().__call__(sample, reader)
         image = sample["image"] if image is None else image
         sample["image"] = image
@@ -57,7 +60,8 @@ class LoadSubjectd(LoadImaged):
 
     def _resampled_images(self, sample: dict[Hashable, Any], reader: Any) -> MetaTensor:
         """Load the contrasts one by one and bring them to the grid of the first by their headers."""
-        first, *others = sample["image"]
+        paths = sample["image"]
+        first, *others = [paths] if isinstance(paths, str) else paths
         sample["image"] = first
         reference = super().__call__({"image": first}, reader)["image"]
         images = [reference]

@@ -75,8 +75,10 @@ class BoundByMaskd(MapTransform):
         """Return the sample, bounded."""
         sample = dict(data)
         for key, outside in self.key_iterator(sample, self.outside):
-            mask = _plain(sample[self.mask_key]) > 0.5
-            sample[key] = torch.where(mask, sample[key], torch.as_tensor(outside, dtype=sample[key].dtype))
+            volume = sample[key]
+            mask = _plain(sample[self.mask_key]).to(volume.device) > 0.5
+            value = torch.as_tensor(outside, dtype=volume.dtype, device=volume.device)
+            sample[key] = torch.where(mask, volume, value)
         return sample
 
 

@@ -34,7 +34,11 @@ INTERPOLATION = {"image": "bilinear", "label": "nearest", "mask": "nearest"}
 
 
 def preprocessing(
-    *, table: LabelTable, spacing: Sequence[float], keys: Sequence[str] = ("image", "label", "mask")
+    *,
+    table: LabelTable,
+    spacing: Sequence[float],
+    keys: Sequence[str] = ("image", "label", "mask"),
+    resample: bool = False,
 ) -> Compose:
     """Read a subject and bring it to the network's space: RAS, the given spacing, normalized in the mask.
 
@@ -42,6 +46,7 @@ def preprocessing(
         table: Labels; their values become channel numbers.
         spacing: Voxel size in mm of the network's space, along R, A, S.
         keys: Entries to carry; leave out ``label`` at inference.
+        resample: Bring other contrasts to the first one's grid by their headers.
 
     Shapes:
         image: ``(C, I, J, K)``; label, mask: ``(1, I, J, K)``
@@ -49,7 +54,7 @@ def preprocessing(
     keys = tuple(keys)
     return Compose(
         [
-            LoadSubjectd(keys=keys),
+            LoadSubjectd(keys=keys, resample=resample),
             *([DecodeLabelsd(keys=("label",), table=table)] if "label" in keys else []),
             Orientationd(keys=keys, axcodes="RAS", labels=None, allow_missing_keys=True),
             ForeignKeySafeSpacingd(
@@ -86,7 +91,11 @@ def crop_preparation(
 
 
 def augmentation(
-    *, crop_size: Sequence[int], keys: Sequence[str] = ("image", "label", "mask"), strength: float = 1.0
+    *,
+    crop_size: Sequence[int],
+    keys: Sequence[str] = ("image", "label", "mask"),
+    strength: float = 1.0,
+    flip_probability: float = 0.5,
 ) -> Compose:
     """Draw a random crop inside the mask and vary its pose and intensities as scanners and heads do.
 
@@ -94,6 +103,7 @@ def augmentation(
         crop_size: Sides of the crop in voxels.
         keys: Entries to carry.
         strength: 1 for the full range of every change, 0 for crops and left-right flips only.
+        flip_probability: Of a left-right flip; 0 where labels name a side.
 
     Notes:
         Outside the mask the image is 0 and the label unknown, as at inference and in every loss.
@@ -110,7 +120,7 @@ def augmentation(
         fg_indices_key="mask_fg_indices",
         bg_indices_key="mask_bg_indices",
     )
-    flip = RandFlipd(keys=keys, prob=0.5, spatial_axis=0)
+    flip = RandFlipd(keys=keys, prob=flip_probability, spatial_axis=0)
     affine = RandAffined(
         keys=keys,
         prob=0.5,
@@ -166,9 +176,13 @@ def postprocessing(*, preprocessing: Compose, table: LabelTable) -> Compose:
 
 
 def validation_postprocessing(*, table: LabelTable) -> Compose:
-    """Make prediction and label one-hot for MONAI's metrics; unknown voxels count as background in both."""
+    """Make prediction and label one-hot for MONAI's metrics; unknown voxels count as background in both.
+
+    So do those outside the mask, where the network was never taught an answer.
+    """
     return Compose(
         [
+            BoundByMaskd(keys=("label",), outside=(UNKNOWN,)),
             BackgroundWhereUnknownd(),
             AsDiscreted(keys=("pred", "label"), argmax=(True, False), to_onehot=(len(table), len(table))),
         ]

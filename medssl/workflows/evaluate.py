@@ -118,8 +118,22 @@ def evaluate(
     summary = summarize(rows)
     write_tsv(out, rows, TABLE_COLUMNS)
     write_json(out.with_suffix(".json"), _sidecar(summary))
-    warnings += _remarks(summary)
+    warnings += [*_remarks(summary), *_seen_in_training(ref, [key for key, _, _ in pairs])]
     return Evaluation(tuple(rows), summary, out, tuple(warnings))
+
+
+def _seen_in_training(ref: Path, keys: Iterable[str]) -> list[str]:
+    """Say how many scored subjects are no evidence for new scans, where a datalist tells."""
+    listed = ref if ref.suffix == ".json" else ref / FILE_NAME
+    if not listed.is_file():
+        return []
+    cohort = read_cohort(listed)
+    known = {subject.key for subject in (*cohort.training, *cohort.validation)}
+    seen = known.intersection(keys)
+    if not seen:
+        return []
+    remark = f"{len(seen)} of the scored subjects stand under 'training' or 'validation' in {listed.name}"
+    return [f"{remark}: the means above are no evidence for new scans."]
 
 
 def read_scores(path: Path) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -28,18 +29,20 @@ def versions() -> dict[str, str]:
 
 def relative(path: Path | str, start: Path | str) -> str:
     """Return a path as seen from a folder, so that no record names a folder of this machine in full."""
-    return Path(os.path.relpath(Path(path).resolve(), Path(start).resolve())).as_posix()
+    path = Path(path)
+    place = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
+    return Path(os.path.relpath(place, Path(start).resolve())).as_posix()
 
 
-def command_line(verb: str, data: Path | str, out: Path, options: Iterable[tuple[str, object]]) -> str:
+def command_line(verb: str, data: Iterable[Path | str], out: Path, options: Iterable[tuple[str, object]]) -> str:
     """Return a command that repeats a run, its paths as seen from the folder that holds the output."""
-    words = ["medssl", verb, relative(data, out.parent), "--out", out.name]
+    words = ["medssl", verb, *[relative(one, out.parent) for one in data], "--out", out.name]
     for name, value in options:
         if value is True:
             words.append(f"--{name}")
-        elif value not in (None, False, ()):
+        elif value not in (None, False, (), ""):
             words += [f"--{name}", str(value)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def file_hashes(subjects: Iterable[Subject], start: Path) -> dict[str, str]:

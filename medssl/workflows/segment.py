@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 import medssl
-from medssl.errors import MedsslError, OutputError
+from medssl.errors import DatalistError, MedsslError, OutputError
 from medssl.geometry import Grid
 from medssl.inference.predictor import Predictor
 from medssl.io.cohort import item, read_cohort
@@ -112,9 +114,11 @@ def segment(
     ready = load_model(model, choose_device(options.device))
     if loaded is not None:
         loaded(ready)
+    files = [data] if isinstance(data, Path) else list(data)
     cohort = read_cohort(data, ready.contrasts, ready.table, options.mask)
-    require_writable_folder(out, [data] if isinstance(data, Path) else list(data))
-    _require_same_model(out, ready, options.overwrite)
+    _require_each_once(cohort)
+    require_writable_folder(out, files)
+    _require_results_folder(out, ready, options.overwrite)
     predictor = Predictor(network=ready.network, memory_limit=options.memory_limit, device=ready.device)
     job = _Job(cohort, ready, predictor, options, out)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
@@ -127,7 +131,14 @@ def segment(
     if progress is not None:
         progress("", len(subjects), len(subjects))
     if result.done or result.skipped:
-        job.write_summaries(result, data, time.monotonic() - started)
+        chosen = [
+            ("model", None if model is None else relative(model, out.parent)),
+            ("probabilities", options.probabilities),
+            ("resample", options.resample),
+            ("mask", options.mask),
+            ("device", None if options.device == "auto" else options.device),
+        ]
+        job.write_summaries(result, command_line("segment", files, out, chosen), time.monotonic() - started)
     return result
 
 
@@ -154,15 +165,16 @@ class _Job:
 
     def segment_or_note(self, subject: Subject, result: Segmentation) -> None:
         """Segment a subject that is not finished; note it as failed where its data are at fault."""
-        if self.path(subject, "dseg.json").is_file() and not self.options.overwrite:
+        if not self.options.overwrite and self.is_finished(subject):
             result.skipped.append(subject.key)
             return
         try:
-            require_usable(subject, self.cohort, "unlabeled", resample=self.options.resample)
-            self.segment_one(subject)
+            scans = replace(subject, label=None)
+            require_usable(scans, self.cohort, "unlabeled", resample=self.options.resample)
+            self.segment_one(scans)
         except MedsslError as error:
             logger.info("%s failed", subject.key, exc_info=True)
-            result.failed[subject.key] = str(error)
+            result.failed[subject.key] = without_folders(str(error), self.cohort.root)
         except MemoryError:
             result.failed[subject.key] = f"{subject.key}: out of memory. Give a smaller --memory-limit."
         except Exception as error:
@@ -170,6 +182,14 @@ class _Job:
             result.failed[subject.key] = f"{subject.key}: unexpected {type(error).__name__}: {error}"
         else:
             result.done.append(subject.key)
+
+    def is_finished(self, subject: Subject) -> bool:
+        """Tell whether this model has written everything that is asked for."""
+        wanted = ["dseg.nii.gz", "dseg.json"] + ["probseg.nii.gz"] * self.options.probabilities
+        if not all(self.path(subject, ending).is_file() for ending in wanted):
+            return False
+        made_with = read_json(self.path(subject, "dseg.json"))["Model"]["WeightsSHA256"]
+        return bool(made_with == self.model.weights_sha256)
 
     def segment_one(self, subject: Subject) -> None:
         """Write all results of a subject; the JSON comes last and says that they are complete."""
@@ -218,14 +238,15 @@ class _Job:
             "Seconds": round(seconds, 2),
         }
 
-    def write_summaries(self, result: Segmentation, data: Path | Sequence[Path], seconds: float) -> None:
+    def write_summaries(self, result: Segmentation, command: str, seconds: float) -> None:
         """Write what covers all subjects: volumes.tsv, dataset_description.json, run.json."""
         names = [label.abbreviation for label in self.model.table.foreground]
+        ending = f"_seg-{self.model.table.name}_dseg.json"
         rows = []
-        for subject in self.cohort.all():
-            if self.path(subject, "dseg.json").is_file():
-                volumes = read_json(self.path(subject, "dseg.json"))["Volumes_ml"]
-                rows.append({"subject": subject.key, **{f"{name}_ml": volumes[name] for name in names}})
+        for path in sorted(self.out.rglob(f"sub-*{ending}")):
+            volumes = read_json(path)["Volumes_ml"]
+            subject = path.name.removesuffix(ending)
+            rows.append({"subject": subject, **{f"{name}_ml": volumes[name] for name in names}})
         write_tsv(self.out / "volumes.tsv", rows, ["subject", *[f"{name}_ml" for name in names]])
         description = {
             "Name": f"medssl segmentation ({self.model.table.name})",
@@ -234,11 +255,8 @@ class _Job:
             "GeneratedBy": [{"Name": "medssl", "Version": medssl.__version__}],
         }
         write_json(self.out / "dataset_description.json", description)
-        first = data if isinstance(data, Path) else data[0]
         record = {
-            "command": command_line(
-                "segment", first, self.out, [("probabilities", self.options.probabilities)]
-            ),
+            "command": command,
             "versions": versions(),
             "model": self.model.name,
             "trained_on": self.model.trained_on,
@@ -286,7 +304,36 @@ def volumes_ml(labels: NDArray[np.uint8], grid: Grid, table: LabelTable) -> dict
     return {row.abbreviation: round(float(counts[row.value]) * grid.voxel_ml, 4) for row in table.foreground}
 
 
-def _require_same_model(out: Path, model: Model, overwrite: bool) -> None:
+def without_folders(text: str, root: Path) -> str:
+    """Take the folders of this machine out of a message that goes into a file."""
+    for folder in (root, root.resolve(), Path.cwd(), Path.home()):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}{os.sep}", "")
+    return text
+
+
+def _require_each_once(cohort: Cohort) -> None:
+    """Refuse subjects that would write to the same files.
+
+    Raises:
+        DatalistError: Two entries have the same subject and session.
+    """
+    counts = Counter(subject.key for subject in cohort.all())
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+        msg = f"{twice[0]} occurs {counts[twice[0]]} times in {cohort.root}; expected each subject and session once."
+        raise DatalistError(msg, "Name the scans to use in a datalist.json.")
+
+
+def _require_results_folder(out: Path, model: Model, overwrite: bool) -> None:
+    """Refuse a folder that is a training run, or holds the results of another model.
+
+    Raises:
+        OutputError: It is.
+    """
+    if (out / "configs" / "train.yaml").is_file():
+        msg = f"{out} is the folder of a training run."
+        raise OutputError(msg, "Choose another --out.")
     record = out / "run.json"
     if overwrite or not record.is_file():
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -24,11 +25,11 @@ from medssl.io.files import read_json, require_writable_folder, write_json, writ
 from medssl.io.inspection import require_usable_cohort
 from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort
-from medssl.labels import BUILT_IN
+from medssl.labels import BUILT_IN, LabelTable
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
-from medssl.workflows.provenance import command_line, file_hashes, versions
+from medssl.workflows.provenance import command_line, file_hashes, relative, versions
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class TrainOptions:
         init: Run, bundle or file of weights to start from.
         contrasts: BIDS suffixes; None for those of the data.
         mask: "none" where scans have no brain mask.
+        resample: Bring other contrasts to the first one's grid by their headers.
         settings: Further values of the configuration, id -> value.
     """
 
@@ -72,6 +74,7 @@ class TrainOptions:
     init: str | None = None
     contrasts: tuple[str, ...] | None = None
     mask: str | None = None
+    resample: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -130,7 +133,7 @@ def train(
     """
     started = time.time()
     if resume:
-        _require_unchanged_data(out)
+        _require_same_data(data, out)
     else:
         prepare_run(data, out, options or TrainOptions())
     workflow = ConfigWorkflow(
@@ -141,13 +144,16 @@ def train(
         resume=resume,
     )
     with _own_errors(), _events_without_host(out / "events"):
-        workflow.initialize()
-        trainer = workflow.parser.get_parsed_content("train#trainer")
-        evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+        with _removed_on_failure(out, keep=resume):
+            workflow.initialize()
+            trainer = workflow.parser.get_parsed_content("train#trainer")
+            evaluator = workflow.parser.get_parsed_content("validate#evaluator")
         _watch(trainer, evaluator, watcher or Watcher())
-        workflow.run()
-        workflow.finalize()
-        best = workflow.parser.get_parsed_content("train#best_model").best
+        if trainer.state.epoch < trainer.state.max_epochs:
+            workflow.run()
+        best_model = workflow.parser.get_parsed_content("train#best_model")
+        best_model.finish()
+        best = best_model.best
     training = Training(out, trainer.state.iteration, best, time.time() - started)
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_val_dice": best, "finished": True}
@@ -170,7 +176,7 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
         raise DatalistError(
             msg, "Put *_dseg.nii.gz files beside the scans or in derivatives, or list them under 'training'."
         )
-    require_usable_cohort(cohort, ("training", "validation"))
+    require_usable_cohort(cohort, ("training", "validation"), options.resample)
     require_writable_folder(out, [data])
     if out.exists() and any(out.iterdir()):
         msg = f"The folder {out} is not empty."
@@ -210,6 +216,8 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         else [{"table": table.name, **row} for row in table.rows()],
         "spacing": training_spacing(cohort),
         "seed": options.seed,
+        "resample": options.resample,
+        "flip_probability": 0.0 if _names_sides(table) else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,
         "steps_per_epoch": per_epoch,
@@ -284,8 +292,19 @@ def _changed(parser: ConfigParser, values: Mapping[str, Any]) -> dict[str, Any]:
 def _may_be_set(parser: ConfigParser, name: str) -> bool:
     """Tell whether a configuration has a value, or a component that may take it as an argument."""
     parent = name.rpartition("#")[0]
-    is_argument = bool(parent) and parent in parser and "_target_" in (parser[parent] or {})
-    return name in parser or is_argument
+    above = parser[parent] if parent and parent in parser else None
+    return name in parser or (isinstance(above, Mapping) and "_target_" in above)
+
+
+def _names_sides(table: LabelTable) -> bool:
+    """Tell whether labels distinguish left and right, so that a mirrored brain would be labeled wrongly."""
+    return any(
+        word in ("left", "right", "lh", "rh") for row in table for word in re.split(r"\W|_", row.name.lower())
+    )
+
+
+def _one_line(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
 
 
 def _yaml(config: Mapping[str, Any], headline: str) -> str:
@@ -322,12 +341,17 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         ("budget", options.budget),
         ("seed", options.seed),
         ("hold-out", options.hold_out),
+        ("contrasts", ",".join(options.contrasts or ())),
         ("mask", options.mask),
-        *[("set", f"{name}={value}") for name, value in options.settings.items()],
+        ("resample", options.resample),
+        ("device", options.device if options.device != "auto" else None),
+        ("init", relative(options.init, out.parent) if options.init else None),
+        *[("set", f"{name}={_one_line(value)}") for name, value in options.settings.items()],
     ]
     return {
-        "command": command_line("train", data, out, chosen),
+        "command": command_line("train", [data], out, chosen),
         "versions": versions(),
+        "data": relative(data, out),
         "method": options.method,
         "network": options.network,
         "seed": options.seed,
@@ -349,11 +373,11 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
     }
 
 
-def _require_unchanged_data(out: Path) -> None:
-    """Compare the files of a run with those it began with.
+def _require_same_data(data: Path, out: Path) -> None:
+    """Compare the data of a run with those it began with.
 
     Raises:
-        InputError: A file is gone or changed, or there is no run to go on with.
+        InputError: A file is gone or changed, other data are given, or there is no run to go on with.
     """
     if not (out / "run.json").is_file():
         msg = f"{out} holds no run.json, so there is no run to go on with."
@@ -362,6 +386,9 @@ def _require_unchanged_data(out: Path) -> None:
     if record.get("finished"):
         msg = f"The run in {out} is finished ({record.get('steps')} steps)."
         raise OutputError(msg, "Choose a new --out for another run.")
+    if relative(data, out) != record["data"]:
+        msg = f"The run in {out} began with other data: {record['data']} as seen from its folder, now {data}."
+        raise InputError(msg, "Give the same data, or start a new run.")
     before = record["data_sha256"]
     now = file_hashes(read_cohort(out).all(), out)
     changed = sorted(name for name, value in before.items() if now.get(name) != value)
@@ -371,14 +398,39 @@ def _require_unchanged_data(out: Path) -> None:
 
 
 @contextmanager
+def _removed_on_failure(out: Path, keep: bool) -> Iterator[None]:
+    """Remove a run folder whose configuration turns out not to work; nothing was trained in it yet.
+
+    Raises:
+        ConfigError: A value of the configuration has the wrong type or range.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not keep:
+            shutil.rmtree(out, ignore_errors=True)
+        if _package_error(error) is not None:
+            raise
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        msg = f"The configuration of this run does not work: {type(root).__name__}: {root}."
+        raise ConfigError(msg, "Correct the values given with --set.") from error
+
+
+def _package_error(error: BaseException | None) -> MedsslError | None:
+    while error is not None and not isinstance(error, MedsslError):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
 def _own_errors() -> Iterator[None]:
     """Raise the package's own error where MONAI wrapped it into "Failed to evaluate ..."."""
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, MedsslError):
-            cause = cause.__cause__
+        cause = _package_error(error)
         if cause is None:
             raise
         raise cause from error

@@ -9,7 +9,7 @@ import pytest
 import torch
 from phantoms import TINY, ellipsoid_labels, phantom_image, save, write_subject
 
-from medssl.errors import CheckpointError, InputError, OutputError
+from medssl.errors import CheckpointError, DatalistError, InputError, OutputError
 from medssl.io.checkpoint import card_of
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows.models import load_model
@@ -211,3 +211,50 @@ def test_a_missing_model_is_named(scans, tmp_path, name):
 def test_output_inside_the_input_is_refused(run, scans):
     with pytest.raises(OutputError):
         segment(scans, scans / "maps", run, FAST)
+
+
+def test_labels_of_the_scans_are_not_looked_at(run, cohort, tmp_path):
+    path = cohort / "derivatives" / "manual" / "sub-01" / "anat" / "sub-01_seg-braintissues_dseg.nii.gz"
+    save(path, np.full((5, 5, 5), 77, np.uint8), np.eye(4))
+    assert "sub-01" in segment(cohort, tmp_path / "out", run, FAST).done
+
+
+def test_a_subject_listed_twice_is_refused(run, scans, tmp_path):
+    anat = scans / "sub-a" / "anat"
+    for name in ("T1w", "T2w"):
+        for number in (1, 2):
+            shutil.copy(anat / f"sub-a_{name}.nii.gz", tmp_path / f"a{'_' * (number - 1)}1_{name}.nii.gz")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in tmp_path.glob("a*.nii.gz"):
+        path.rename(flat / path.name)
+    with pytest.raises(DatalistError, match="sub-a1 occurs 2 times"):
+        segment(flat, tmp_path / "out", run, FAST)
+    assert not (tmp_path / "out").exists()
+
+
+def test_volumes_keep_the_subjects_of_earlier_calls(run, scans, tmp_path):
+    segment(scans, tmp_path / "out", run, FAST)
+    write_subject(tmp_path / "more", "b", 3, labeled=False)
+    segment(tmp_path / "more", tmp_path / "out", run, FAST)
+    rows = (tmp_path / "out" / "volumes.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == ["sub-a", "sub-b"]
+
+
+def test_missing_probabilities_are_made_up_for(run, scans, tmp_path):
+    segment(scans, tmp_path / "out", run, FAST)
+    result = segment(scans, tmp_path / "out", run, Options(probabilities=True, pictures=False, device="cpu"))
+    assert result.done == ["sub-a"]
+
+
+def test_a_run_folder_is_no_place_for_results(run, scans):
+    with pytest.raises(OutputError, match="training run"):
+        segment(scans, run, run, FAST)
+
+
+def test_records_name_no_folder_of_this_machine(run, scans, tmp_path):
+    write_subject(scans, "b", 9, labeled=False)
+    (scans / "sub-b" / "anat" / "sub-b_T2w.nii.gz").unlink()
+    segment(scans, tmp_path / "out", run, FAST)
+    texts = [path for path in (tmp_path / "out").rglob("*") if path.suffix in {".json", ".tsv"}]
+    assert not [path.name for path in texts if str(tmp_path) in path.read_text()]

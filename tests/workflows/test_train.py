@@ -188,3 +188,54 @@ def test_output_inside_the_input_is_refused(cohort, tiny_options):
     with pytest.raises(OutputError):
         train(cohort, cohort / "run", tiny_options())
     assert not (cohort / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"settings": {"learning_rate": "fast"}}, "does not work"), ({"device": "gpu"}, "no device that torch knows")],
+)
+def test_values_that_do_not_work_leave_no_run_folder(cohort, tmp_path, tiny_options, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        train(cohort, tmp_path / "run", tiny_options(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_with_other_data_is_refused(cohort, tmp_path, tiny_options):
+    with pytest.raises(TrainingInterrupted):
+        train(cohort, tmp_path / "run", tiny_options(), StopAfter(2))
+    write_subject(tmp_path / "other", "01", 1)
+    with pytest.raises(InputError, match="other data"):
+        train(tmp_path / "other", tmp_path / "run", resume=True)
+
+
+def test_stopped_after_the_last_step_it_only_finishes(cohort, tmp_path, tiny_options):
+    train(cohort, tmp_path / "whole", tiny_options())
+    with pytest.raises(TrainingInterrupted):
+        train(cohort, tmp_path / "run", tiny_options(), StopAfter(6))
+    assert train(cohort, tmp_path / "run", resume=True).steps == 6
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    assert len(rows(tmp_path / "run")) == 2
+
+
+def test_init_with_another_label_table_starts_the_head_anew(cohort, tmp_path, tiny_options, caplog):
+    train(cohort, tmp_path / "first", tiny_options())
+    table = "index\tname\n" + "\n".join(f"{value}\tother {value}" for value in (1, 2, 3))
+    (cohort / "derivatives" / "manual" / "dseg.tsv").write_text(table + "\n")
+    still = {"learning_rate": 0.0, "weight_decay": 0.0}
+    train(cohort, tmp_path / "second", tiny_options(init=str(tmp_path / "first"), seed=7, settings=still))
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    head = [name for name in first if name.startswith("classifier.2")]
+    assert head
+    assert not any(torch.equal(first[name], second[name]) for name in head)
+    assert "start anew" in caplog.text
+
+
+def test_labels_with_sides_are_not_mirrored(tmp_path, tiny_options):
+    import yaml
+
+    write_subject(tmp_path / "cohort", "01", 1)
+    table = "index\tname\n1\tLeft cortex\n2\tRight cortex\n3\tfluid\n"
+    (tmp_path / "cohort" / "derivatives" / "manual" / "dseg.tsv").write_text(table)
+    train(tmp_path / "cohort", tmp_path / "run", tiny_options())
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert config["flip_probability"] == 0
