@@ -152,16 +152,21 @@ def label_table(source: str | Iterable[Mapping[str, object]] | LabelTable) -> La
 def _label_of_row(number: int, row: Mapping[str, object], table: str) -> Label:
     try:
         value = int(str(row["index"]))
-        name = str(row["name"])
+        name = _text(row["name"])
     except (KeyError, ValueError) as error:
         msg = (
             f"Label table '{table}', row {number}: found {dict(row)}; expected a whole number under 'index' "
             f"and a text under 'name'. Correct the *_dseg.tsv or the datalist."
         )
         raise LabelError(msg) from error
-    abbreviation = str(row.get("abbreviation") or name)
-    color = str(row.get("color") or ("#000000" if value == 0 else _PALETTE[(value - 1) % len(_PALETTE)]))
+    abbreviation = _text(row.get("abbreviation") or name)
+    color = _text(row.get("color") or ("#000000" if value == 0 else _PALETTE[(value - 1) % len(_PALETTE)]))
     return Label(value, name, abbreviation, color)
+
+
+def _text(value: object) -> str:
+    """Return a text as it was written: MONAI's configuration parser turns every "#" into "::"."""
+    return str(value).replace("::", "#")
 
 
 def _require_unique(table: str, what: str, items: list[object] | list[int] | list[str]) -> None:

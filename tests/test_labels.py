@@ -16,6 +16,13 @@ def test_rows_make_the_same_table_again():
     assert LabelTable.from_rows(BRAIN_TISSUES.rows(), BRAIN_TISSUES.name) == BRAIN_TISSUES
 
 
+def test_colors_survive_a_configuration_parser():
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser({"rows": BRAIN_TISSUES.rows()})
+    assert LabelTable.from_rows(parser.get_parsed_content("rows"), BRAIN_TISSUES.name) == BRAIN_TISSUES
+
+
 def test_background_is_added_where_missing():
     assert LabelTable.from_rows([{"index": 4, "name": "x"}]).values == (0, 4)
 

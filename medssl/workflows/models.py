@@ -156,8 +156,9 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*parsing config_file.*")
-    for name in ("monai", "ignite", "torch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("monai", "ignite", "torch", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("monai", "ignite", "torch"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _facts_of(card: ModelCard | None, bundle: Path) -> dict[str, Any]:
