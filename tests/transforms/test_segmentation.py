@@ -87,9 +87,10 @@ def test_without_resampling_every_voxel_comes_back(item):
     assert np.mean(result[0].numpy() == truth) > 0.97
 
 
-def test_validation_scores_only_known_voxels():
-    label = torch.tensor([1, 2, UNKNOWN]).reshape(1, 3, 1, 1)
-    pred = torch.eye(4)[[1, 3, 2]].T.reshape(4, 3, 1, 1) * 9
-    result = validation_postprocessing(table=BRAIN_TISSUES)({"pred": pred, "label": label})
-    assert result["pred"].argmax(0).flatten().tolist() == [1, 3, 0]
-    assert result["label"].argmax(0).flatten().tolist() == [1, 2, 0]
+def test_validation_scores_only_known_voxels_inside_the_mask():
+    label = torch.tensor([1, 2, UNKNOWN, 3]).reshape(1, 4, 1, 1)
+    mask = torch.tensor([1.0, 1.0, 1.0, 0.0]).reshape(1, 4, 1, 1)
+    pred = torch.eye(4)[[1, 3, 2, 2]].T.reshape(4, 4, 1, 1) * 9
+    result = validation_postprocessing(table=BRAIN_TISSUES)({"pred": pred, "label": label, "mask": mask})
+    assert result["pred"].argmax(0).flatten().tolist() == [1, 3, 0, 0]
+    assert result["label"].argmax(0).flatten().tolist() == [1, 2, 0, 0]
