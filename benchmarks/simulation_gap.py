@@ -12,8 +12,10 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -34,12 +36,11 @@ TRAINING, TEST, SPACING = 18, 6, 2.0
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True)
 @click.option("--labeled", multiple=True, type=int, default=(2, 18), show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--epochs", default=32, show_default=True, help="Of 25 steps with 4 crops of 32^3 voxels.")
-@click.option("--network", default="dense-fcn-small", show_default=True)
+@click.option("--epochs", default=12, show_default=True, help="Of 25 steps with 4 crops of 32^3 voxels.")
+@click.option("--network", default="dense-fcn", show_default=True)
+@click.option("--augmentation", default=1.0, show_default=True, help="Strength; 0: crops and flips only.")
 @click.option("--work", type=click.Path(path_type=Path), help="Keep the cohort and the runs here.")
-def main(
-    out: Path, labeled: tuple[int, ...], seeds: int, epochs: int, network: str, work: Path | None
-) -> None:
+def main(out: Path, labeled: tuple[int, ...], seeds: int, work: Path | None, **setting: Any) -> None:
     """Train, score, and write one row a run."""
     quiet_libraries()
     rows = json.loads(out.read_text())["runs"] if out.is_file() else []
@@ -48,15 +49,15 @@ def main(
         cohort = _cohort(place / "cohort")
         for seed in range(seeds):
             for count in labeled:
-                if not any(_key(row) == (seed, count, epochs, network) for row in rows):
-                    rows.append(_run(cohort, place, seed, count, epochs, network))
-                    write_json(
-                        out,
-                        {"spacing_mm": SPACING, "training_scans": TRAINING, "test_scans": TEST, "runs": rows},
-                    )
+                facts = {"seed": seed, "labeled": count, **setting}
+                if not any(facts.items() <= row.items() for row in rows):
+                    rows.append(facts | _run(cohort, place, facts))
+                    sizes = {"spacing_mm": SPACING, "training_scans": TRAINING, "test_scans": TEST}
+                    write_json(out, {**sizes, "runs": rows})
                     print(json.dumps(rows[-1]), flush=True)
     for count in labeled:
-        dice = [row["dice"] for row in rows if _key(row)[1:] == (count, epochs, network)]
+        wanted = {"labeled": count, **setting}
+        dice = [row["dice"] for row in rows if wanted.items() <= row.items()]
         print(
             f"{count:3d} labeled: mean Dice {statistics.mean(dice):.4f}, seeds {[round(d, 4) for d in dice]}"
         )
@@ -68,32 +69,19 @@ def _cohort(folder: Path) -> Cohort:
     return read_cohort(folder)
 
 
-def _key(row: dict[str, object]) -> tuple[object, ...]:
-    return tuple(row[name] for name in ("seed", "labeled", "epochs", "network"))
-
-
-def _run(cohort: Cohort, place: Path, seed: int, count: int, epochs: int, network: str) -> dict[str, object]:
-    order = np.random.default_rng(seed).permutation(len(cohort.training))[:count]
+def _run(cohort: Cohort, place: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Train on some of the training scans and score the test scans."""
+    order = np.random.default_rng(facts["seed"]).permutation(len(cohort.training))[: facts["labeled"]]
     chosen = replace(cohort, training=tuple(cohort.training[number] for number in sorted(order)), test=())
-    folder = place / f"{network}-labeled-{count}-seed-{seed}-epochs-{epochs}"
+    folder = place / "-".join(f"{name}-{value}" for name, value in facts.items())
     write_datalist(folder / "data" / "datalist.json", chosen)
+    settings = {"epochs": facts["epochs"], "augmentation_strength": facts["augmentation"]}
+    options = TrainOptions(network=facts["network"], budget="quick", seed=facts["seed"], settings=settings)
     started = time.monotonic()
-    train(
-        folder / "data", folder / "run", TrainOptions(budget="quick", seed=seed, settings={"epochs": epochs})
-    )
-    seconds = time.monotonic() - started
-    dice = {
-        label: float(np.mean(values)) for label, values in dice_of_run(folder / "run", cohort.test).items()
-    }
-    return {
-        "seed": seed,
-        "labeled": count,
-        "epochs": epochs,
-        "network": network,
-        "dice": float(np.mean(list(dice.values()))),
-        "dice_per_label": dice,
-        "seconds": round(seconds),
-    }
+    train(folder / "data", folder / "run", options)
+    seconds = round(time.monotonic() - started)
+    dice = {label: float(np.mean(some)) for label, some in dice_of_run(folder / "run", cohort.test).items()}
+    return {"dice": float(np.mean(list(dice.values()))), "dice_per_label": dice, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -146,4 +146,4 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
 def torch_rank() -> int:
     """Return the number of this process in distributed training, 0 without."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.gettorch_rank() if distributed else 0
+    return torch.distributed.get_rank() if distributed else 0

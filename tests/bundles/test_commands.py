@@ -70,6 +70,8 @@ def test_two_processes_train_one_model(trained, shell, tmp_path):
     shell([*launch, "--config_file", files, "--epochs", "2"], copy)
     weights = torch.load(copy / "models" / "model.pt", weights_only=True)
     assert not [name for name in weights if name.startswith("module.")]
+    with (copy / "eval" / "metrics.tsv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file, delimiter="\t")] == ["2", "4"]
 
 
 def test_metadata_are_verified_offline(trained, shell, tmp_path):
