@@ -10,6 +10,9 @@ from medssl.errors import LabelError
 UNKNOWN = 255
 """Stored value of a voxel whose label nobody knows; every loss ignores it, no table may hold it."""
 
+NO_MASK = "none"
+"""Given in place of a mask: the whole volume counts and background is a class of its own."""
+
 _PALETTE = (
     "#e6a817",
     "#f4f1e4",

@@ -13,7 +13,6 @@ from medssl.io.datalist import FILE_NAME, read_datalist
 from medssl.io.files import read_tsv
 from medssl.io.subjects import (
     DEFAULT_CONTRASTS,
-    NO_MASK,
     SECTIONS,
     Cohort,
     Subject,
@@ -21,7 +20,7 @@ from medssl.io.subjects import (
     plain_label,
     stem,
 )
-from medssl.labels import BRAIN_TISSUES, LabelTable, label_table
+from medssl.labels import BRAIN_TISSUES, NO_MASK, LabelTable, label_table
 
 _LAYOUTS = (("bids", bids.find_subjects), ("flat", flat.find_subjects), ("iseg", iseg.find_subjects))
 

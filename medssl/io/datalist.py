@@ -13,8 +13,8 @@ from typing import Any
 from medssl.errors import DatalistError
 from medssl.io.files import read_json, write_json
 from medssl.io.flat import contrasts_of_files, is_contrast
-from medssl.io.subjects import DEFAULT_CONTRASTS, NO_MASK, SECTIONS, Cohort, Subject, name_parts, plain_label
-from medssl.labels import LabelTable, label_table
+from medssl.io.subjects import DEFAULT_CONTRASTS, SECTIONS, Cohort, Subject, name_parts, plain_label
+from medssl.labels import NO_MASK, LabelTable, label_table
 
 FILE_NAME = "datalist.json"
 """A folder with this file in it is read by it."""

@@ -19,8 +19,8 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from medssl.errors import DatalistError, GridError, InputError, MedsslError
 from medssl.io.nifti import Volume, has_orientation, read_labels, read_mask, read_volume, resample
-from medssl.io.subjects import NO_MASK, SECTIONS, Cohort, Subject
-from medssl.labels import UNKNOWN, LabelTable
+from medssl.io.subjects import SECTIONS, Cohort, Subject
+from medssl.labels import NO_MASK, UNKNOWN, LabelTable
 
 FILLED_SHARE = 0.6
 """Largest share of the field of view that a brain fills. In a box cut as close as can be, real brains fill

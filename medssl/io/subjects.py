@@ -16,9 +16,6 @@ DEFAULT_CONTRASTS = ("T1w", "T2w")
 SECTIONS = ("training", "validation", "test", "unlabeled")
 """The lists of a datalist and the fields of a cohort."""
 
-NO_MASK = "none"
-"""Value of `Subject.mask` for scans whose background is a class of its own."""
-
 _EXTENSIONS = (".nii.gz", ".nii", ".hdr", ".img", ".tsv", ".json")
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch.utils.data import Dataset, Sampler
+
+from medssl.transforms.masking import plain
 
 
 class CropDataset(Dataset):
@@ -61,7 +62,7 @@ class CropDataset(Dataset):
         self.augmentation.set_random_state(seed=crop_seed)
         crop = self.augmentation(self.cache[order[place]])
         crop = crop[0] if isinstance(crop, list) else crop
-        return {key: _plain(crop[key]) for key in ("image", "label", "mask")}
+        return {key: plain(crop[key]) for key in ("image", "label", "mask")}
 
 
 class StepSampler(Sampler[int]):
@@ -91,10 +92,6 @@ class StepSampler(Sampler[int]):
         for step in range(self.start_step, self.steps):
             first = step * crops_a_step
             yield from range(first + rank, first + crops_a_step, world_size)
-
-
-def _plain(volume: torch.Tensor) -> torch.Tensor:
-    return volume.as_tensor() if isinstance(volume, MetaTensor) else volume
 
 
 def _rank_and_world_size() -> tuple[int, int]:

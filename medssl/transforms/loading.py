@@ -12,12 +12,9 @@ from monai.data import MetaTensor, NibabelReader
 from monai.transforms import LoadImaged, MapTransform, ResampleToMatch, Spacingd
 
 from medssl.errors import LabelError
-from medssl.labels import ISEG_RAW, UNKNOWN, LabelTable
+from medssl.labels import ISEG_RAW, NO_MASK, UNKNOWN, LabelTable
 
 logger = logging.getLogger(__name__)
-
-NO_MASK = "none"
-"""Value of a sample's ``mask`` entry that says: the whole volume counts, background is a class."""
 
 
 class LoadSubjectd(LoadImaged):

@@ -50,7 +50,7 @@ class NormalizeInMaskd(MapTransform):
         """Return the sample with normalized images."""
         sample = dict(data)
         for key in self.key_iterator(sample):
-            normalized = normalize_in_mask(sample[key].as_tensor(), _plain(sample[self.mask_key]))
+            normalized = normalize_in_mask(sample[key].as_tensor(), plain(sample[self.mask_key]))
             sample[key] = MetaTensor(
                 normalized, meta=sample[key].meta, applied_operations=sample[key].applied_operations
             )
@@ -76,7 +76,7 @@ class BoundByMaskd(MapTransform):
         sample = dict(data)
         for key, outside in self.key_iterator(sample, self.outside):
             volume = sample[key]
-            mask = _plain(sample[self.mask_key]).to(volume.device) > 0.5
+            mask = plain(sample[self.mask_key]).to(volume.device) > 0.5
             value = torch.as_tensor(outside, dtype=volume.dtype, device=volume.device)
             sample[key] = torch.where(mask, volume, value)
         return sample
@@ -96,15 +96,16 @@ class BackgroundWhereUnknownd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the sample with unknown voxels neutral."""
         sample = dict(data)
-        unknown = _plain(sample[self.label_key]) == UNKNOWN
-        background = torch.zeros_like(_plain(sample[self.pred_key]))
+        unknown = plain(sample[self.label_key]) == UNKNOWN
+        background = torch.zeros_like(plain(sample[self.pred_key]))
         background[0] = 1
         sample[self.pred_key] = torch.where(unknown.to(background.device), background, sample[self.pred_key])
         sample[self.label_key] = torch.where(
-            unknown, torch.zeros_like(_plain(sample[self.label_key])), sample[self.label_key]
+            unknown, torch.zeros_like(plain(sample[self.label_key])), sample[self.label_key]
         )
         return sample
 
 
-def _plain(volume: Tensor) -> Tensor:
+def plain(volume: Tensor) -> Tensor:
+    """Return a volume without its metadata."""
     return volume.as_tensor() if isinstance(volume, MetaTensor) else volume

@@ -149,10 +149,11 @@ def train(
             trainer = workflow.parser.get_parsed_content("train#trainer")
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
         _watch(trainer, evaluator, watcher or Watcher())
+        best_model = workflow.parser.get_parsed_content("train#best_model")
         if trainer.state.epoch < trainer.state.max_epochs:
             workflow.run()
-        best_model = workflow.parser.get_parsed_content("train#best_model")
-        best_model.finish()
+        else:  # stopped after its last step: nothing is left to do but to keep the model
+            best_model.finish()
         best = best_model.best
     training = Training(out, trainer.state.iteration, best, time.time() - started)
     record = read_json(out / "run.json")
