@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 OBLIQUE = np.array([[-1.9, 0.2, 0.1, 40.0], [0.2, 1.8, -0.3, -30.0], [0.1, 0.3, 2.1, -20.0], [0, 0, 0, 1.0]])
 
@@ -30,9 +31,11 @@ def ellipsoid_labels(shape: tuple[int, int, int] = (32, 32, 32)) -> NDArray[np.u
 
 
 def phantom_image(labels: NDArray[np.uint8], means: tuple[float, ...], seed: int) -> NDArray[np.int16]:
-    """Give each label an intensity; zero outside, never zero inside."""
-    noise = np.random.default_rng(seed).normal(0, 20, labels.shape)
-    image = np.array(means)[labels] + noise
+    """Give each label an intensity; zero outside, never zero inside. Each seed has blobs of its own."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 20, labels.shape)
+    blobs = ndimage.gaussian_filter(rng.normal(0, 1, labels.shape), 1.5)
+    image = np.array(means)[labels] + noise + 60 * blobs / blobs.std()
     return np.where(labels == 0, 0, np.clip(np.rint(image), 1, 1000)).astype(np.int16)
 
 
@@ -46,7 +49,9 @@ def save(path: Path, data: NDArray, affine: NDArray) -> Path:
     return path
 
 
-def write_subject(root: Path, name: str, seed: int, *, labeled: bool = True, affine: NDArray | None = None) -> None:
+def write_subject(
+    root: Path, name: str, seed: int, *, labeled: bool = True, affine: NDArray | None = None
+) -> None:
     """Write one phantom subject in BIDS."""
     affine = np.diag([2.0, 2.0, 2.0, 1.0]) if affine is None else affine
     labels = ellipsoid_labels()

@@ -20,13 +20,21 @@ from medssl.cli.common import (
 )
 from medssl.errors import MedsslError
 
+METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
+"""As in `medssl.workflows.methods.METHODS`; a test compares both. Help must not import torch."""
 
-@example("medssl train cohort --out run --budget quick\nmedssl train cohort --out run --resume")
+
+@example(
+    "medssl train cohort --out run --budget quick\n"
+    "medssl train cohort --out run --method ssldec\n"
+    "medssl train cohort --out run --resume"
+)
 @click.command()
 @click.pass_context
 @click.argument("data", type=EXISTING)
 @click.option("--out", type=EXISTING, required=True, help="Run folder to make; it is a MONAI bundle.")
-@click.option("--method", type=click.Choice(["supervised"]), default="supervised", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default="supervised", show_default=True,
+              help="What the unlabeled scans are used for.")  # fmt: skip
 @click.option(
     "--network", default="dense-fcn", show_default=True, help="dense-fcn, dense-fcn-small, fc-densenet."
 )
@@ -37,6 +45,17 @@ from medssl.errors import MedsslError
 @click.option(
     "--hold-out", default=0, show_default=True, help="Labeled scans to hold out for early stopping."
 )
+@click.option(
+    "--rounds", default=0, show_default=True, help="Self-training rounds with stored targets; 0: online."
+)
+@click.option("--target-rule", type=click.Choice(["dec", "sharpen", "prior", "soft", "hard"]),
+              help="How predictions become targets.")  # fmt: skip
+@click.option("--schedule", type=click.Choice(["union_reinit", "union_warm", "alternate"]),
+              help="How rounds go on from each other.")  # fmt: skip
+@click.option("--check/--no-check", default=True, show_default=True,
+              help="Semi-supervised: train labeled-only too, return what is better on held-out scans.")  # fmt: skip
+@click.option("--transductive", is_flag=True,
+              help="Allow unlabeled scans that are also validation or test scans; every table says so.")  # fmt: skip
 @click.option("--init", help="Start from a run, a bundle, a file of weights, or 'packaged'.")
 @contrasts_option
 @mask_option
@@ -47,13 +66,19 @@ from medssl.errors import MedsslError
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--set", "settings", multiple=True, callback=parse_settings, metavar="KEY=VALUE",
               help="Change a value of the configuration, such as learning_rate=0.0005.")  # fmt: skip
-def train(ctx: click.Context, data: Path, out: Path, resume: bool, init: str | None, **options: Any) -> None:
-    """Train on the labeled scans of DATA (a folder or datalist).
+def train(
+    ctx: click.Context, data: Path, out: Path, resume: bool, init: str | None, check: bool, **options: Any
+) -> None:
+    """Train on the scans of DATA (a folder or datalist).
+
+    Methods other than 'supervised' use the unlabeled scans too. They also train the labeled-only network with
+    the same budget, compare both on held-out labeled scans, return the better one and say which it is.
 
     The run folder is enough to resume, to repeat and to segment with. Labeled scans under 'validation' in
     the datalist, or held out by --hold-out, choose the best step; without any the last step is kept.
     """
     from medssl.workflows.budgets import budget_named
+    from medssl.workflows.harmless import is_checked, train_checked
     from medssl.workflows.models import packaged_bundle, quiet_libraries
     from medssl.workflows.train import TrainOptions
     from medssl.workflows.train import train as run_training
@@ -63,10 +88,18 @@ def train(ctx: click.Context, data: Path, out: Path, resume: bool, init: str | N
         _refuse_options(ctx)
     if not resume:
         STDERR.print(f"Budget {budget_named(options['budget']).describe()}.")
+    checked = is_checked(out) if resume else check and options["method"] != "supervised"
+    if checked and not resume:
+        STDERR.print(
+            "Trains up to four networks of that budget: with and without the unlabeled scans, and a check."
+        )
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
     try:
         with TrainingBar() as bar:
-            done = run_training(data, out, chosen, bar, resume)
+            if checked:
+                done = train_checked(data, out, chosen, bar, resume=resume, say=STDERR.print).training
+            else:
+                done = run_training(data, out, chosen, bar, resume)
     except MedsslError as error:
         if getattr(error, "resumable", False):
             raise MedsslError(str(error), f"Go on with: medssl train {data} --out {out} --resume") from error

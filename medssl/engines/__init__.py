@@ -2,11 +2,14 @@
 
 from typing import TypeVar
 
-from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint
+from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, torch_rank
 from medssl.engines.interruption import Interruption, TrainingInterrupted
 from medssl.engines.metrics_table import MetricsTable
 from medssl.engines.optimization import GradientClipping, linear_decay
+from medssl.engines.teacher import Teacher
+from medssl.engines.trainer import SemiSupervisedTrainer
 from medssl.engines.validation import EarlyStopping, Validation
+from medssl.engines.watching import PartsToTensorBoard, VanishingClasses
 
 T = TypeVar("T")
 
@@ -26,10 +29,15 @@ __all__ = [
     "GradientClipping",
     "Interruption",
     "MetricsTable",
+    "PartsToTensorBoard",
     "RandomState",
     "ResumePoint",
+    "SemiSupervisedTrainer",
+    "Teacher",
     "TrainingInterrupted",
     "Validation",
+    "VanishingClasses",
     "defined_above",
     "linear_decay",
+    "torch_rank",
 ]

@@ -130,9 +130,15 @@ class BestModelSaver:
         save_atomically(self.card.attached_to(network.state_dict()), self.path)
 
 
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint so that the name holds either the old or the new one, never half of it."""
-    if torch_rank() != 0:
+def save_atomically(content: Mapping[str, Any], path: Path, *, every_process: bool = False) -> None:
+    """Write a checkpoint so that the name holds either the old or the new one, never half of it.
+
+    Args:
+        content: What to save.
+        path: Where.
+        every_process: In distributed training each process saves; without it only the first one does.
+    """
+    if torch_rank() != 0 and not every_process:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

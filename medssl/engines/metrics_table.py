@@ -12,6 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from medssl.engines.checkpoints import torch_rank
+from medssl.engines.watching import PARTS, scalars
 
 
 class MetricsTable:
@@ -35,11 +36,14 @@ class MetricsTable:
             "step",
             "epoch",
             "loss",
+            *PARTS,
             "val_dice",
             *[f"val_dice_{name}" for name in self.classes],
             "learning_rate",
+            "skipped_steps",
             "elapsed_s",
         ]
+        self._parts: dict[str, list[float]] = {}
         self._losses: list[float] = []
         self._validation: dict[str, float] = {}
         self._started = 0.0
@@ -54,14 +58,17 @@ class MetricsTable:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses of the epoch that is running."""
-        return {"losses": list(self._losses), "elapsed_s": self._elapsed()}
+        return {"losses": list(self._losses), "parts": self._parts, "elapsed_s": self._elapsed()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the middle of an epoch."""
         self._losses = list(state["losses"])
+        self._parts = {name: list(values) for name, values in state["parts"].items()}
         self._earlier = float(state["elapsed_s"])
 
     def _start(self, engine: Engine) -> None:
+        if self._started:
+            self._earlier = self._elapsed()
         self._started = time.monotonic()
         if torch_rank() != 0:
             return
@@ -82,6 +89,8 @@ class MetricsTable:
     def _collect(self, engine: Engine) -> None:
         output = engine.state.output
         self._losses.append(float((output[0] if isinstance(output, list) else output)["loss"].detach()))
+        for name, value in scalars(output).items():
+            self._parts.setdefault(name, []).append(value)
 
     def _validated(self, evaluator: Engine) -> None:
         metrics = {"val_dice": float(evaluator.state.metrics[evaluator.state.key_metric_name])}
@@ -92,19 +101,21 @@ class MetricsTable:
 
     def _write_row(self, engine: Engine) -> None:
         if torch_rank() != 0:
-            self._losses, self._validation = [], {}
+            self._losses, self._parts, self._validation = [], {}, {}
             return
         row = {
             "step": engine.state.iteration,
             "epoch": engine.state.epoch,
             "loss": f"{sum(self._losses) / max(len(self._losses), 1):.5f}",
+            **{name: f"{sum(values) / len(values):.5f}" for name, values in self._parts.items()},
             **{name: f"{value:.5f}" for name, value in self._validation.items()},
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3e}",
+            "skipped_steps": getattr(engine, "skipped_steps", 0),
             "elapsed_s": f"{self._elapsed():.1f}",
         }
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.columns, delimiter="\t", lineterminator="\n", restval="").writerow(row)
-        self._losses, self._validation = [], {}
+        self._losses, self._parts, self._validation = [], {}, {}
 
     def _elapsed(self) -> float:
         return self._earlier + time.monotonic() - self._started

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
+
 import torch
 from ignite.engine import Engine
 from monai.engines import IterationEvents
@@ -31,6 +34,19 @@ class GradientClipping:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
-def linear_decay(optimizer: Optimizer, steps: int) -> LambdaLR:
-    """Return a schedule that takes the learning rate from its start to 0 in ``steps`` optimizer steps."""
-    return LambdaLR(optimizer, lambda step: max(0.0, 1.0 - step / max(steps, 1)))
+def linear_decay(optimizer: Optimizer, steps: int, ends: Sequence[int] = ()) -> LambdaLR:
+    """Return a schedule that takes the learning rate from its start to 0 in ``steps`` optimizer steps.
+
+    Args:
+        optimizer: Whose learning rate.
+        steps: Of the whole training.
+        ends: Steps at which stages end; each stage has a fall of its own, from the full rate.
+    """
+    bounds = [0, *(ends or [steps])]
+
+    def factor(step: int) -> float:
+        stage = min(bisect.bisect_right(bounds, step), len(bounds) - 1)
+        begin, end = bounds[stage - 1], bounds[stage]
+        return max(0.0, 1.0 - (step - begin) / max(end - begin, 1))
+
+    return LambdaLR(optimizer, factor)

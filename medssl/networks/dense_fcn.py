@@ -81,6 +81,10 @@ class DenseFCN(nn.Module):
         channels = levels * UP_CHANNELS + stem_channels
         self.peak_maps = 3 * channels + out_channels  # the maps, joined, normalized; the logits
         self.classifier = nn.Sequential(*norm_relu(norm, channels), nn.Conv3d(channels, out_channels, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of the convolutions; the transposed ones keep torch's own start."""
         initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:

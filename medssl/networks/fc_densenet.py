@@ -81,6 +81,10 @@ class FCDenseNet3D(nn.Module):
             channels + 2 * widest + 4 * growth_rate + self.new_channels
         )  # in the last dense layer
         self.classifier = nn.Conv3d(channels + self.new_channels, out_channels, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights of the convolutions; the transposed ones keep torch's own start."""
         initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Compose
-from torch.utils.data import Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medssl.transforms.masking import plain
+from medssl.transforms.mixture import Mixture
 
 
 class CropDataset(Dataset):
@@ -25,6 +27,7 @@ class CropDataset(Dataset):
         augmentation: Random steps, applied to each crop; may return a list of one sample.
         length: Number of crops of the whole training.
         seed: Seed of subjects, positions and changes.
+        keys: Entries of a crop.
         prepared: Called with (done, all) after each subject, for progress.
 
     Notes:
@@ -39,12 +42,14 @@ class CropDataset(Dataset):
         *,
         length: int,
         seed: int,
+        keys: Sequence[str] = ("image", "label", "mask"),
         prepared: Callable[[int, int], None] | None = None,
     ) -> None:
         self.data = list(data)
         self.augmentation = augmentation
         self.length = length
         self.seed = seed
+        self.keys = tuple(keys)
         self.cache: list[Any] = []
         for done, item in enumerate(self.data, start=1):
             self.cache.append(preprocessing(dict(item)))
@@ -55,43 +60,128 @@ class CropDataset(Dataset):
         return self.length
 
     def __getitem__(self, number: int) -> Mapping[str, Any]:
-        """Return crop ``number``: ``image (C, I, J, K)``, ``label (1, I, J, K)``, ``mask (1, I, J, K)``."""
+        """Return crop ``number``: for each of the keys a tensor ``(channels, I, J, K)``."""
         turn, place = divmod(number, len(self.cache))
         order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.cache))
         crop_seed = int(np.random.default_rng((self.seed, 1, number)).integers(2**31))
         self.augmentation.set_random_state(seed=crop_seed)
         crop = self.augmentation(self.cache[order[place]])
         crop = crop[0] if isinstance(crop, list) else crop
-        return {key: plain(crop[key]) for key in ("image", "label", "mask")}
+        return {key: plain(crop[key]) for key in self.keys}
 
 
 class StepSampler(Sampler[int]):
     """Number the crops of a training run step by step, starting where a resumed run left off.
 
-    In distributed training each process takes every ``world_size``-th crop of a step.
+    In distributed training each process takes every ``world_size``-th crop of a step. Iterated, it gives the
+    numbers of the labeled crops.
 
     Args:
         steps: Optimizer steps of the whole training.
         batch_size: Crops a step and process.
+        mixture: How many of them are unlabeled; None for none.
 
     Attributes:
-        start_step: Steps already done; set before the loader is iterated (`engines.ResumeSampling`).
+        start_step: Steps already done; set before the loader is iterated (`engines.ResumePoint`).
     """
 
-    def __init__(self, steps: int, batch_size: int) -> None:
+    def __init__(self, steps: int, batch_size: int, mixture: Mixture | None = None) -> None:
         self.steps = steps
         self.batch_size = batch_size
+        self.mixture = mixture
         self.start_step = 0
 
     def __len__(self) -> int:
-        return (self.steps - self.start_step) * self.batch_size
+        return sum(self.labeled(step) for step in range(self.start_step, self.steps))
 
     def __iter__(self) -> Iterator[int]:
-        rank, world_size = _rank_and_world_size()
-        crops_a_step = self.batch_size * world_size
         for step in range(self.start_step, self.steps):
-            first = step * crops_a_step
-            yield from range(first + rank, first + crops_a_step, world_size)
+            yield from self.numbers(step, self.labeled(step))
+
+    def labeled(self, step: int) -> int:
+        """Return how many labeled crops a step takes in each process."""
+        return self.batch_size - self.unlabeled(step)
+
+    def unlabeled(self, step: int) -> int:
+        """Return how many unlabeled crops a step takes in each process."""
+        return 0 if self.mixture is None else self.mixture.unlabeled(step, self.batch_size)
+
+    def numbers(self, step: int, count: int) -> list[int]:
+        """Return the numbers of the first ``count`` crops of a step that this process takes."""
+        rank, world_size = _rank_and_world_size()
+        first = step * self.batch_size * world_size
+        return list(range(first + rank, first + count * world_size, world_size))
+
+
+class PairedLoader:
+    """Batches of labeled crops, with unlabeled ones beside them from a given step on.
+
+    Args:
+        dataset: Labeled crops.
+        sampler: Numbers both kinds.
+        batch_size: Crops a step, both kinds added up (the sampler's; named here for MONAI Label).
+        unlabeled: Unlabeled crops, or None.
+        num_workers: Processes that cut crops, for each kind.
+
+    Yields:
+        ``image (B, C, I, J, K)``, ``label``, ``mask (B, 1, I, J, K)``, and ``unlabeled``: the same of the
+        unlabeled crops by their keys. A batch without labeled crops holds ``unlabeled`` only.
+    """
+
+    def __init__(
+        self,
+        dataset: CropDataset,
+        sampler: StepSampler,
+        batch_size: int,
+        unlabeled: CropDataset | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.unlabeled = unlabeled
+        self.num_workers = num_workers
+
+    def __len__(self) -> int:
+        return self.sampler.steps - self.sampler.start_step
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        steps = range(self.sampler.start_step, self.sampler.steps)
+        labeled = self._batches(self.dataset, [self.sampler.labeled(step) for step in steps], steps)
+        unlabeled = self._batches(self.unlabeled, [self.sampler.unlabeled(step) for step in steps], steps)
+        for step in steps:
+            batch: dict[str, Any] = dict(next(labeled)) if self.sampler.labeled(step) else {}
+            if self.sampler.unlabeled(step):
+                batch["unlabeled"] = next(unlabeled)
+            yield batch
+
+    def _batches(self, dataset: CropDataset | None, counts: list[int], steps: range) -> Iterator[Any]:
+        if dataset is None or not any(counts):
+            return
+        numbers = [
+            self.sampler.numbers(step, count) for step, count in zip(steps, counts, strict=True) if count
+        ]
+        generator = torch.Generator().manual_seed(dataset.seed)
+        yield from DataLoader(
+            dataset, batch_sampler=numbers, num_workers=self.num_workers, generator=generator
+        )
+
+
+def label_counts(dataset: CropDataset, labels: int) -> Tensor:
+    """Count the voxels of each label in the labeled scans, in the mask.
+
+    Args:
+        dataset: Of labeled crops.
+        labels: Number of labels, background included.
+
+    Shapes:
+        return: ``(labels,)`` float64
+    """
+    counts = torch.zeros(labels, dtype=torch.float64)
+    for sample in dataset.cache:
+        inside = plain(sample["label"])[plain(sample["mask"]) > 0.5].long()
+        counts += torch.bincount(inside[inside < labels], minlength=labels)
+    return counts
 
 
 def _rank_and_world_size() -> tuple[int, int]:

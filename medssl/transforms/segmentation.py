@@ -9,6 +9,7 @@ from monai.transforms import (
     Activationsd,
     AsDiscreted,
     Compose,
+    CopyItemsd,
     CropForegroundd,
     EnsureTyped,
     FgBgToIndicesd,
@@ -29,8 +30,9 @@ from monai.transforms import (
 from medssl.labels import UNKNOWN, LabelTable
 from medssl.transforms.loading import DecodeLabelsd, EncodeLabelsd, ForeignKeySafeSpacingd, LoadSubjectd
 from medssl.transforms.masking import BackgroundWhereUnknownd, BoundByMaskd, NormalizeInMaskd
+from medssl.transforms.targets import IndexMaskd, LookUpTargetd, NormalizeTargetd, Targets
 
-INTERPOLATION = {"image": "bilinear", "label": "nearest", "mask": "nearest"}
+INTERPOLATION = {"image": "bilinear", "label": "nearest", "mask": "nearest", "target": "bilinear"}
 
 
 def preprocessing(
@@ -109,30 +111,54 @@ def augmentation(
         Outside the mask the image is 0 and the label unknown, as at inference and in every loss.
     """
     keys = tuple(keys)
-    modes = [INTERPOLATION[key] for key in keys]
-    crop = RandCropByPosNegLabeld(
-        keys=keys,
-        label_key="mask",
-        spatial_size=tuple(crop_size),
-        pos=1,
-        neg=0,
-        num_samples=1,
-        fg_indices_key="mask_fg_indices",
-        bg_indices_key="mask_bg_indices",
-    )
-    flip = RandFlipd(keys=keys, prob=flip_probability, spatial_axis=0)
-    affine = RandAffined(
-        keys=keys,
-        prob=0.5,
-        rotate_range=(0.2 * strength,) * 3,
-        scale_range=(0.12 * strength,) * 3,
-        shear_range=(0.05 * strength,) * 6,
-        mode=modes,
-        padding_mode="zeros",
-    )
-    varied = [affine, *_intensity_changes(strength)] if strength > 0 else []
+    crop = _random_crop(keys, crop_size)
+    pose = _pose_changes(keys, strength, flip_probability)
     bounds = BoundByMaskd(keys=("image", "label"), outside=(0.0, UNKNOWN))
-    return Compose([crop, flip, *varied, bounds])
+    return Compose([crop, *pose, *_intensity_changes("image", strength), bounds])
+
+
+def unlabeled_preparation(*, crop_size: Sequence[int]) -> Compose:
+    """Like `crop_preparation`, for scans without a label; the voxels of the mask are numbered for targets.
+
+    Args:
+        crop_size: Sides of the crops in voxels.
+    """
+    steps = crop_preparation(crop_size=crop_size, keys=("image", "mask")).transforms
+    return Compose([*steps, IndexMaskd()])
+
+
+def unlabeled_augmentation(
+    *,
+    crop_size: Sequence[int],
+    strength: float = 1.0,
+    flip_probability: float = 0.5,
+    targets: Targets | None = None,
+) -> Compose:
+    """Draw a random crop and make two views of it: ``image``, and ``strong`` with other intensities.
+
+    Both views share one pose, the one of `augmentation`, so that a prediction of the first is a target for
+    the second. Stored targets move along (linear interpolation, then normalized).
+
+    Args:
+        crop_size: Sides of the crop in voxels.
+        strength: As in `augmentation`; with 0 both views are equal.
+        flip_probability: Of a left-right flip; 0 where labels name a side.
+        targets: Makes ``target``; without it there is none.
+    """
+    stored = targets is not None
+    crop = _random_crop(("image", "mask", "place"), crop_size)
+    keys = ("image", "mask", *(("target",) if stored else ()))
+    return Compose(
+        [
+            crop,
+            *([LookUpTargetd(targets)] if targets is not None else []),
+            *_pose_changes(keys, strength, flip_probability),
+            *([NormalizeTargetd()] if stored else []),
+            CopyItemsd(keys="image", names="strong"),
+            *_intensity_changes("strong", strength),
+            BoundByMaskd(keys=("image", "strong", "target"), outside=(0.0, 0.0, 0.0)),
+        ]
+    )
 
 
 def to_native_grid(*, preprocessing: Compose) -> Compose:
@@ -189,8 +215,38 @@ def validation_postprocessing(*, table: LabelTable) -> Compose:
     )
 
 
-def _intensity_changes(strength: float) -> list[object]:
-    image = "image"
+def _random_crop(keys: Sequence[str], crop_size: Sequence[int]) -> RandCropByPosNegLabeld:
+    return RandCropByPosNegLabeld(
+        keys=tuple(keys),
+        label_key="mask",
+        spatial_size=tuple(crop_size),
+        pos=1,
+        neg=0,
+        num_samples=1,
+        fg_indices_key="mask_fg_indices",
+        bg_indices_key="mask_bg_indices",
+    )
+
+
+def _pose_changes(keys: Sequence[str], strength: float, flip_probability: float) -> list[object]:
+    flip = RandFlipd(keys=keys, prob=flip_probability, spatial_axis=0)
+    if strength <= 0:
+        return [flip]
+    affine = RandAffined(
+        keys=keys,
+        prob=0.5,
+        rotate_range=(0.2 * strength,) * 3,
+        scale_range=(0.12 * strength,) * 3,
+        shear_range=(0.05 * strength,) * 6,
+        mode=[INTERPOLATION[key] for key in keys],
+        padding_mode="zeros",
+    )
+    return [flip, affine]
+
+
+def _intensity_changes(image: str, strength: float) -> list[object]:
+    if strength <= 0:
+        return []
     return [
         RandBiasFieldd(keys=image, prob=0.3, degree=2, coeff_range=(0.0, 0.15 * strength)),
         RandScaleIntensityd(keys=image, prob=0.5, factors=0.2 * strength, channel_wise=True),

@@ -34,7 +34,9 @@ def relative(path: Path | str, start: Path | str) -> str:
     return Path(os.path.relpath(place, Path(start).resolve())).as_posix()
 
 
-def command_line(verb: str, data: Iterable[Path | str], out: Path, options: Iterable[tuple[str, object]]) -> str:
+def command_line(
+    verb: str, data: Iterable[Path | str], out: Path, options: Iterable[tuple[str, object]]
+) -> str:
     """Return a command that repeats a run, its paths as seen from the folder that holds the output."""
     words = ["medssl", verb, *[relative(one, out.parent) for one in data], "--out", out.name]
     for name, value in options:

@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,11 +23,19 @@ from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_writable_folder, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
+from medssl.io.leaks import require_no_leaks
 from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort
 from medssl.labels import BUILT_IN, LabelTable
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.devices import choose_device
+from medssl.workflows.methods import (
+    method_named,
+    method_values,
+    network_values,
+    overlays_of,
+    settings_of_network,
+)
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, file_hashes, relative, versions
 
@@ -52,7 +60,7 @@ class TrainOptions:
     """What a user chooses for a training run.
 
     Args:
-        method: "supervised".
+        method: A key of `methods.METHODS`.
         network: A key of `NETWORKS`.
         budget: A key of `budgets.BUDGETS`.
         seed: Of initialization, crops and dropout.
@@ -62,6 +70,11 @@ class TrainOptions:
         contrasts: BIDS suffixes; None for those of the data.
         mask: "none" where scans have no brain mask.
         resample: Bring other contrasts to the first one's grid by their headers.
+        rounds: Self-training rounds with stored targets; 0: targets are made online.
+        target_rule: Of SSLDEC, or "hard" in rounds; None for the method's own.
+        schedule: How rounds go on, one of `transforms.mixture.SCHEDULES`; None for the configuration's.
+        clustering_head: Whether the network ends in a clustering head; None: only for SSLDEC.
+        transductive: Allow unlabeled scans that are also validation or test scans, and say so everywhere.
         settings: Further values of the configuration, id -> value.
     """
 
@@ -75,6 +88,11 @@ class TrainOptions:
     contrasts: tuple[str, ...] | None = None
     mask: str | None = None
     resample: bool = False
+    rounds: int = 0
+    target_rule: str | None = None
+    schedule: str | None = None
+    clustering_head: bool | None = None
+    transductive: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -169,24 +187,32 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     Raises:
         MedsslError: As in `train`; nothing is written then.
     """
-    cohort = _hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
-    if not cohort.training:
-        msg = (
-            f"No labeled scan for training was found in {data} ({len(cohort.unlabeled)} unlabeled ones were)."
-        )
-        raise DatalistError(
-            msg, "Put *_dseg.nii.gz files beside the scans or in derivatives, or list them under 'training'."
-        )
-    require_usable_cohort(cohort, ("training", "validation"), options.resample)
+    cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
+    require_labels(cohort, data)
+    method = method_named(options.method)
+    if not method.semi_supervised:
+        cohort = replace(cohort, unlabeled=())
+    require_usable_cohort(cohort, ("training", "validation", "unlabeled"), options.resample)
+    leaks = require_no_leaks(cohort, transductive=options.transductive)
     require_writable_folder(out, [data])
     if out.exists() and any(out.iterdir()):
         msg = f"The folder {out} is not empty."
         raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
     if options.init is not None:
         find_weights(options.init)
+    _write_bundle(out, cohort, options)
+    record = _record(cohort, data, out, options)
+    if leaks:
+        record["transductive"] = [leak.describe() for leak in leaks]
+    write_json(out / "run.json", record)
+
+
+def _write_bundle(out: Path, cohort: Cohort, options: TrainOptions) -> None:
+    """Write what makes the run folder a bundle: configurations, metadata, datalist, weights to start from."""
     values = _values(cohort, options)
     bundle = packaged_bundle()
-    train_config = _changed(read_config(bundle / "configs" / "train.yaml", {}), values)
+    overlays = [bundle / "configs" / name for name in overlays_of(options)]
+    train_config = _changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
     shared = {name: values[name] for name in ("contrasts", "label_table", "spacing", "network_def")}
     inference_config = _changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
     configs = out / "configs"
@@ -200,7 +226,21 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
     write_json(configs / "metadata.json", _metadata(bundle, cohort, options))
     write_datalist(out / "datalist.json", cohort)
-    write_json(out / "run.json", _record(cohort, data, out, options))
+
+
+def require_labels(cohort: Cohort, data: Path) -> None:
+    """Refuse a cohort without a labeled scan for training.
+
+    Raises:
+        DatalistError: There is none.
+    """
+    if not cohort.training:
+        msg = (
+            f"No labeled scan for training was found in {data} ({len(cohort.unlabeled)} unlabeled ones were)."
+        )
+        raise DatalistError(
+            msg, "Put *_dseg.nii.gz files beside the scans or in derivatives, or list them under 'training'."
+        )
 
 
 def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
@@ -223,17 +263,14 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "crop_size": [budget.crop_size] * 3,
         "steps_per_epoch": per_epoch,
         "epochs": budget.steps // per_epoch,
-        "network_def": {
-            **_network(options),
-            "in_channels": "$len(@contrasts)",
-            "out_channels": "$len(@labels)",
-        },
+        **network_values(_network(options), cohort, options),
+        **method_values(options),
     }
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
     if options.init is not None:
         values["init_weights"] = f"$@bundle_root + '/{INIT_FILE}'"
-    return {**values, **options.settings}
+    return {**values, **settings_of_network(options.settings, values["network_def"])}
 
 
 def training_spacing(cohort: Cohort) -> list[float]:
@@ -253,7 +290,7 @@ def _network(options: TrainOptions) -> dict[str, Any]:
     return dict(NETWORKS[options.network])
 
 
-def _hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
+def hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
     """Move some labeled training scans to validation, whole subjects at a time."""
     if not options.hold_out:
         return cohort
@@ -269,6 +306,15 @@ def _hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
         validation=cohort.validation
         + tuple(subject for subject in cohort.training if subject.subject in held),
     )
+
+
+def overlaid(config: Path, overlays: Iterable[Path]) -> ConfigParser:
+    """Read a configuration and lay others over it, as ``monai.bundle run`` does with a list of files."""
+    parser = read_config(config, {})
+    for overlay in overlays:
+        for name, value in yaml.safe_load(overlay.read_text(encoding="utf-8")).items():
+            parser[name] = value
+    return parser
 
 
 def _changed(parser: ConfigParser, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,6 +369,8 @@ def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, 
     pred["value_range"] = [0, len(cohort.table) - 1]
     pred["channel_def"] = {str(channel): label.name for channel, label in enumerate(cohort.table)}
     scans = f"{len(cohort.training)} labeled scan{'s' if len(cohort.training) != 1 else ''}"
+    if cohort.unlabeled:
+        scans += f" and {len(cohort.unlabeled)} unlabeled"
     return metadata | {
         "name": f"medssl run ({cohort.table.name})",
         "data_source": f"trained with method {options.method} on {scans} ({', '.join(cohort.contrasts)})",
@@ -342,6 +390,11 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         ("budget", options.budget),
         ("seed", options.seed),
         ("hold-out", options.hold_out),
+        ("rounds", options.rounds),
+        ("target-rule", options.target_rule),
+        ("schedule", options.schedule),
+        ("clustering-head", options.clustering_head),
+        ("transductive", options.transductive),
         ("contrasts", ",".join(options.contrasts or ())),
         ("mask", options.mask),
         ("resample", options.resample),
@@ -368,8 +421,9 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         "subjects": {
             "training": [subject.key for subject in cohort.training],
             "validation": [subject.key for subject in cohort.validation],
+            "unlabeled": [subject.key for subject in cohort.unlabeled],
         },
-        "data_sha256": file_hashes((*cohort.training, *cohort.validation), out),
+        "data_sha256": file_hashes((*cohort.training, *cohort.validation, *cohort.unlabeled), out),
         "finished": False,
     }
 
@@ -391,7 +445,8 @@ def _require_same_data(data: Path, out: Path) -> None:
         msg = f"The run in {out} began with other data: {record['data']} as seen from its folder, now {data}."
         raise InputError(msg, "Give the same data, or start a new run.")
     before = record["data_sha256"]
-    now = file_hashes(read_cohort(out).all(), out)
+    listed = read_cohort(out)
+    now = file_hashes((*listed.training, *listed.validation, *listed.unlabeled), out)
     changed = sorted(name for name, value in before.items() if now.get(name) != value)
     if changed:
         msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
@@ -450,7 +505,7 @@ def _events_without_host(folder: Path) -> Iterator[None]:
 
 def _watch(trainer: Engine, evaluator: Engine, watcher: Watcher) -> None:
     def started(engine: Engine) -> None:
-        watcher.started(engine.state.iteration, engine.state.max_epochs * engine.state.epoch_length)
+        watcher.started(engine.state.iteration, trainer.total_steps)
 
     def stepped(engine: Engine) -> None:
         watcher.step(engine.state.iteration, float(engine.state.output["loss"].detach()))

@@ -63,7 +63,12 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     scratch = tmp_path_factory.mktemp("scratch")
 
     def call(command: list[str], cwd: Path) -> str:
-        environment = {**os.environ, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+        environment = {
+            **os.environ,
+            "TMPDIR": str(scratch),
+            "OMP_NUM_THREADS": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]

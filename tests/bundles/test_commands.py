@@ -13,7 +13,14 @@ import torch
 pytestmark = pytest.mark.slow
 
 RUN = ["python", "-m", "monai.bundle", "run", "--config_file"]
-NETWORK = ["--net_id", "network_def", "--meta_file", "configs/metadata.json", "--config_file", "configs/inference.yaml"]
+NETWORK = [
+    "--net_id",
+    "network_def",
+    "--meta_file",
+    "configs/metadata.json",
+    "--config_file",
+    "configs/inference.yaml",
+]
 
 
 def test_train_writes_weights_curve_and_resume_point(trained):
@@ -77,7 +84,14 @@ def test_two_processes_train_one_model(trained, shell, tmp_path):
 def test_metadata_are_verified_offline(trained, shell, tmp_path):
     schema = shutil.copy(Path(__file__).parent / "meta_schema_20240725.json", tmp_path / "schema.json")
     hash_options = ["--hash_val", "76e1add273836515d0bbb3bc71962474", "--hash_type", "md5"]
-    command = ["verify_metadata", "--meta_file", "configs/metadata.json", "--filepath", str(schema), *hash_options]
+    command = [
+        "verify_metadata",
+        "--meta_file",
+        "configs/metadata.json",
+        "--filepath",
+        str(schema),
+        *hash_options,
+    ]
     assert "metadata is verified with no error" in shell(["python", "-m", "monai.bundle", *command], trained)
 
 
@@ -106,8 +120,18 @@ def test_onnx_export_is_dynamic_and_agrees(trained, shell):
         f"{{'input_names':['image'],'output_names':['pred'],'dynamic_axes':{{'image':{axes},'pred':{axes}}},"
         "'verify':True,'use_ort':True,'atol':1e-3,'rtol':1e-3}"
     )
-    files = ["--filepath", "models/model.onnx", "--ckpt_file", "models/model.pt", "--input_shape", "[1,2,32,32,32]"]
-    shell(["python", "-m", "monai.bundle", "onnx_export", *NETWORK, *files, "--converter_kwargs", options], trained)
+    files = [
+        "--filepath",
+        "models/model.onnx",
+        "--ckpt_file",
+        "models/model.pt",
+        "--input_shape",
+        "[1,2,32,32,32]",
+    ]
+    shell(
+        ["python", "-m", "monai.bundle", "onnx_export", *NETWORK, *files, "--converter_kwargs", options],
+        trained,
+    )
     session = onnxruntime.InferenceSession(trained / "models" / "model.onnx")
     image = np.zeros((2, 2, 64, 32, 64), np.float32)
     assert session.run(None, {"image": image})[0].shape == (2, 4, 64, 32, 64)
@@ -135,7 +159,10 @@ def test_a_run_folder_repeats_itself_as_a_bundle(trained, shell, tmp_path):
     small = ["crop_size=[32,32,32]", "batch_size=2", "epochs=1", "steps_per_epoch=2", "val_interval=1"]
     settings = [word for pair in small for word in ("--set", pair)]
     run = tmp_path / "run"
-    shell(["medssl", "train", "data", "--out", str(run), "--device", "cpu", "--budget", "quick", *settings], trained)
+    shell(
+        ["medssl", "train", "data", "--out", str(run), "--device", "cpu", "--budget", "quick", *settings],
+        trained,
+    )
     before = torch.load(run / "models" / "model.pt", weights_only=True)
     shell([*RUN, "configs/train.yaml", "--ckpt_dir", str(tmp_path / "again")], run)
     after = torch.load(tmp_path / "again" / "model.pt", weights_only=True)

@@ -68,7 +68,9 @@ def test_channels_are_those_of_the_label_table_and_contrasts(metadata):
     assert list(data_format["inputs"]["image"]["channel_def"].values()) == read("train.yaml")["contrasts"]
 
 
-@pytest.mark.parametrize("name", ["network_def", "network", "contrasts", "label_table", "spacing", "labels", "inferer"])
+@pytest.mark.parametrize(
+    "name", ["network_def", "network", "contrasts", "label_table", "spacing", "labels", "inferer"]
+)
 def test_train_and_inference_agree(name):
     train, inference = read("train.yaml"), read("inference.yaml")
     trained = train["validate"]["inferer"] if name == "inferer" else train[name]

@@ -26,7 +26,9 @@ def test_the_group_lists_every_command():
     assert all(verb in output for verb in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["segment"], ["train", "x"], ["nothing"], ["simulate", "x", "--site", "C"]])
+@pytest.mark.parametrize(
+    "arguments", [["segment"], ["train", "x"], ["nothing"], ["simulate", "x", "--site", "C"]]
+)
 def test_wrong_usage_ends_with_two(arguments):
     assert call(*arguments).exit_code == 2
 
@@ -54,7 +56,20 @@ def test_check_prints_json(cohort):
 
 def test_simulate_train_segment_evaluate_in_a_row(tmp_path):
     cohort, run, maps, scores = (tmp_path / name for name in ("cohort", "run", "maps", "scores.tsv"))
-    made = call("simulate", cohort, "--subjects", 3, "--labeled", 1, "--unlabeled", 1, "--spacing", 4, "--processes", 1)
+    made = call(
+        "simulate",
+        cohort,
+        "--subjects",
+        3,
+        "--labeled",
+        1,
+        "--unlabeled",
+        1,
+        "--spacing",
+        4,
+        "--processes",
+        1,
+    )
     assert made.exit_code == 0, made.output
     trained = call("train", cohort, "--out", run, "--budget", "quick", "--device", "cpu", *SETTINGS)
     assert trained.exit_code == 0, trained.output

@@ -15,10 +15,10 @@ def _volume(item):
 @pytest.fixture
 def dataset():
     keys = ["image", "label", "mask"]
-    augmentation = Compose([RandSpatialCropd(keys, roi_size=(4, 4, 4), random_size=False), RandFlipd(keys, prob=0.5)])
-    return CropDataset(
-        [{"value": 0}, {"value": 1}, {"value": 2}], _volume, augmentation, length=60, seed=5
+    augmentation = Compose(
+        [RandSpatialCropd(keys, roi_size=(4, 4, 4), random_size=False), RandFlipd(keys, prob=0.5)]
     )
+    return CropDataset([{"value": 0}, {"value": 1}, {"value": 2}], _volume, augmentation, length=60, seed=5)
 
 
 def test_a_crop_depends_on_its_number_alone(dataset):
@@ -47,7 +47,9 @@ def test_another_seed_gives_other_crops(dataset):
 
 def test_workers_give_the_same_crops(dataset):
     def load(workers):
-        loader = torch.utils.data.DataLoader(dataset, batch_size=4, sampler=StepSampler(3, 4), num_workers=workers)
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=4, sampler=StepSampler(3, 4), num_workers=workers
+        )
         return torch.cat([batch["image"] for batch in loader])
 
     assert torch.equal(load(0), load(2))

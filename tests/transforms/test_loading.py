@@ -20,7 +20,10 @@ def files(tmp_path, affine_oblique):
     t2[2, 2, 2] = 0
     label = (t1 > 0).astype(np.uint8)
     names = {"T1w": t1, "T2w": t2, "dseg": label}
-    return {name: str(save(tmp_path / f"sub-1_{name}.nii.gz", data, affine_oblique)) for name, data in names.items()}
+    return {
+        name: str(save(tmp_path / f"sub-1_{name}.nii.gz", data, affine_oblique))
+        for name, data in names.items()
+    }
 
 
 def test_contrasts_become_channels_and_the_first_makes_the_mask(files):

@@ -30,7 +30,11 @@ def test_a_constant_channel_becomes_zero():
 
 def test_bounds_set_what_lies_outside():
     mask = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
-    sample = {"image": torch.ones(2, 2, 1, 1), "label": torch.ones(1, 2, 1, 1, dtype=torch.uint8), "mask": mask}
+    sample = {
+        "image": torch.ones(2, 2, 1, 1),
+        "label": torch.ones(1, 2, 1, 1, dtype=torch.uint8),
+        "mask": mask,
+    }
     result = BoundByMaskd(("image", "label"), (0.0, UNKNOWN))(sample)
     assert result["image"].flatten().tolist() == [1, 0, 1, 0]
     assert result["label"].flatten().tolist() == [1, UNKNOWN]

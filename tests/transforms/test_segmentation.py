@@ -21,8 +21,20 @@ def item(tmp_path, affine_oblique):
     return {
         "subject": "sub-01",
         "image": [
-            str(save(tmp_path / "sub-01_T1w.nii.gz", phantom_image(labels, (0, 400, 600, 150), 1), affine_oblique)),
-            str(save(tmp_path / "sub-01_T2w.nii.gz", phantom_image(labels, (0, 500, 400, 900), 2), affine_oblique)),
+            str(
+                save(
+                    tmp_path / "sub-01_T1w.nii.gz",
+                    phantom_image(labels, (0, 400, 600, 150), 1),
+                    affine_oblique,
+                )
+            ),
+            str(
+                save(
+                    tmp_path / "sub-01_T2w.nii.gz",
+                    phantom_image(labels, (0, 500, 400, 900), 2),
+                    affine_oblique,
+                )
+            ),
         ],
         "label": str(save(tmp_path / "sub-01_dseg.nii.gz", labels, affine_oblique)),
     }
@@ -40,12 +52,17 @@ def test_preprocessing_gives_ras_at_the_spacing_normalized(item):
 def test_training_and_inference_prepare_images_alike(item):
     build = {"table": BRAIN_TISSUES, "spacing": (1.5, 1.5, 1.5)}
     train = preprocessing(**build)(dict(item))["image"]
-    infer = preprocessing(**build, keys=("image", "mask"))({k: v for k, v in item.items() if k != "label"})["image"]
+    infer = preprocessing(**build, keys=("image", "mask"))({k: v for k, v in item.items() if k != "label"})[
+        "image"
+    ]
     assert torch.equal(train.as_tensor(), infer.as_tensor())
 
 
 def test_crops_lie_in_the_mask_and_unknown_outside(item):
-    prepare, cut = preprocessing(table=BRAIN_TISSUES, spacing=(2, 2, 2)), crop_preparation(crop_size=(16, 16, 16))
+    prepare, cut = (
+        preprocessing(table=BRAIN_TISSUES, spacing=(2, 2, 2)),
+        crop_preparation(crop_size=(16, 16, 16)),
+    )
     change = augmentation(crop_size=(16, 16, 16))
     change.set_random_state(seed=1)
     ready = cut(prepare(item))
@@ -60,7 +77,9 @@ def test_crops_lie_in_the_mask_and_unknown_outside(item):
 
 
 def test_a_volume_smaller_than_the_crop_is_padded(item):
-    ready = crop_preparation(crop_size=(48, 48, 48))(preprocessing(table=BRAIN_TISSUES, spacing=(2, 2, 2))(item))
+    ready = crop_preparation(crop_size=(48, 48, 48))(
+        preprocessing(table=BRAIN_TISSUES, spacing=(2, 2, 2))(item)
+    )
     assert augmentation(crop_size=(48, 48, 48), strength=0)(ready)[0]["image"].shape == (2, 48, 48, 48)
 
 

@@ -97,7 +97,9 @@ def test_patience_stops_a_run_that_no_longer_gains(cohort, tmp_path, tiny_option
 
 def test_init_starts_from_the_given_weights(cohort, tmp_path, tiny_options):
     train(cohort, tmp_path / "first", tiny_options())
-    options = tiny_options(init=str(tmp_path / "first"), seed=5, settings={"learning_rate": 0.0, "weight_decay": 0.0})
+    options = tiny_options(
+        init=str(tmp_path / "first"), seed=5, settings={"learning_rate": 0.0, "weight_decay": 0.0}
+    )
     train(cohort, tmp_path / "second", options)
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     learned = [name for name in first if "running" not in name and "num_batches" not in name]
@@ -133,7 +135,9 @@ def test_one_contrast_and_nine_structures_train_and_segment(tmp_path, tiny_optio
     root = tmp_path / "cohort"
     for name in ("01", "02"):
         write_subject(root, name, int(name))
-    table = "index\tname\n" + "\n".join(f"{value}\tstructure {value}" for value in (1, 2, 3, 17, 18, 26, 49, 50, 53))
+    table = "index\tname\n" + "\n".join(
+        f"{value}\tstructure {value}" for value in (1, 2, 3, 17, 18, 26, 49, 50, 53)
+    )
     (root / "derivatives" / "manual" / "dseg.tsv").write_text(table + "\n")
     train(root, tmp_path / "run", tiny_options(contrasts=("T1w",)))
     model = load_model(tmp_path / "run")
@@ -152,7 +156,9 @@ def test_one_contrast_and_nine_structures_train_and_segment(tmp_path, tiny_optio
         ({"init": "nowhere"}, InputError, "nowhere"),
     ],
 )
-def test_bad_options_are_refused_and_nothing_is_written(cohort, tmp_path, tiny_options, changes, error, words):
+def test_bad_options_are_refused_and_nothing_is_written(
+    cohort, tmp_path, tiny_options, changes, error, words
+):
     with pytest.raises(error, match=words):
         train(cohort, tmp_path / "run", tiny_options(**changes))
     assert not (tmp_path / "run").exists()
@@ -192,7 +198,10 @@ def test_output_inside_the_input_is_refused(cohort, tiny_options):
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"settings": {"learning_rate": "fast"}}, "does not work"), ({"device": "gpu"}, "no device that torch knows")],
+    [
+        ({"settings": {"learning_rate": "fast"}}, "does not work"),
+        ({"device": "gpu"}, "no device that torch knows"),
+    ],
 )
 def test_values_that_do_not_work_leave_no_run_folder(cohort, tmp_path, tiny_options, changes, words):
     with pytest.raises(ConfigError, match=words):

@@ -1,0 +1,193 @@
+"""Do unlabeled scans help? Every arm at equal total steps, crops and augmentation, over seeds.
+
+    python benchmarks/ssl_segmentation.py --json benchmarks/results/ssl_segmentation.json --cohort simulated
+    python benchmarks/ssl_segmentation.py --json ... --cohort hippocampus --data ../shared/data/hippocampus
+
+One JSON row a finished run; a second call goes on where one stopped. The seed changes which scans are labeled,
+the initialization and the order of crops. Test scans are never in training. Dice on the unlabeled scans
+themselves is transductive and is named so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from medssl.io.cohort import read_cohort
+from medssl.io.datalist import write_datalist
+from medssl.io.files import write_json
+from medssl.io.subjects import Cohort, Subject
+from medssl.workflows.models import quiet_libraries
+from medssl.workflows.simulate import simulate_cohort
+from medssl.workflows.study import dice_of_run
+from medssl.workflows.train import TrainOptions, train
+
+FAITHFUL = {"method": "ssldec", "target_rule": "dec", "schedule": "union_reinit", "rounds": 2}
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "labeled-only": {},
+    "labeled-only, clustering head": {"clustering_head": True},
+    "ceiling": {},
+    "pseudo-label, online": {"method": "pseudo-label"},
+    "pseudo-label, 1 round": {"method": "pseudo-label", "rounds": 1},
+    "pseudo-label, 2 rounds": {"method": "pseudo-label", "rounds": 2},
+    "mean teacher": {"method": "mean-teacher"},
+    "soft targets, 1 round": {"method": "ssldec", "rounds": 1, "target_rule": "soft"},
+    "ssldec dec, 2 rounds": {"method": "ssldec", "rounds": 2, "target_rule": "dec"},
+    "ssldec sharpen, 2 rounds": {"method": "ssldec", "rounds": 2, "target_rule": "sharpen"},
+    "ssldec prior, 2 rounds": {"method": "ssldec", "rounds": 2, "target_rule": "prior"},
+    "ssldec dec, online": {"method": "ssldec", "target_rule": "dec"},
+    "ssldec sharpen, online": {"method": "ssldec", "target_rule": "sharpen"},
+    "ssldec prior, online": {"method": "ssldec", "target_rule": "prior"},
+    "ssldec dec, reinitialized (faithful)": FAITHFUL,
+}
+"""What each arm is, as `TrainOptions`; the faithful one trains without a Dice term."""
+
+COHORTS: Mapping[str, Mapping[str, Any]] = {
+    "simulated": {"crop_size": [32, 32, 32], "spacing_mm": 2.0, "training": 18},
+    "hippocampus": {"crop_size": [32, 48, 32], "spacing_mm": 1.0, "training": 160},
+}
+UNLABELED_SCORED = 20
+"""At most so many unlabeled scans are scored, the first ones."""
+
+
+@click.command()
+@click.option("--json", "out", type=click.Path(path_type=Path), required=True)
+@click.option("--cohort", "name", type=click.Choice(list(COHORTS)), default="simulated", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the real cohort.")
+@click.option("--arm", "arms", multiple=True, type=click.Choice(list(ARMS)), default=tuple(ARMS))
+@click.option("--labeled", multiple=True, type=int, default=(1, 2, 4), show_default=True)
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1, 2), show_default=True)
+@click.option("--epochs", default=48, show_default=True, help="Of 25 steps with 4 crops.")
+@click.option("--network", default="dense-fcn-small", show_default=True)
+@click.option("--augmentation", default=1.0, show_default=True, help="Strength.")
+@click.option("--set", "changes", multiple=True, help="KEY=JSON, a further value; becomes part of the row.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("ssl-work"), show_default=True)
+def main(
+    out: Path,
+    name: str,
+    data: Path | None,
+    arms: Sequence[str],
+    labeled: Sequence[int],
+    seeds: Sequence[int],
+    changes: Sequence[str],
+    work: Path,
+    **setting: Any,
+) -> None:
+    """Train, score, and write one row a run."""
+    quiet_libraries()
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["runs"] if out.is_file() else []
+    if not table:
+        cohort = _cohort(name, data, work)
+        extra = {key: json.loads(value) for key, _, value in (change.partition("=") for change in changes)}
+        for seed in seeds:
+            for count in labeled:
+                for arm in arms:
+                    used = len(cohort.training) if arm == "ceiling" else count
+                    facts = {
+                        "cohort": name,
+                        "arm": arm,
+                        "labeled": used,
+                        "seed": seed,
+                        **setting,
+                        "set": extra,
+                    }
+                    if not any(all(row.get(key) == value for key, value in facts.items()) for row in rows):
+                        row = facts | _run(cohort, work, facts)
+                        rows = json.loads(out.read_text())["runs"] if out.is_file() else []
+                        rows.append(row)
+                        write_json(out, {"runs": rows})
+                        print(arm, used, seed, f"{row['dice']:.4f}", f"{row['seconds']} s", flush=True)
+    _print_table(rows)
+
+
+def _cohort(name: str, data: Path | None, work: Path) -> Cohort:
+    if name == "hippocampus":
+        if data is None:
+            msg = "--cohort hippocampus needs --data FOLDER."
+            raise click.UsageError(msg)
+        return read_cohort(data, ("T1w",), mask="none")
+    folder = work / "cohort"
+    if not folder.exists():
+        training = COHORTS[name]["training"]
+        simulate_cohort(folder, training + 6, training, 0, seed=2024, spacing=COHORTS[name]["spacing_mm"])
+    return read_cohort(folder)
+
+
+def _split(cohort: Cohort, facts: Mapping[str, Any]) -> tuple[Cohort, list[Subject]]:
+    """Keep the labels of some training scans; return what training sees, and the others with their labels."""
+    order = np.random.default_rng(facts["seed"]).permutation(len(cohort.training))
+    chosen = [cohort.training[place] for place in order[: facts["labeled"]]]
+    others = [cohort.training[place] for place in order[facts["labeled"] :]]
+    hidden = tuple(replace(subject, label=None) for subject in others)
+    return replace(cohort, training=tuple(chosen), unlabeled=hidden, test=()), others
+
+
+def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    seen, others = _split(cohort, facts)
+    slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(facts))
+    folder = work / slug[-180:]
+    shutil.rmtree(folder, ignore_errors=True)
+    write_datalist(folder / "data" / "datalist.json", seen)
+    settings = {
+        "epochs": facts["epochs"],
+        "augmentation_strength": facts["augmentation"],
+        "crop_size": COHORTS[facts["cohort"]]["crop_size"],
+        "batch_size": 4,
+        **facts["set"],
+    }
+    options = TrainOptions(
+        network=facts["network"], budget="quick", seed=facts["seed"], settings=settings, **ARMS[facts["arm"]]
+    )
+    started = time.monotonic()
+    trained = train(folder / "data", folder / "run", options)
+    seconds = round(time.monotonic() - started)
+    row: dict[str, Any] = {"steps": trained.steps, "seconds": seconds}
+    for key, subjects in (("test", cohort.test), ("unlabeled (transductive)", others[:UNLABELED_SCORED])):
+        if subjects:
+            row[key] = _scores(folder / "run", subjects)
+    row["dice"] = row["test"]["dice"]
+    shutil.rmtree(folder)
+    return row
+
+
+def _scores(run: Path, subjects: Sequence[Subject]) -> dict[str, Any]:
+    per_label = dice_of_run(run, subjects)
+    scans = np.nanmean(np.array(list(per_label.values())), axis=0)
+    return {
+        "dice": float(scans.mean()),
+        "dice_per_label": {label: float(np.nanmean(values)) for label, values in per_label.items()},
+        "dice_per_scan": {subject.key: float(dice) for subject, dice in zip(subjects, scans, strict=True)},
+    }
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    settings = sorted({_setting(row) for row in rows})
+    for setting in settings:
+        print("\n" + setting)
+        some = [row for row in rows if _setting(row) == setting]
+        for arm, labeled in sorted(
+            {(row["arm"], row["labeled"]) for row in some}, key=lambda pair: pair[::-1]
+        ):
+            found = [row for row in some if (row["arm"], row["labeled"]) == (arm, labeled)]
+            dice = [row["dice"] for row in sorted(found, key=lambda row: row["seed"])]
+            spread = statistics.stdev(dice) if len(dice) > 1 else float("nan")
+            values = " ".join(f"{one:.4f}" for one in dice)
+            print(f"  {labeled:4d}  {arm:38s} {statistics.mean(dice):.4f} +- {spread:.4f}   {values}")
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    return f"{row['cohort']}, {row['network']}, {row['steps']} steps, augmentation {row['augmentation']}, {row['set']}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The one engine: MONAI's trainer, whose loss function is an objective."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.engines import IterationEvents, SupervisedTrainer
+from torch import Tensor
+
+from medssl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class SemiSupervisedTrainer(SupervisedTrainer):
+    """Take optimizer steps on ``objective(network, batch)``.
+
+    Only the iteration differs from MONAI's `SupervisedTrainer`, whose arguments it takes; ``loss_function`` is
+    the objective. It returns a mapping with ``loss`` and ``pred``; all further entries stand in the engine's
+    output, for handlers that log them. The batch carries ``progress``, the share of training done (0 to 1).
+
+    A step whose gradients are not finite is skipped, counted in ``skipped_steps`` and logged.
+
+    Raises:
+        ConfigError: Gradient accumulation or ``compile`` is asked for; neither is supported.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.accumulation_steps > 1 or self.compile:
+            msg = "Gradient accumulation and compile are not supported by SemiSupervisedTrainer."
+            raise ConfigError(msg, "Leave accumulation_steps and compile as they are.")
+        self.skipped_steps = 0
+        self.total_epochs: int | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training, all stages added up."""
+        return int((self.total_epochs or self.state.max_epochs) * self.state.epoch_length)
+
+    def _iteration(self, engine: SemiSupervisedTrainer, batchdata: Mapping[str, Any]) -> dict[str, Any]:
+        """Take one step."""
+        batch = on_device(batchdata, engine.state.device, engine.non_blocking)
+        batch["progress"] = (engine.state.iteration - 1) / engine.total_steps
+        engine.network.train()
+        engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            engine.state.output = dict(engine.loss_function(engine.network, batch))
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        loss = engine.state.output["loss"]
+        if engine.amp and engine.scaler is not None:
+            engine.scaler.scale(loss).backward()
+            engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+            scale = engine.scaler.get_scale()
+            engine.scaler.step(engine.optimizer)
+            engine.scaler.update()
+            taken = engine.scaler.get_scale() >= scale
+        else:
+            loss.backward()
+            engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+            taken = gradients_are_finite(engine.network)
+            if taken:
+                engine.optimizer.step()
+        if not taken:
+            engine.skipped_steps += 1
+            logger.warning(
+                "Step %d skipped: its gradients are not finite (%d so far)",
+                engine.state.iteration,
+                engine.skipped_steps,
+            )
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+
+def on_device(batch: Mapping[str, Any], device: torch.device, non_blocking: bool = False) -> dict[str, Any]:
+    """Move the tensors of a batch, and of the batches inside it, to a device."""
+    moved: dict[str, Any] = {}
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            moved[key] = value.to(device, non_blocking=non_blocking)
+        else:
+            moved[key] = on_device(value, device, non_blocking) if isinstance(value, Mapping) else value
+    return moved
+
+
+def gradients_are_finite(network: torch.nn.Module) -> bool:
+    """Tell whether no gradient is infinite or NaN."""
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    if not gradients:
+        return True
+    return bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all())  # noqa: SLF001

@@ -1,0 +1,105 @@
+"""What a semi-supervised run tells while it goes: its loss terms apart, and whether a class is vanishing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import TensorBoardHandler
+from torch import Tensor
+
+from medssl.engines.checkpoints import torch_rank
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("loss_labeled", "loss_unlabeled", "unlabeled_weight", "confidence")
+"""Scalars of an objective's output that are recorded."""
+
+
+def scalars(output: Any) -> dict[str, float]:
+    """Return those of the `PARTS` that an engine's output holds."""
+    entries = output[0] if isinstance(output, list) else output
+    return {name: float(entries[name]) for name in PARTS if name in entries}
+
+
+class PartsToTensorBoard(TensorBoardHandler):
+    """Write the loss terms of labeled and unlabeled crops, weight and confidence, each as a curve.
+
+    Args:
+        log_dir: Folder of the events.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register the end of a step."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write one point a curve."""
+        for name, value in scalars(engine.state.output).items():
+            self._writer.add_scalar(f"train_{name}", value, engine.state.iteration)
+
+
+class VanishingClasses:
+    """Warn when the predictions on unlabeled crops lose a class that the labeled scans have.
+
+    Watches ``mass`` of the output: the voxels that the teacher gives to each class, averaged over epochs.
+
+    Args:
+        shares: Voxels of each label in the labeled scans, background included.
+        names: Names of the labels, in the same order.
+        least: Warn below this part of the labeled share.
+    """
+
+    def __init__(self, shares: Tensor, names: Sequence[str], least: float = 0.1) -> None:
+        self.expected = shares.double() / shares.double().sum().clamp_min(1)
+        self.names = list(names)
+        self.least = least
+        self.vanished: list[str] = []
+        self._mass = torch.zeros(0)
+        absent = [
+            name for name, share in zip(self.names[1:], self.expected[1:], strict=True) if not float(share)
+        ]
+        if absent:
+            logger.warning(
+                "No labeled training scan has %s: it cannot be learned. Label it in one scan, or leave it out "
+                "of the label table.",
+                ", ".join(absent),
+            )
+
+    def attach(self, engine: Engine) -> None:
+        """Register the events of the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._compare)
+
+    def _reset(self, engine: Engine) -> None:
+        self._mass = torch.zeros(0)
+
+    def _collect(self, engine: Engine) -> None:
+        output = engine.state.output
+        mass = (output[0] if isinstance(output, list) else output).get("mass")
+        if mass is not None:
+            self._mass = mass.cpu() if not len(self._mass) else self._mass + mass.cpu()
+
+    def _compare(self, engine: Engine) -> None:
+        if not len(self._mass) or not float(self._mass.sum()):
+            return
+        first = len(self.names) - len(self._mass)
+        found = self._mass / self._mass.sum()
+        expected = self.expected[first:] / self.expected[first:].sum().clamp_min(1e-12)
+        for name, share, wanted in zip(self.names[first:], found, expected, strict=True):
+            if float(wanted) > 0 and float(share) < self.least * float(wanted) and name not in self.vanished:
+                self.vanished.append(name)
+                if torch_rank() == 0:
+                    logger.warning(
+                        "%s is vanishing from the predictions on unlabeled scans: %.2f %% of their voxels at "
+                        "step %d against %.2f %% of the labeled ones. If the held-out Dice falls too, use "
+                        "target_rule 'soft' or 'prior', a smaller unlabeled_weight, or more labeled scans.",
+                        name,
+                        100 * float(share),
+                        engine.state.iteration,
+                        100 * float(wanted),
+                    )

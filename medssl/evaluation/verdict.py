@@ -1,0 +1,73 @@
+"""An honest word on whether the unlabeled scans helped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+HELPED = "helped"
+DID_NOT_HELP = "did not help"
+CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison of two networks on held-out labeled scans says.
+
+    Args:
+        answer: `HELPED`, `DID_NOT_HELP` or `CANNOT_TELL`.
+        sentence: For people.
+        difference: Mean Dice of the method minus that of labeled-only, None where nothing was held out.
+        dice: Scan -> mean Dice of (labeled-only, method).
+    """
+
+    answer: str
+    sentence: str
+    difference: float | None
+    dice: Mapping[str, tuple[float, float]]
+
+    @property
+    def method_wins(self) -> bool:
+        """Whether the semi-supervised network is the one to use."""
+        return self.answer != DID_NOT_HELP
+
+
+def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapping[str, float]) -> Verdict:
+    """Compare two networks of equal budget scan by scan.
+
+    The semi-supervised network has to be better in the mean; a tie goes to labeled-only.
+
+    Args:
+        method: Name for the sentence.
+        labeled_only: Held-out scan -> mean Dice over the labels.
+        with_unlabeled: The same of the semi-supervised network.
+
+    Raises:
+        ValueError: The two were scored on different scans.
+    """
+    if set(labeled_only) != set(with_unlabeled):
+        msg = f"Scored on different scans: found {sorted(with_unlabeled)}, expected {sorted(labeled_only)}."
+        raise ValueError(msg)
+    pairs = {scan: (labeled_only[scan], with_unlabeled[scan]) for scan in sorted(labeled_only)}
+    differences = np.array([after - before for before, after in pairs.values()])
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        sentence = (
+            "Cannot tell with one labeled scan whether the unlabeled scans helped: nothing is left to check with. "
+            "The labeled-only network is kept beside this one; compare their maps by eye."
+        )
+        return Verdict(CANNOT_TELL, sentence, None, pairs)
+    mean = float(differences.mean())
+    scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
+    better = int((differences > 0).sum())
+    points = f"{100 * mean:+.1f} Dice points in the mean of {scans}, better on {better}"
+    if mean > 0:
+        sentence = f"The unlabeled scans helped: {method} against labeled-only {points}."
+        return Verdict(HELPED, sentence, mean, pairs)
+    sentence = (
+        f"The unlabeled scans did not help: {method} against labeled-only {points}. The labeled-only network "
+        f"is returned."
+    )
+    return Verdict(DID_NOT_HELP, sentence, mean, pairs)

@@ -1,0 +1,107 @@
+"""What all objectives share: one forward pass over both kinds of crops, two loss terms, a ramp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medssl.functional.schedules import linear_ramp
+from medssl.labels import UNKNOWN
+from medssl.objectives.supervised import SupervisedLoss
+
+
+class SemiSupervisedObjective(nn.Module):
+    r"""Weigh the loss on labeled crops and a method's own term on unlabeled ones.
+
+    .. math:: L = L_\mathrm{labeled} + \lambda \, a(t) \, L_\mathrm{unlabeled}
+
+    Subclasses give `unlabeled_term`. Objectives hold no parameters of their own.
+
+    Args:
+        labeled_loss: Of scores and labels; `SupervisedLoss` where not given.
+        weight: :math:`\lambda`.
+        start: Share of training at which the ramp a(t) leaves 0.
+        end: Share at which it reaches 1.
+
+    Notes:
+        The four silent choices. Means run over the valid voxels of the batch, each kind apart. The gradient
+        stops at the targets. Both kinds go through the network in one forward pass, so that batch norm sees
+        them together and a distributed step has one backward pass. Frequencies: see the subclasses.
+    """
+
+    def __init__(
+        self,
+        labeled_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        weight: float = 1.0,
+        start: float = 0.0,
+        end: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.labeled_loss = SupervisedLoss() if labeled_loss is None else labeled_loss
+        self.weight, self.start, self.end = weight, start, end
+
+    def forward(self, network: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return ``loss``, ``pred`` and the named parts.
+
+        Args:
+            network: Maps images to scores, background first.
+            batch: ``image (B, C, I, J, K)``, ``label (B, 1, I, J, K)`` (255 unknown) and ``progress``; beside
+                or instead of the first two ``unlabeled``: ``image``, ``strong (B, C, I, J, K)``,
+                ``mask (B, 1, I, J, K)``, perhaps ``target (B, K, I, J, K)``.
+        """
+        unlabeled = batch.get("unlabeled")
+        images = [batch["image"]] if "image" in batch else []
+        if unlabeled is not None:
+            images.append(unlabeled["strong"])
+        scores = network(torch.cat(images))
+        labeled = len(images[0]) if "image" in batch else 0
+        first = int(getattr(getattr(network, "module", network), "first", 0))
+        output = {"pred": scores, "loss": scores.new_zeros(()).float()}
+        if labeled:
+            label = batch["label"]
+            clustered = torch.where(label < first, UNKNOWN, label)
+            output["loss_labeled"] = self.labeled_loss(scores[:labeled], clustered)
+            output["loss"] = output["loss"] + output["loss_labeled"]
+        if unlabeled is not None:
+            valid = unlabeled["mask"][:, 0] > 0.5
+            log_q = scores[labeled:, first:].float().log_softmax(1)
+            term, parts = self.unlabeled_term(log_q, valid, unlabeled, first)
+            ramp = linear_ramp(float(batch["progress"]), self.start, self.end)
+            output["loss"] = output["loss"] + self.weight * ramp * term
+            output |= {
+                "loss_unlabeled": term,
+                "unlabeled_weight": torch.tensor(self.weight * ramp),
+                **parts,
+            }
+        return {name: value if name in ("loss", "pred") else value.detach() for name, value in output.items()}
+
+    def unlabeled_term(
+        self, log_q: Tensor, valid: Tensor, unlabeled: Mapping[str, Tensor], first: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss term of unlabeled crops, and parts to log.
+
+        Args:
+            log_q: The student's log probabilities of the strongly changed view.
+            valid: In the mask.
+            unlabeled: The batch of unlabeled crops.
+            first: Number of the label that channel 0 of ``log_q`` stands for.
+
+        Shapes:
+            log_q: ``(B, K, I, J, K)``; valid: ``(B, I, J, K)``
+        """
+        raise NotImplementedError
+
+
+def teacher_log_q(teacher: Callable[[Tensor], Tensor], image: Tensor, first: int) -> Tensor:
+    """Return a teacher's log probabilities of the labels from ``first`` on, without a gradient."""
+    with torch.no_grad():
+        return teacher(image)[:, first:].float().log_softmax(1)
+
+
+def mean_confidence(log_q: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean probability of the likeliest class over the valid voxels."""
+    return (log_q.detach().amax(1).exp() * valid).sum() / valid.sum().clamp_min(1)

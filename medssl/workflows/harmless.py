@@ -1,0 +1,254 @@
+"""Do no harm: a semi-supervised run keeps its labeled-only network and returns the better of the two."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.errors import InputError, OutputError
+from medssl.evaluation.verdict import Verdict, verdict
+from medssl.io.cohort import read_cohort
+from medssl.io.datalist import write_datalist
+from medssl.io.files import read_json, require_writable_folder, write_json
+from medssl.io.subjects import Cohort
+from medssl.workflows.provenance import relative
+from medssl.workflows.study import dice_of_run
+from medssl.workflows.train import Training, TrainOptions, Watcher, hold_out, require_labels, train
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = "candidates"
+"""Folder of a run that holds the runs it was chosen from."""
+
+PLAN = "plan.json"
+"""File by which a checked run is known, and from which it is resumed."""
+
+LABELED_ONLY = "labeled-only"
+
+PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", "LICENSE")
+"""What is copied from the better run to the top of the run folder."""
+
+HELD_OUT_SHARE = 4
+"""One labeled scan in so many is held out for the check, at least one."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a checked training did.
+
+    Args:
+        training: The run that is returned.
+        verdict: Whether the unlabeled scans helped.
+    """
+
+    training: Training
+    verdict: Verdict
+
+
+Say = Callable[[str], None]
+
+
+def train_checked(
+    data: Path,
+    out: Path,
+    options: TrainOptions,
+    watcher: Watcher | None = None,
+    *,
+    resume: bool = False,
+    say: Say = logger.info,
+) -> Checked:
+    """Train with and without the unlabeled scans, compare on held-out labeled scans, return the better network.
+
+    With labeled scans under 'validation', both networks are compared on them. Without, and with two labeled
+    scans or more, both are trained on a part of them first and compared on the rest; what wins is trained on
+    all. With one labeled scan nothing can be compared, and both are kept. Both networks have the same budget.
+
+    Args:
+        data: As in `train`.
+        out: The run folder. It becomes a copy of the better run; all runs lie under ``candidates``.
+        options: Of the semi-supervised run.
+        watcher: Told about the progress of each training.
+        resume: Go on with the run in ``out``.
+        say: Told what comes next.
+
+    Raises:
+        MedsslError: As in `train`.
+    """
+    options = _begin(data, out, options, resume)
+    cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
+    require_labels(cohort, data)
+    method = options.method
+    whole = {LABELED_ONLY: _labeled_only(options), method: options}
+    run = _Runner(out, data, watcher, say)
+    if cohort.validation:
+        dice = {name: run.validation_dice(name, chosen, cohort) for name, chosen in whole.items()}
+    elif len({subject.subject for subject in cohort.training}) > 1:
+        part = _held_out_for_check(cohort, options.seed)
+        dice = {
+            name: run.validation_dice(f"check-{name}", replace(chosen, hold_out=0), part, keep_last=True)
+            for name, chosen in whole.items()
+        }
+    else:
+        dice = {name: {} for name in whole}
+    found = verdict(method, dice[LABELED_ONLY], dice[method])
+    run.train(LABELED_ONLY, whole[LABELED_ONLY], None)
+    winner = method if found.method_wins else LABELED_ONLY
+    if found.method_wins:
+        run.train(method, options, None)
+    training = _promote(out, winner, found, run.trainings[winner])
+    say(found.sentence)
+    return Checked(training, found)
+
+
+def is_checked(out: Path) -> bool:
+    """Tell whether a run folder belongs to a checked training, finished or not."""
+    return (out / PLAN).is_file()
+
+
+def planned_runs(cohort: Cohort) -> int:
+    """Return how many trainings of the whole budget a checked training takes at most."""
+    if cohort.validation or len({subject.subject for subject in cohort.training}) < 2:
+        return 2
+    return 4
+
+
+class _Runner:
+    """Train the candidates one after another; those that are finished are not trained again."""
+
+    def __init__(self, out: Path, data: Path, watcher: Watcher | None, say: Say) -> None:
+        self.out, self.data, self.watcher, self.say = out, data, watcher, say
+        self.trainings: dict[str, Training] = {}
+
+    def train(self, name: str, options: TrainOptions, part: Cohort | None) -> Path:
+        """Train a candidate on the data, or on a part of them; return its run folder."""
+        run = self.out / CANDIDATES / name
+        data = self.data
+        if part is not None:
+            data = run.with_name(f"{name}-data") / "datalist.json"
+            write_datalist(data, part)
+        began = (run / "run.json").is_file()
+        if began and read_json(run / "run.json")["finished"]:
+            record = read_json(run / "run.json")
+            self.trainings[name] = Training(run, record["steps"], record["best_val_dice"], record["seconds"])
+            return run
+        self.say(f"{'Going on with' if began else 'Training'} {name}")
+        self.trainings[name] = train(data, run, options, self.watcher, resume=began)
+        return run
+
+    def validation_dice(
+        self, name: str, options: TrainOptions, cohort: Cohort, *, keep_last: bool = False
+    ) -> dict[str, float]:
+        """Train a candidate and return the mean Dice of each held-out labeled scan.
+
+        Args:
+            name: Of the candidate.
+            options: Its options.
+            cohort: With the held-out scans under validation.
+            keep_last: The last step is scored, not the one that is best on these very scans.
+        """
+        part = replace(cohort, validation=(), test=()) if keep_last else None
+        run = self.train(name, options, part)
+        per_label = dice_of_run(run, cohort.validation)
+        means = np.nanmean(np.array(list(per_label.values())), axis=0)
+        return {subject.key: float(dice) for subject, dice in zip(cohort.validation, means, strict=True)}
+
+
+def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainOptions:
+    """Write the plan, or read the one that a resumed run began with.
+
+    Raises:
+        OutputError: The folder is in use, or the run is finished.
+        InputError: Other data than those the run began with.
+    """
+    if resume:
+        plan = read_json(out / PLAN)
+        if (out / "verdict.json").is_file():
+            msg = f"The run in {out} is finished."
+            raise OutputError(msg, "Choose a new --out for another run.")
+        if plan["data"] != relative(data, out):
+            msg = (
+                f"The run in {out} began with other data: {plan['data']} as seen from its folder, now {data}."
+            )
+            raise InputError(msg, "Give the same data, or start a new run.")
+        kept = plan["options"]
+        init = str(out / kept["init"]) if kept["init"] else None
+        return TrainOptions(**{**kept, "contrasts": _pair(kept["contrasts"]), "init": init})
+    require_writable_folder(out, [data])
+    if out.exists() and any(out.iterdir()):
+        msg = f"The folder {out} is not empty."
+        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    require_labels(hold_out(read_cohort(data, options.contrasts, mask=options.mask), options), data)
+    kept = asdict(options) | {"init": relative(options.init, out) if options.init else None}
+    write_json(out / PLAN, {"data": relative(data, out), "options": kept})
+    return options
+
+
+def _pair(contrasts: list[str] | None) -> tuple[str, ...] | None:
+    return None if contrasts is None else tuple(contrasts)
+
+
+def _labeled_only(options: TrainOptions) -> TrainOptions:
+    """Return the strongest baseline of the same budget: softmax head, no unlabeled scans."""
+    own = {name: value for name, value in options.settings.items() if name not in METHOD_SETTINGS}
+    return replace(
+        options,
+        method="supervised",
+        rounds=0,
+        target_rule=None,
+        schedule=None,
+        clustering_head=False,
+        settings=own,
+    )
+
+
+METHOD_SETTINGS = frozenset(
+    {"unlabeled_weight", "unlabeled_start", "threshold", "features", "scope", "flips", "target_rule"}
+)
+"""Values of the overlays, which a labeled-only configuration does not have."""
+
+
+def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
+    """Move whole subjects of the labeled scans to validation."""
+    names = sorted({subject.subject for subject in cohort.training})
+    order = np.random.default_rng(seed).permutation(len(names))
+    held = {names[place] for place in order[: max(1, len(names) // HELD_OUT_SHARE)]}
+    return replace(
+        cohort,
+        training=tuple(subject for subject in cohort.training if subject.subject not in held),
+        validation=tuple(subject for subject in cohort.training if subject.subject in held),
+    )
+
+
+def _promote(out: Path, winner: str, found: Verdict, training: Training) -> Training:
+    """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
+    source = out / CANDIDATES / winner
+    for name in PROMOTED:
+        target = out / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target)
+        elif (source / name).is_file():
+            shutil.copyfile(source / name, target)
+    write_datalist(out / "datalist.json", read_cohort(source))
+    record: dict[str, Any] = dict(read_json(source / "run.json"))
+    record["command"] = record["command"].replace(f"--out {winner}", f"--out {out.name}")
+    said: Mapping[str, Any] = {
+        "returned": winner,
+        "answer": found.answer,
+        "sentence": found.sentence,
+        "difference": found.difference,
+        "dice": {
+            scan: {LABELED_ONLY: before, "semi-supervised": after}
+            for scan, (before, after) in found.dice.items()
+        },
+    }
+    write_json(out / "run.json", record | {"verdict": said})
+    write_json(out / "verdict.json", said)
+    return replace(training, run=out)

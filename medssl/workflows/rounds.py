@@ -1,0 +1,252 @@
+"""Self-training in rounds, as a bundle's configuration runs it: predictions to files, stages of one budget."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.tensorboard import SummaryWriter
+
+from medssl.engines import torch_rank
+from medssl.engines.checkpoints import save_atomically
+from medssl.errors import ConfigError
+from medssl.functional.calibration import calibration_error
+from medssl.io.files import read_tsv, write_json, write_tsv
+from medssl.labels import UNKNOWN
+from medssl.networks import reinitialize
+from medssl.self_training import TOLERANCE, Outcome, self_train
+from medssl.transforms import CropDataset, Targets
+from medssl.transforms.mixture import SCHEDULES
+
+logger = logging.getLogger(__name__)
+
+
+class Rounds:
+    """Fit on labels, then in rounds on labels and targets; all within the trainer's own budget of epochs.
+
+    Everything is resumable: stages are told apart by the trainer's step, targets lie in files.
+
+    Args:
+        trainer: Takes the steps.
+        evaluator: Scores held-out labeled scans.
+        network: The one that is trained and predicts.
+        optimizer: Its moments are forgotten between stages.
+        unlabeled: Crops of the unlabeled scans; its volumes are predicted.
+        targets: Filled anew in each round.
+        ends: Epochs at which the stages end, the labeled-only first one included.
+        inferer: How whole volumes are predicted.
+        folder: ``targets/`` with the predictions, ``rounds.tsv`` and ``rounds.json`` go there.
+        names: Names of all labels, background included.
+        schedule: One of `SCHEDULES`; "union_reinit" starts each round from new weights.
+        seed: Of new weights and of dropout in each stage.
+        flips: Average the prediction with that of the mirrored scan.
+        tolerance: See `self_train`.
+        validation: Held-out labeled scans, for calibration.
+
+    Raises:
+        ConfigError: There is no such schedule.
+    """
+
+    def __init__(  # noqa: PLR0913 (a configuration hands its parts in by name)
+        self,
+        *,
+        trainer: Engine,
+        evaluator: Engine,
+        network: nn.Module,
+        optimizer: Optimizer,
+        unlabeled: CropDataset,
+        targets: Targets,
+        ends: Sequence[int],
+        inferer: Inferer,
+        folder: str,
+        names: Sequence[str],
+        schedule: str = "union_warm",
+        seed: int = 0,
+        flips: bool = False,
+        tolerance: float = TOLERANCE,
+        validation: Any = (),
+    ) -> None:
+        if schedule not in SCHEDULES:
+            msg = f"There is no schedule '{schedule}'. Choose one of: {', '.join(SCHEDULES)}."
+            raise ConfigError(msg)
+        self.trainer, self.evaluator = trainer, evaluator
+        self.network, self.optimizer = network, optimizer
+        self.unlabeled, self.targets = unlabeled, targets
+        self.ends = [0, *ends]
+        self.inferer = inferer
+        self.folder = Path(folder)
+        self.names = list(names)
+        self.schedule, self.seed, self.flips, self.tolerance = schedule, seed, flips, tolerance
+        self.validation = validation
+        self.first = int(getattr(getattr(network, "module", network), "first", 0))
+
+    def run(self) -> Outcome:
+        """Run all stages; record why no further round was fitted."""
+        if self.trainer.state.iteration == 0 and torch_rank() == 0:
+            shutil.rmtree(self.folder / "targets", ignore_errors=True)
+            (self.folder / "rounds.tsv").unlink(missing_ok=True)
+        _wait_for_all()
+        rounds = len(self.ends) - 2 if self.unlabeled.cache else 0
+        if not self.unlabeled.cache:
+            logger.warning("No unlabeled scans: supervised only, the whole budget goes to the labeled ones.")
+            self.ends = [0, self.ends[-1]]
+        outcome = self_train(
+            fit=self.fit,
+            predict=self.predict,
+            changed=_changed,
+            rounds=rounds,
+            tolerance=self.tolerance,
+        )
+        if torch_rank() == 0:
+            write_json(self.folder / "rounds.json", {"rounds": outcome.rounds, "reason": outcome.reason})
+        logger.info("Self-training ended after %d rounds: %s", outcome.rounds, outcome.reason)
+        return outcome
+
+    def fit(self, stage: int, targets: Targets | None) -> None:
+        """Train to the end of a stage; return at once if that is reached already."""
+        state = self.trainer.state
+        begin, end = self.ends[stage], self.ends[stage + 1]
+        if state.epoch >= end:
+            return
+        if stage > 0 and state.iteration == begin * state.epoch_length:
+            self._start_stage(stage)
+        self.trainer.total_epochs = self.ends[-1]
+        state.max_epochs = end
+        try:
+            self.trainer.run()
+        finally:
+            state.max_epochs = self.ends[-1]
+
+    def predict(self, number: int) -> Targets:
+        """Predict every unlabeled scan, or read the predictions that are there, and fill the targets."""
+        folder = self.folder / "targets" / f"round-{number:02d}"
+        if self.trainer.state.epoch > self.ends[number + 1]:
+            return Targets("soft")
+        world = torch.distributed.get_world_size() if _distributed() else 1
+        for place, sample in enumerate(self.unlabeled.cache):
+            if place % world == torch_rank() and not (folder / f"{sample['subject']}.pt").is_file():
+                self._predict_one(sample, folder / f"{sample['subject']}.pt")
+        _wait_for_all()
+        made = Targets(self.targets.rule, self.targets.scope, self.targets.threshold, self.targets.prior)
+        for sample in self.unlabeled.cache:
+            stored = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
+            made.restore(str(sample["subject"]), stored["log_q"], stored["mass"])
+        self.targets.log_q, self.targets.mass = made.log_q, made.mass
+        if number > 1:
+            shutil.rmtree(self.folder / "targets" / f"round-{number - 2:02d}", ignore_errors=True)
+        self._record(number, made)
+        return made
+
+    def _start_stage(self, stage: int) -> None:
+        if self.schedule == "union_reinit":
+            reinitialize(getattr(self.network, "module", self.network), self.seed + stage)
+        self.optimizer.state.clear()
+        torch.manual_seed(self.seed + 7919 * stage + torch_rank())
+
+    @torch.no_grad()
+    def _predict_one(self, sample: Mapping[str, Any], path: Path) -> None:
+        self.network.eval()
+        place = torch.as_tensor(sample["place"])[0]
+        device = next(self.network.parameters()).device
+        image = torch.as_tensor(sample["image"])[None].to(device)
+        q = self._probabilities(image)
+        if self.flips:
+            q = (q + self._probabilities(image.flip(2)).flip(2)) / 2
+        packed = q[0][:, (place >= 0).to(device)].cpu().double().log().float()
+        keeper = Targets("soft")
+        keeper.put("one", packed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"log_q": keeper.log_q["one"], "mass": keeper.mass["one"]}
+        save_atomically(content, path, every_process=True)
+
+    def _probabilities(self, image: Tensor) -> Tensor:
+        scores = self.inferer(image, self.network)
+        scores = scores.as_tensor() if hasattr(scores, "as_tensor") else scores
+        return scores[:, self.first :].float().softmax(1)
+
+    def _record(self, number: int, targets: Targets) -> None:
+        """Append a row to ``rounds.tsv``, once a round, and the same numbers to TensorBoard."""
+        dead = [self.names[self.first + cluster] for cluster in targets.dead()]
+        if dead:
+            logger.warning(
+                "Round %d: no voxel of the unlabeled scans goes to %s; its targets stay finite, but the class is "
+                "lost. Use target_rule 'soft' or 'prior', or go back to the labeled-only network.",
+                number,
+                ", ".join(dead),
+            )
+        if torch_rank() != 0:
+            return
+        path = self.folder / "rounds.tsv"
+        rows = [dict(row) for row in read_tsv(path)] if path.is_file() else []
+        if any(int(row["round"]) == number for row in rows):
+            return
+        before = self.folder / "targets" / f"round-{number - 1:02d}"
+        mass = targets.frequencies()
+        metrics = self.evaluator.state.metrics
+        dice = metrics.get(self.evaluator.state.key_metric_name) if metrics else None
+        row = {
+            "round": number,
+            "step": self.trainer.state.iteration,
+            "changed": _text(targets.changed(self._stored(before)) if before.is_dir() else None),
+            "confidence": _text(targets.confidence()),
+            **{
+                f"share_{name}": _text(float(share))
+                for name, share in zip(self.names[self.first :], mass / mass.sum(), strict=True)
+            },
+            "val_dice": _text(dice),
+            "val_calibration_error": _text(self._calibration()),
+        }
+        write_tsv(path, [*rows, row], list(row))
+        with SummaryWriter(str(self.folder / "events")) as writer:
+            for name, value in row.items():
+                if name not in ("round", "step") and value != "n/a":
+                    writer.add_scalar(f"round_{name}", float(value), number)
+
+    def _stored(self, folder: Path) -> Targets:
+        stored = Targets("soft")
+        for sample in self.unlabeled.cache:
+            content = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
+            stored.restore(str(sample["subject"]), content["log_q"], content["mass"])
+        return stored
+
+    @torch.no_grad()
+    def _calibration(self) -> float | None:
+        """Return the calibration error over the known voxels of the held-out labeled scans."""
+        confidences, hits = [], []
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        for sample in self.validation:
+            q = self._probabilities(torch.as_tensor(sample["image"])[None].to(device))[0].cpu()
+            label = torch.as_tensor(sample["label"])[0]
+            known = (torch.as_tensor(sample["mask"])[0] > 0.5) & (label != UNKNOWN) & (label >= self.first)
+            confidence, found = q.max(0)
+            confidences.append(confidence[known])
+            hits.append((found + self.first == label)[known])
+        return calibration_error(torch.cat(confidences), torch.cat(hits)) if confidences else None
+
+
+def _changed(before: Targets, now: Targets) -> float:
+    """Return the share of labels that changed; of rounds that a resumed run has behind it: all."""
+    return now.changed(before) if before.log_q and now.log_q else 1.0
+
+
+def _text(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.5f}"
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _wait_for_all() -> None:
+    if _distributed():
+        torch.distributed.barrier()

@@ -1,0 +1,52 @@
+"""A trap of torch 2.13 on CPUs: wrong bfloat16 weight gradients of 3^3 convolutions on 2^3 maps.
+
+The deepest block of `DenseFCN` has 2^3 maps for crops of 32^3 voxels. medssl trains such crops in float32, and in
+bfloat16 only crops of 48^3 and more, whose deepest maps are 3^3 and larger: both must be right. Measured when
+this was written (torch 2.13.0, CPU with bfloat16 units): 100 of 100 gradients on 2^3 maps were off by more than
+5 %, 21 of them not finite; on 3^3 and 4^3 maps all were within .3 %.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+
+def weight_gradient_error(side: int, dtype: torch.dtype, seed: int) -> float:
+    """Return the relative error of a weight gradient, 64 to 16 channels, batch of 4, against float64."""
+    generator = torch.Generator().manual_seed(seed)
+    x, pull, weight = (
+        torch.randn(shape, generator=generator)
+        for shape in ((4, 64, side, side, side), (4, 16, side, side, side), (16, 64, 3, 3, 3))
+    )
+    gradients = []
+    for precision in (dtype, torch.float64):
+        wide = torch.float64 if precision is torch.float64 else torch.float32
+        convolution = nn.Conv3d(64, 16, 3, padding=1, bias=False).to(wide)
+        convolution.weight.data.copy_(0.02 * weight)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+            y = convolution(x.to(wide))
+        assert y.dtype == precision
+        y.backward(pull.to(y.dtype))
+        gradients.append(convolution.weight.grad.double())
+    found, expected = gradients
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_float32_gradients_are_right_on_the_smallest_maps(seed):
+    assert weight_gradient_error(2, torch.float32, seed) < 1e-5
+
+
+@pytest.mark.parametrize("side", [3, 4])
+@pytest.mark.parametrize("seed", range(10))
+def test_bfloat16_gradients_are_right_on_the_maps_of_crops_from_48_voxels(seed, side):
+    assert weight_gradient_error(side, torch.bfloat16, seed) < 0.05
+
+
+def test_bfloat16_gradients_on_2x2x2_maps_are_reported():
+    """An expected failure while torch has the fault; passes under a torch that has mended it."""
+    wrong = sum(not weight_gradient_error(2, torch.bfloat16, seed) < 0.05 for seed in range(10))
+    if wrong:
+        pytest.xfail(
+            f"torch {torch.__version__}: {wrong} of 10 bfloat16 weight gradients on 2^3 maps are wrong"
+        )
