@@ -1,7 +1,7 @@
 """Do unlabeled scans help? Every arm at equal total steps, crops and augmentation, over seeds.
 
     python benchmarks/ssl_segmentation.py --json benchmarks/results/ssl_segmentation.json --cohort simulated
-    python benchmarks/ssl_segmentation.py --json ... --cohort hippocampus --data ../shared/data/hippocampus
+    python benchmarks/ssl_segmentation.py --json ... --cohort hippocampus --data HIPPOCAMPUS
 
 One JSON row a finished run; a second call goes on where one stopped. The seed changes which scans are labeled,
 the initialization and the order of crops. Test scans are never in training. Dice on the unlabeled scans
