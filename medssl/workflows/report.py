@@ -250,6 +250,7 @@ def _compose(material: _Material, commands: Sequence[str], title: str) -> Report
         tiles=_tiles(material),
         sections=(
             Section("What was done", (Steps(_what_was_done(material)),)),
+            Section("Did the unlabeled scans help?", _verdict_blocks(material)),
             Section(_per_label(material.table), _dice_blocks(material)),
             Section("Scans", _pictures(material)),
             Section("Volumes", _volume_blocks(material)),
@@ -370,6 +371,35 @@ def _segmentation_sentence(material: _Material) -> str:
     if record.get("failed"):
         text += f" {len(record['failed'])} failed: {', '.join(sorted(record['failed']))}."
     return text
+
+
+def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
+    """Say what the comparison with the labeled-only network showed, and where scans were in two groups."""
+    blocks: list[Block] = []
+    said = material.run.get("verdict")
+    if said:
+        blocks.append(Text(str(said["sentence"])))
+        rows = [
+            (scan, _text(dice["labeled-only"], 3), _text(dice["semi-supervised"], 3), _points(dice))
+            for scan, dice in said["dice"].items()
+        ]
+        if rows:
+            note = "Mean Dice over the labels. Both networks had the same steps, crops and augmentation."
+            columns = ("held-out scan", "labeled-only", "with unlabeled scans", "difference, points")
+            blocks.append(Table(columns, tuple(rows), note=note))
+    if material.run.get("transductive"):
+        n = len(material.run["transductive"])
+        blocks.append(
+            Text(
+                f"Transductive: training saw {_count(n, 'scan')} without labels that other lists hold too. "
+                f"Scores on them do not tell what to expect of new scans."
+            )
+        )
+    return tuple(blocks)
+
+
+def _points(dice: Mapping[str, float]) -> str:
+    return f"{100 * (dice['semi-supervised'] - dice['labeled-only']):+.1f}"
 
 
 def _dice_blocks(material: _Material) -> tuple[Block, ...]:

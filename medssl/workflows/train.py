@@ -202,8 +202,9 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
         find_weights(options.init)
     _write_bundle(out, cohort, options)
     record = _record(cohort, data, out, options)
-    if leaks:
-        record["transductive"] = [leak.describe() for leak in leaks]
+    seen = [leak.describe() for leak in leaks if leak.transductive]
+    if seen:
+        record["transductive"] = seen
     write_json(out / "run.json", record)
 
 

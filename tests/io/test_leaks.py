@@ -11,6 +11,7 @@ from phantoms import ellipsoid_labels, orthogonal, phantom_image, save
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from medssl.errors import DatalistError, InputError
+from medssl.io import leaks
 from medssl.io.leaks import NEAR_DUPLICATE, SECTION_PAIRS, Leak, find_leaks, require_no_leaks
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BRAIN_TISSUES
@@ -172,11 +173,26 @@ def test_different_subjects_are_not_flagged(scan: Callable, cohort: Callable, fi
     assert require_no_leaks(cohort(**{name: tuple(some) for name, some in lists.items()})) == []
 
 
-def test_right_scan_is_named_among_many(scan: Callable, cohort: Callable) -> None:
+def test_each_copy_is_found_among_many(scan: Callable, cohort: Callable) -> None:
     held = tuple(scan(f"{n:02}", _brain(n)) for n in (1, 2, 3))
-    copy = scan("77", *_regridded(_brain(2), AFFINE))
-    leak = _only(cohort(test=held, unlabeled=(scan("04", _brain(4)), copy)))
-    assert (leak.one.key, leak.other.key) == ("sub-77", "sub-02")
+    copies = tuple(scan(f"7{n}", *_regridded_by_splines(_brain(n), AFFINE)) for n in (3, 1, 2))
+    found = find_leaks(cohort(test=held, unlabeled=(scan("04", _brain(4)), *copies)))
+    pairs = [(leak.one.key, leak.other.key) for leak in found]
+    assert pairs == [("sub-73", "sub-03"), ("sub-71", "sub-01"), ("sub-72", "sub-02")]
+
+
+def test_shading_that_all_scans_share_is_no_likeness(scan: Callable, cohort: Callable) -> None:
+    shading = np.linspace(0.1, 2, 32)[:, None, None]
+    held, other = (scan(f"{n:02}", (_no_mask(_brain(n)) * shading).astype(np.float32)) for n in (1, 2))
+    assert find_leaks(cohort(test=held, unlabeled=other)) == []
+
+
+def test_foreground_is_all_that_is_not_zero_where_nearly_everything_is() -> None:
+    filled = np.full((8, 8, 8), 1000.0, np.float32)
+    filled[0], filled[1] = 0, 1
+    assert leaks._inside(filled).sum() == 7 * 64
+    stripped = _brain(1).astype(np.float32)
+    assert np.array_equal(leaks._inside(stripped + 1e-3), stripped > 0)
 
 
 def test_large_scan_is_reduced_and_still_found(scan: Callable, cohort: Callable) -> None:
