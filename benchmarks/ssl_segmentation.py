@@ -86,27 +86,17 @@ def main(
     """Train, score, and write one row a run."""
     quiet_libraries()
     rows: list[dict[str, Any]] = json.loads(out.read_text())["runs"] if out.is_file() else []
-    if not table:
-        cohort = _cohort(name, data, work)
-        extra = {key: json.loads(value) for key, _, value in (change.partition("=") for change in changes)}
-        for seed in seeds:
-            for count in labeled:
-                for arm in arms:
-                    used = len(cohort.training) if arm == "ceiling" else count
-                    facts = {
-                        "cohort": name,
-                        "arm": arm,
-                        "labeled": used,
-                        "seed": seed,
-                        **setting,
-                        "set": extra,
-                    }
-                    if not any(all(row.get(key) == value for key, value in facts.items()) for row in rows):
-                        row = facts | _run(cohort, work, facts)
-                        rows = json.loads(out.read_text())["runs"] if out.is_file() else []
-                        rows.append(row)
-                        write_json(out, {"runs": rows})
-                        print(arm, used, seed, f"{row['dice']:.4f}", f"{row['seconds']} s", flush=True)
+    cohort = _cohort(name, data, work)
+    extra = {key: json.loads(value) for key, _, value in (change.partition("=") for change in changes)}
+    for seed, count, arm in itertools.product(seeds, labeled, arms):
+        used = len(cohort.training) if arm == "ceiling" else count
+        facts = {"cohort": name, "arm": arm, "labeled": used, "seed": seed, **setting, "set": extra}
+        if not any(all(row.get(key) == value for key, value in facts.items()) for row in rows):
+            row = facts | _run(cohort, work, facts)
+            rows = json.loads(out.read_text())["runs"] if out.is_file() else []
+            rows.append(row)
+            write_json(out, {"runs": rows})
+            print(arm, used, seed, f"{row['dice']:.4f}", f"{row['seconds']} s", flush=True)
     _print_table(rows)
 
 

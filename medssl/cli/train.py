@@ -52,6 +52,8 @@ METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
               help="How predictions become targets.")  # fmt: skip
 @click.option("--schedule", type=click.Choice(["union_reinit", "union_warm", "alternate"]),
               help="How rounds go on from each other.")  # fmt: skip
+@click.option("--clustering-head/--softmax-head", "clustering_head", default=None,
+              help="How the network ends; SSLDEC's in a clustering head.")  # fmt: skip
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Semi-supervised: train labeled-only too, return what is better on held-out scans.")  # fmt: skip
 @click.option("--transductive", is_flag=True,

@@ -20,7 +20,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
 
     Only the iteration differs from MONAI's `SupervisedTrainer`, whose arguments it takes; ``loss_function`` is
     the objective. It returns a mapping with ``loss`` and ``pred``; all further entries stand in the engine's
-    output, for handlers that log them. The batch carries ``progress``, the share of training done (0 to 1).
+    output, for handlers that log them. They are no lists over the crops, so ``decollate`` is off unless asked for.
+    The batch carries ``progress``, the share of training done (0 to 1).
 
     A step whose gradients are not finite is skipped, counted in ``skipped_steps`` and logged.
 
@@ -29,7 +30,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"decollate": False, **kwargs})
         if self.accumulation_steps > 1 or self.compile:
             msg = "Gradient accumulation and compile are not supported by SemiSupervisedTrainer."
             raise ConfigError(msg, "Leave accumulation_steps and compile as they are.")
@@ -52,7 +53,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         loss = engine.state.output["loss"]
-        if engine.amp and engine.scaler is not None:
+        if engine.amp and engine.scaler is not None and engine.scaler.is_enabled():
             engine.scaler.scale(loss).backward()
             engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
             scale = engine.scaler.get_scale()

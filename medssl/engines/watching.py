@@ -62,7 +62,7 @@ class VanishingClasses:
         absent = [
             name for name, share in zip(self.names[1:], self.expected[1:], strict=True) if not float(share)
         ]
-        if absent:
+        if absent and torch_rank() == 0:
             logger.warning(
                 "No labeled training scan has %s: it cannot be learned. Label it in one scan, or leave it out "
                 "of the label table.",

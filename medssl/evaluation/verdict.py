@@ -59,7 +59,7 @@ def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapp
             "The labeled-only network is kept beside this one; compare their maps by eye."
         )
         return Verdict(CANNOT_TELL, sentence, None, pairs)
-    mean = float(differences.mean())
+    mean = round(float(differences.mean()), 9)  # differences that cancel are a tie, whatever floats say
     scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
     better = int((differences > 0).sum())
     points = f"{100 * mean:+.1f} Dice points in the mean of {scans}, better on {better}"

@@ -33,7 +33,7 @@ def masked_kl(log_p: Tensor, log_q: Tensor, valid: Tensor, weight: Tensor | None
     """
     log_p = torch.where(valid.unsqueeze(1), at_least_float32(log_p.detach()), -torch.inf)
     p = log_p.exp()
-    terms = torch.where(p == 0, 0.0, p * (log_p - at_least_float32(log_q))).sum(1)
+    terms = torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(1)
     if weight is not None:
         terms = terms * torch.where(valid, weight.detach(), 0.0)
     return terms.sum() / valid.sum().clamp_min(1)

@@ -7,7 +7,7 @@ subject and the table that lists all problems say the same words.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -138,12 +138,18 @@ def inspect_subject(
     )
 
 
-def inspect_cohort(cohort: Cohort) -> list[Problem]:
-    """Collect what is wrong with the lists of a cohort: doubles, and subjects on both sides of a split."""
+def inspect_cohort(cohort: Cohort, transductive: bool = False) -> list[Problem]:
+    """Collect what is wrong with the lists of a cohort: doubles, and subjects on both sides of a split.
+
+    Args:
+        cohort: Whose lists.
+        transductive: Whether scans may be listed as unlabeled that are also held out.
+    """
     if not cohort.all():
         msg = f"The {cohort.layout} at {cohort.root} lists no subject; expected at least one."
         return [Problem("fatal", "", cohort.root, msg, "Add subjects to its lists.", DatalistError)]
-    return [*_listed_twice(cohort), *_shared_files(cohort), *_split_subjects(cohort)]
+    allowed = {("validation", "unlabeled"), ("test", "unlabeled")} if transductive else set()
+    return [*_listed_twice(cohort), *_shared_files(cohort), *_split_subjects(cohort, allowed)]
 
 
 def require_usable(subject: Subject, cohort: Cohort, section: str, resample: bool = False) -> None:
@@ -162,18 +168,24 @@ def require_usable(subject: Subject, cohort: Cohort, section: str, resample: boo
     _raise_first_fatal(report.problems)
 
 
-def require_usable_cohort(cohort: Cohort, sections: Sequence[str] = SECTIONS, resample: bool = False) -> None:
+def require_usable_cohort(
+    cohort: Cohort,
+    sections: Sequence[str] = SECTIONS,
+    resample: bool = False,
+    transductive: bool = False,
+) -> None:
     """Refuse a cohort whose lists contradict each other or in which a subject cannot be used.
 
     Args:
         cohort: What to check.
         sections: Sections whose files are read; the lists of all sections are compared.
         resample: Whether contrasts on another grid are to be resampled by their headers.
+        transductive: Whether scans may be listed as unlabeled that are also held out.
 
     Raises:
         MedsslError: The first fatal problem.
     """
-    _raise_first_fatal(inspect_cohort(cohort))
+    _raise_first_fatal(inspect_cohort(cohort, transductive))
     for section in sections:
         for subject in cohort.section(section):
             require_usable(subject, cohort, section, resample)
@@ -419,16 +431,20 @@ def _shared_files(cohort: Cohort) -> list[Problem]:
     return problems
 
 
-def _split_subjects(cohort: Cohort) -> list[Problem]:
+def _split_subjects(cohort: Cohort, allowed: Collection[tuple[str, str]]) -> list[Problem]:
     """Find subjects, any session of them, that stand in two lists which must not share any."""
     members = {section: {subject.subject for subject in cohort.section(section)} for section in SECTIONS}
     problems = []
     for one, other in combinations(SECTIONS, 2):
+        if (one, other) in allowed:
+            continue
         for name in sorted(members[one] & members[other]):
             if {one, other} == {"training", "unlabeled"} and not _same_scan(cohort, name):
                 continue  # a labeled and an unlabeled session of one child: both may be learned from
             msg = f"sub-{name} is in '{one}' and in '{other}'; expected one list for all its sessions."
             cure = "Remove it from one of them, or the result says nothing about new subjects."
+            if other == "unlabeled" and one != "training":
+                cure += " --transductive allows it, and says so in every table."
             problems.append(Problem("fatal", f"sub-{name}", None, msg, cure, DatalistError))
     return problems
 

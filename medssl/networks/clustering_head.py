@@ -53,6 +53,10 @@ class ClusteringHead(nn.Module):
             raise ConfigError(msg)
         self.centers = nn.Parameter(torch.empty(clusters, features))
         self.register_buffer("alpha", torch.tensor(float(alpha)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the centers anew."""
         nn.init.xavier_uniform_(self.centers)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -156,7 +160,7 @@ class ClusteringNetwork(nn.Module):
         points = _Sample(sums.shape[1])
         with _evaluating(self):
             for image, label in labeled:
-                z, cluster = self.backbone(image), label.long() - self.first
+                z, cluster = self.backbone(image), label - self.first
                 some, count = class_means(z, cluster, len(sums))
                 sums, counts = sums + some.cpu(), counts + count.cpu()
                 points.add(z, (cluster >= 0) & (cluster < len(sums)))

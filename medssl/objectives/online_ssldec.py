@@ -73,9 +73,7 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         """Move the running frequencies towards those of this step, over all processes."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(mass)
-        shares = (mass / mass.sum().clamp_min(1e-12)).to(self.frequencies)
-        if not float(self.frequencies.sum()):
-            self.frequencies[first:] = shares if float(mass.sum()) else 1 / len(shares)
-        elif float(mass.sum()):
-            self.frequencies[first:].lerp_(shares, 1 - self.momentum)
+        if float(mass.sum()):
+            kept = self.momentum if float(self.frequencies.sum()) else 0.0
+            self.frequencies[first:].lerp_((mass / mass.sum()).to(self.frequencies), 1 - kept)
         return mass

@@ -79,7 +79,7 @@ def stage_ends(total: int, rounds: int, first_share: float = 0.5, epoch_length: 
         return [total * epoch_length]
     first = round(total * first_share)
     ends = [first + round((total - first) * number / rounds) for number in range(rounds + 1)]
-    if first < 1 or any(end <= begin for begin, end in pairwise(ends)):
+    if rounds < 0 or first < 1 or any(end <= begin for begin, end in pairwise(ends)):
         msg = f"{total} epochs cannot hold a labeled-only stage and {rounds} rounds."
         raise ConfigError(msg, "Use fewer rounds or a larger budget.")
     return [end * epoch_length for end in ends]

@@ -137,7 +137,7 @@ class LookUpTargetd(Transform):
         self.targets = targets
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the sample with ``target (K, I, J, K)``; all zero where nothing is stored yet."""
+        """Return the sample with ``target (K, I, J, K)``."""
         sample = dict(data)
         sample["target"] = self.targets.look_up(str(sample["subject"]), plain(sample.pop("place"))[0])
         return sample

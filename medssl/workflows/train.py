@@ -192,7 +192,8 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     method = method_named(options.method)
     if not method.semi_supervised:
         cohort = replace(cohort, unlabeled=())
-    require_usable_cohort(cohort, ("training", "validation", "unlabeled"), options.resample)
+    sections = ("training", "validation", "unlabeled")
+    require_usable_cohort(cohort, sections, options.resample, options.transductive)
     leaks = require_no_leaks(cohort, transductive=options.transductive)
     require_writable_folder(out, [data])
     if out.exists() and any(out.iterdir()):
@@ -372,6 +373,8 @@ def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, 
     scans = f"{len(cohort.training)} labeled scan{'s' if len(cohort.training) != 1 else ''}"
     if cohort.unlabeled:
         scans += f" and {len(cohort.unlabeled)} unlabeled"
+    if options.transductive:
+        scans += ", transductive: held-out scans may be among the unlabeled"
     return metadata | {
         "name": f"medssl run ({cohort.table.name})",
         "data_source": f"trained with method {options.method} on {scans} ({', '.join(cohort.contrasts)})",
@@ -395,6 +398,7 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         ("target-rule", options.target_rule),
         ("schedule", options.schedule),
         ("clustering-head", options.clustering_head),
+        ("softmax-head", options.clustering_head is False),
         ("transductive", options.transductive),
         ("contrasts", ",".join(options.contrasts or ())),
         ("mask", options.mask),

@@ -26,3 +26,34 @@ def test_only_a_long_gradient_is_shortened(size, expected):
     GradientClipping(network, max_norm=2.0).attach(engine)
     engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
     assert network.weight.grad.norm().item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_stage_has_a_fall_of_its_own():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.8)
+    schedule = linear_decay(optimizer, steps=8, ends=[4, 6, 8])
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.8, 0.4, 0.8, 0.4, 0, 0])
+
+
+@pytest.mark.parametrize("ends", [[], [8], [3, 8]])
+def test_a_resumed_schedule_goes_on(ends):
+    def rates(first, last, state=None):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+        schedule = linear_decay(optimizer, steps=8, ends=ends)
+        if state is not None:
+            optimizer.load_state_dict(state[0])
+            schedule.load_state_dict(state[1])
+        found = []
+        for _ in range(first, last):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return found, (optimizer.state_dict(), schedule.state_dict())
+
+    whole, _ = rates(0, 8)
+    begun, state = rates(0, 5)
+    assert begun + rates(5, 8, state)[0] == whole

@@ -127,6 +127,9 @@ def test_halves_are_raised_to_float32(dtype):
     loss = masked_kl(log_p, log_q, valid)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(masked_kl(log_p.double(), log_q.double(), valid).item(), rel=1e-5)
+    one = masked_kl(log_p[:, :, 0, 0, 0], log_q[:, :, 0, 0, 0], valid[:, 0, 0, 0]).item()
+    exact = masked_kl(log_p[:, :, 0, 0, 0].double(), log_q[:, :, 0, 0, 0].double(), valid[:, 0, 0, 0]).item()
+    assert one == pytest.approx(exact, rel=1e-5)
 
 
 def test_float64_stays(sample):

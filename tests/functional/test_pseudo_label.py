@@ -44,6 +44,6 @@ def test_undefined_probabilities_are_unknown():
 
 
 def test_threshold_of_half_precision_is_not_rounded():
-    log_q = torch.tensor([[0.998, 0.002]]).log().bfloat16()
+    log_q = torch.tensor([[0.9985, 0.0015]]).log().bfloat16()
     assert pseudo_label(log_q, 0.999).tolist() == [UNKNOWN]
     assert pseudo_label(log_q, 0.997).tolist() == [0]

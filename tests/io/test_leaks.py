@@ -181,6 +181,11 @@ def test_each_copy_is_found_among_many(scan: Callable, cohort: Callable) -> None
     assert pairs == [("sub-73", "sub-03"), ("sub-71", "sub-01"), ("sub-72", "sub-02")]
 
 
+def test_rim_mixed_with_the_background_does_not_hide_a_copy(scan: Callable, cohort: Callable) -> None:
+    held, copy = scan("03", _brain(3)), scan("77", *_regridded_by_splines(_brain(3), AFFINE))
+    assert _only(cohort(test=held, unlabeled=copy)).kind == "near-duplicate"
+
+
 def test_shading_that_all_scans_share_is_no_likeness(scan: Callable, cohort: Callable) -> None:
     shading = np.linspace(0.1, 2, 32)[:, None, None]
     held, other = (scan(f"{n:02}", (_no_mask(_brain(n)) * shading).astype(np.float32)) for n in (1, 2))

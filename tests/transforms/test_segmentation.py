@@ -7,10 +7,14 @@ from phantoms import ellipsoid_labels, phantom_image, save
 
 from medssl.labels import BRAIN_TISSUES, UNKNOWN
 from medssl.transforms import (
+    CropDataset,
+    Targets,
     augmentation,
     crop_preparation,
     postprocessing,
     preprocessing,
+    unlabeled_augmentation,
+    unlabeled_preparation,
     validation_postprocessing,
 )
 
@@ -113,3 +117,117 @@ def test_validation_scores_only_known_voxels_inside_the_mask():
     result = validation_postprocessing(table=BRAIN_TISSUES)({"pred": pred, "label": label, "mask": mask})
     assert result["pred"].argmax(0).flatten().tolist() == [1, 3, 0, 0]
     assert result["label"].argmax(0).flatten().tolist() == [1, 2, 0, 0]
+
+
+@pytest.fixture
+def ready():
+    """Return an unlabeled scan of two contrasts, prepared for crops of 12 voxels."""
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in (22, 20, 18)], indexing="ij")
+    mask = (sum(axis**2 for axis in axes) < 0.8).float()[None]
+    mask[:, 5:9, 4:9, 7:10] = 0
+    image = torch.stack([3 + axes[0] + axes[1] ** 2, 3 - axes[0] + axes[2]]) * mask
+    sample = {"subject": "u", "image": MetaTensor(image), "mask": MetaTensor(mask)}
+    return unlabeled_preparation(crop_size=(12, 12, 12))(sample)
+
+
+@pytest.fixture
+def targets(ready):
+    made = Targets("soft")
+    inside = int((ready["mask"] > 0.5).sum())
+    made.put("u", (3 * torch.randn(3, inside, generator=torch.Generator().manual_seed(0))).log_softmax(0))
+    return made
+
+
+def _crops(ready, keys=("image", "strong", "mask"), seed=4, **options):
+    change = unlabeled_augmentation(crop_size=(12, 12, 12), **options)
+    return CropDataset([{}], lambda item: ready, change, length=40, seed=seed, keys=keys)
+
+
+def test_unlabeled_preparation_numbers_the_mask(ready):
+    place, mask = ready["place"], ready["mask"].as_tensor()
+    assert place.shape == mask.shape
+    assert torch.equal(place >= 0, mask > 0.5)
+    assert place.max().item() == int(mask.sum()) - 1
+
+
+def test_without_changes_both_views_are_the_same(ready):
+    crops = _crops(ready, strength=0)
+    for number in range(8):
+        crop = crops[number]
+        assert crop["image"].shape == (2, 12, 12, 12)
+        assert torch.equal(crop["image"], crop["strong"])
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_both_views_share_pose_and_mask(ready, strength, monkeypatch):
+    """With the intensity changes taken away, what is left of the strong view is the other one."""
+    loud = _crops(ready, strength=strength)
+    monkeypatch.setattr("medssl.transforms.segmentation._intensity_changes", lambda image, strength: [])
+    quiet = _crops(ready, strength=strength)
+    poses = set()
+    for number in range(12):
+        before, after = quiet[number], loud[number]
+        assert torch.equal(before["strong"], before["image"])
+        assert torch.equal(before["mask"], after["mask"])
+        assert torch.equal(before["image"], after["image"])
+        outside = after["mask"][0] < 0.5
+        assert torch.all(after["strong"][:, outside] == 0)
+        assert torch.all(after["image"][:, outside] == 0)
+        poses.add(float(after["image"].sum()))
+    assert len(poses) == 12
+
+
+def test_strong_changes_change_intensities_only_of_the_strong_view(ready):
+    crops = _crops(ready, strength=1.0)
+    changed = [not torch.allclose(crops[n]["image"], crops[n]["strong"]) for n in range(12)]
+    assert sum(changed) > 8
+
+
+def test_a_crop_of_both_views_depends_on_seed_and_number_alone(ready, targets):
+    keys = ("image", "strong", "mask", "target")
+    crops = _crops(ready, keys, strength=1.0, targets=targets)
+    first = {key: value.clone() for key, value in crops[7].items()}
+    _ = [crops[n] for n in (3, 30, 8)]
+    again = _crops(ready, keys, strength=1.0, targets=targets)
+    assert all(torch.equal(crops[7][key], first[key]) for key in keys)
+    assert all(torch.equal(again[7][key], first[key]) for key in keys)
+    other = _crops(ready, keys, seed=5, strength=1.0, targets=targets)
+    assert any(not torch.equal(other[n]["image"], crops[n]["image"]) for n in range(4))
+
+
+def test_stored_targets_do_not_change_the_crops(ready, targets):
+    plain, with_target = _crops(ready), _crops(ready, targets=targets)
+    for number in range(6):
+        assert all(torch.equal(plain[number][key], with_target[number][key]) for key in plain[number])
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_targets_follow_a_flip_exactly(ready, targets, flip):
+    """The whole target volume, cut and mirrored like an image, is the target of the crop."""
+    whole = targets.look_up("u", ready["place"][0])
+    sample = {**ready, "image": MetaTensor(torch.cat([ready["image"], whole]))}
+    keys = ("image", "mask", "target")
+    crops = _crops(sample, keys, strength=0, flip_probability=flip, targets=targets)
+    for number in range(6):
+        crop = crops[number]
+        assert torch.allclose(crop["target"], crop["image"][2:], atol=1e-6)
+        assert torch.equal(crop["target"].sum(0) > 0.5, crop["mask"][0] > 0.5)
+    mirrored = _crops(sample, keys, strength=0, flip_probability=1 - flip, targets=targets)[0]
+    assert torch.equal(mirrored["target"], crops[0]["target"].flip(1))
+
+
+@pytest.mark.parametrize("rule", ["soft", "hard"])
+def test_targets_sum_to_one_or_zero_after_a_change_of_pose(ready, targets, rule):
+    moved = Targets(rule, threshold=0.8)
+    moved.put("u", targets.log_q["u"].float())
+    crops = _crops(ready, ("image", "mask", "target"), strength=1.0, targets=moved)
+    fractions = 0
+    for number in range(12):
+        crop = crops[number]
+        total, inside = crop["target"].sum(0), crop["mask"][0] > 0.5
+        assert torch.all((total < 1e-6) | ((total - 1).abs() < 1e-5))
+        assert torch.all(total[~inside] == 0)
+        assert torch.all(crop["target"] >= 0)
+        fractions += int(((crop["target"] > 0.01) & (crop["target"] < 0.99)).sum())
+        assert rule == "hard" or (total[inside] > 0.5).float().mean() > 0.8
+    assert fractions > 0

@@ -1,0 +1,186 @@
+"""What holds for every objective."""
+
+import pytest
+import torch
+from torch import nn
+
+from medssl.functional.schedules import linear_ramp
+from medssl.labels import UNKNOWN
+from medssl.objectives import (
+    LabeledOnly,
+    MeanTeacher,
+    OnlinePseudoLabel,
+    OnlineSSLDEC,
+    SemiSupervisedObjective,
+    StoredTargets,
+    SupervisedLoss,
+)
+
+COUNTS = torch.tensor([50.0, 400.0, 300.0, 250.0])
+METHODS = {
+    "mean teacher": MeanTeacher,
+    "own pseudo-labels": lambda teacher, **options: OnlinePseudoLabel(**options),
+    "teacher's pseudo-labels": OnlinePseudoLabel,
+    "online ssldec": lambda teacher, **options: OnlineSSLDEC(teacher, counts=COUNTS, **options),
+    "confident ssldec": lambda teacher, **options: OnlineSSLDEC(
+        teacher, counts=COUNTS, rule="dec", confident=True, **options
+    ),
+    "stored targets": lambda teacher, **options: StoredTargets(**options),
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return METHODS[request.param]
+
+
+def _labeled_loss(case):
+    label = case.batch["label"]
+    scores = case.network(case.batch["image"])
+    return SupervisedLoss()(scores, torch.where(label < case.first, UNKNOWN, label))
+
+
+def test_without_unlabeled_crops_the_loss_is_the_labeled_one(case, method):
+    output = method(case.teacher)(case.network, case.only("image", "label"))
+    assert torch.equal(output["loss"], _labeled_loss(case))
+    assert torch.equal(output["loss_labeled"], output["loss"])
+    assert set(output) == {"pred", "loss", "loss_labeled"}
+
+
+def test_both_terms_are_added_with_weight_and_ramp(case, method):
+    def term():
+        return method(case.teacher)(case.network, case.only("unlabeled"))["loss_unlabeled"].item()
+
+    for progress in (0.0, 0.2, 0.3, 0.55, 0.6, 1.0):
+        objective = method(case.teacher, weight=3.0, start=0.2, end=0.6)
+        output = objective(case.network, {**case.batch, "progress": progress})
+        ramp = linear_ramp(progress, 0.2, 0.6)
+        assert output["unlabeled_weight"].item() == pytest.approx(3 * ramp)
+        assert output["loss_labeled"].item() == pytest.approx(_labeled_loss(case).item(), abs=1e-6)
+        assert output["loss_unlabeled"].item() == pytest.approx(term(), abs=1e-6)
+        expected = _labeled_loss(case).item() + 3 * ramp * term()
+        assert output["loss"].item() == pytest.approx(expected, abs=1e-5)
+    assert term() > 1e-3
+
+
+def test_without_a_ramp_the_weight_is_whole_from_the_first_step(case, method):
+    output = method(case.teacher, weight=0.5)(case.network, {**case.batch, "progress": 0.0})
+    assert output["unlabeled_weight"].item() == 0.5
+
+
+def test_unlabeled_crops_alone_make_a_step(case, method):
+    """The schedule `alternate` never mixes both kinds."""
+    output = method(case.teacher, weight=2.0)(case.network, case.only("unlabeled"))
+    assert "loss_labeled" not in output
+    assert output["loss"].item() == pytest.approx(2 * output["loss_unlabeled"].item())
+    assert len(output["pred"]) == 3
+    output["loss"].backward()
+    assert any(bool((p.grad != 0).any()) for p in case.network.parameters())
+
+
+def test_gradient_reaches_the_student_only(case, method):
+    target = case.unlabeled["target"] = case.unlabeled["target"].requires_grad_()
+    method(case.teacher)(case.network, case.only("unlabeled"))["loss"].backward()
+    assert all(p.grad is None for p in case.teacher.parameters())
+    assert target.grad is None
+    assert any(bool((p.grad != 0).any()) for p in case.network.parameters())
+
+
+def test_only_the_loss_and_the_prediction_carry_a_graph(case, method):
+    output = method(case.teacher)(case.network, case.batch)
+    assert {name for name, value in output.items() if value.requires_grad} == {"loss", "pred"}
+    assert all(torch.isfinite(value).all() for value in output.values())
+    assert {"loss_labeled", "loss_unlabeled", "unlabeled_weight", "confidence", "mass"} <= set(output)
+    assert output["mass"].sum().item() > 0
+    assert len(output["mass"]) == 4 - case.first
+
+
+def test_an_empty_mask_gives_exactly_zero_with_a_graph(case, method):
+    case.unlabeled["mask"] = torch.zeros_like(case.unlabeled["mask"])
+    output = method(case.teacher)(case.network, case.only("unlabeled"))
+    assert output["loss"].item() == 0
+    assert output["loss_unlabeled"].item() == 0
+    output["loss"].backward()
+    assert all(bool((p.grad == 0).all()) for p in case.network.parameters() if p.grad is not None)
+    assert any(p.grad is not None for p in case.network.parameters())
+    assert output["mass"].sum().item() == 0
+
+
+def test_what_lies_outside_the_mask_does_not_count(case, method):
+    before = method(case.teacher)(case.network, case.batch)
+    outside = case.unlabeled["mask"] < 0.5
+    for key in ("image", "strong", "target"):
+        case.unlabeled[key] = torch.where(outside, 7.0 + case.unlabeled[key], case.unlabeled[key])
+    after = method(case.teacher)(case.network, case.batch)
+    for name in set(before) - {"pred"}:
+        assert torch.allclose(before[name], after[name]), name
+
+
+def test_a_head_without_background_does_not_learn_background(clustered, method):
+    """Label 0 inside the mask is an unknown voxel to it: neither loss nor gradient."""
+    assert bool((clustered.batch["label"] == 0).any())
+    label = clustered.batch["label"]
+    unknown = {**clustered.batch, "label": torch.where(label == 0, UNKNOWN, label)}
+    output, expected = (method(clustered.teacher)(clustered.network, one) for one in (clustered.batch, unknown))
+    assert torch.equal(output["loss"], expected["loss"])
+    output["pred"].retain_grad()
+    output["loss"].backward()
+    background = (label == 0).expand(-1, 4, -1, -1, -1)
+    assert torch.all(output["pred"].grad[:2][background] == 0)
+    assert output["loss"].item() < 30
+
+
+def test_a_softmax_network_learns_background(case, method):
+    if case.first:
+        pytest.skip("no background there")
+    label = case.batch["label"]
+    unknown = {**case.batch, "label": torch.where(label == 0, UNKNOWN, label)}
+    one, other = (method(case.teacher)(case.network, batch)["loss"] for batch in (case.batch, unknown))
+    assert one.item() != other.item()
+
+
+def test_both_kinds_take_one_forward_pass_labeled_first(case, method):
+    seen = []
+    case.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    output = method(case.teacher)(case.network, case.batch)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], torch.cat([case.batch["image"], case.unlabeled["strong"]]))
+    assert len(output["pred"]) == 5
+
+
+def test_a_teacher_sees_the_unchanged_view(case, method):
+    seen = []
+    case.teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    method(case.teacher)(case.network, case.batch)
+    assert all(torch.equal(image, case.unlabeled["image"]) for image in seen)
+
+
+def test_a_wrapped_network_gives_the_same(case, method):
+    """As in distributed training, where the network hides behind ``module``."""
+    plain = method(case.teacher)(case.network, case.batch)
+    wrapped = method(case.teacher)(nn.DataParallel(case.network), case.batch)
+    assert torch.equal(plain["loss"], wrapped["loss"])
+
+
+def test_another_labeled_loss_may_be_given(case, method):
+    objective = method(case.teacher, labeled_loss=SupervisedLoss(dice_weight=0.0))
+    output = objective(case.network, case.only("image", "label"))
+    label = case.batch["label"]
+    expected = SupervisedLoss(dice_weight=0.0)(
+        case.network(case.batch["image"]), torch.where(label < case.first, UNKNOWN, label)
+    )
+    assert torch.equal(output["loss"], expected)
+    assert output["loss"].item() != _labeled_loss(case).item()
+
+
+def test_objectives_hold_no_parameters(case, method):
+    objective = method(case.teacher)
+    assert isinstance(objective, SemiSupervisedObjective)
+    names = set(objective.state_dict())
+    assert not {name for name in names if not name.startswith("teacher.")} - {"frequencies"}
+
+
+def test_a_method_has_to_say_its_term(case):
+    with pytest.raises(NotImplementedError):
+        SemiSupervisedObjective()(case.network, case.batch)
+    assert isinstance(LabeledOnly(), SemiSupervisedObjective)

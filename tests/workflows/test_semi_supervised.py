@@ -1,0 +1,357 @@
+"""Every semi-supervised method, online and in rounds: budget, repeats, resumes, refusals."""
+
+import functools
+import json
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from phantoms import TINY, ellipsoid_labels, write_subject
+from runs import StopAfter, same, table, texts, weights
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import DatalistError, InputError
+from medssl.functional.clustering import log_target_distribution
+from medssl.io.cohort import read_cohort
+from medssl.io.datalist import write_datalist
+from medssl.networks import ClusteringNetwork, reinitialize
+from medssl.transforms import Targets
+from medssl.workflows.models import load_model
+from medssl.workflows.rounds import Rounds
+from medssl.workflows.segment import Options, segment
+from medssl.workflows.train import TrainOptions, train
+
+ONLINE = {
+    "ssldec": {"method": "ssldec"},
+    "pseudo-label": {"method": "pseudo-label"},
+    "mean-teacher": {"method": "mean-teacher"},
+}
+IN_ROUNDS = {
+    "union_warm": {"method": "ssldec", "rounds": 2, "schedule": "union_warm"},
+    "union_reinit": {"method": "ssldec", "rounds": 2, "schedule": "union_reinit"},
+    "alternate": {"method": "ssldec", "rounds": 2, "schedule": "alternate"},
+    "hard": {"method": "pseudo-label", "rounds": 2},
+}
+CASES = {**ONLINE, **IN_ROUNDS}
+STEPS = 12
+START = 6  # first step with unlabeled crops
+STAGES = [6, 10, 12]  # steps after which the labeled-only stage and two rounds end
+SCANS = ("04", "05")
+
+
+def options(case, **changes):
+    settings = {**TINY, "epochs": 6, "steps_per_epoch": 2, "val_interval": 2, **changes.pop("settings", {})}
+    fixed = {"budget": "quick", "device": "cpu", "hold_out": 1, "settings": settings}
+    return TrainOptions(**{**fixed, **CASES[case], **changes})
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Three labeled and two unlabeled phantoms; read only."""
+    root = tmp_path_factory.mktemp("semi") / "cohort"
+    for seed, name in enumerate(("01", "02", "03")):
+        write_subject(root, name, 10 * seed)
+    for seed, name in enumerate(SCANS):
+        write_subject(root, name, 40 + 10 * seed, labeled=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(scans):
+    """Return the uninterrupted run of a case; each is trained once."""
+
+    @functools.cache
+    def make(case):
+        run = scans.parent / f"whole-{case}"
+        assert train(scans, run, options(case)).steps == STEPS
+        return run
+
+    return make
+
+
+def watch_stages(monkeypatch):
+    """Note the weights before and after the start of each round."""
+    seen = []
+    start = Rounds._start_stage
+
+    def noted(self, stage):
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        start(self, stage)
+        after = {name: value.clone() for name, value in self.network.state_dict().items()}
+        seen.append((stage, before, after))
+
+    monkeypatch.setattr(Rounds, "_start_stage", noted)
+    return seen
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_budget_is_spent_and_both_loss_terms_are_recorded(whole, case):
+    run = whole(case)
+    assert json.loads((run / "run.json").read_text())["steps"] == STEPS
+    rows = table(run / "metrics.tsv")
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10, 12]
+    assert all(row["loss_labeled"] for row in rows if int(row["step"]) <= START)
+    for name in ("loss_unlabeled", "unlabeled_weight", "confidence"):
+        filled = [int(row["step"]) for row in rows if row[name]]
+        assert filled
+        assert min(filled) > START
+    assert any(row["val_dice"] for row in rows)
+    if case != "alternate":
+        assert all(row["loss_labeled"] and (int(row["step"]) <= START or row["loss_unlabeled"]) for row in rows)
+
+
+@pytest.mark.parametrize("case", ["ssldec", "mean-teacher", "pseudo-label", "union_reinit"])
+def test_the_same_seed_gives_the_same_weights(scans, whole, tmp_path, case):
+    train(scans, tmp_path / "again", options(case))
+    assert same(weights(whole(case)), weights(tmp_path / "again"))
+
+
+def test_another_seed_gives_other_weights(scans, whole, tmp_path):
+    train(scans, tmp_path / "other", options("ssldec", seed=1))
+    assert not same(weights(whole("ssldec")), weights(tmp_path / "other"))
+
+
+STOPS = [
+    *[(case, step) for case in ONLINE for step in (5, 9)],  # before and after the unlabeled crops come in
+    *[("union_warm", step) for step in (3, *STAGES, 7)],  # first stage, each stage's end, new round
+    *[("union_reinit", step) for step in (6, 9)],
+    *[("alternate", step) for step in (8, 10)],  # between the halves of a round
+    *[("hard", step) for step in (6, 11)],
+]
+
+
+@pytest.mark.parametrize(("case", "step"), STOPS)
+def test_stopped_and_resumed_equals_uninterrupted(scans, whole, tmp_path, case, step):
+    run = tmp_path / "run"
+    with pytest.raises(TrainingInterrupted, match=f"after step {step}"):
+        train(scans, run, options(case), StopAfter(step))
+    assert train(scans, run, resume=True).steps == STEPS
+    assert same(weights(whole(case)), weights(run))
+    names = ["metrics.tsv", *(("rounds.tsv", "rounds.json") if case in IN_ROUNDS else ())]
+    for name in names:
+        if name.endswith("tsv"):
+            assert table(whole(case) / name) == table(run / name), name
+        else:
+            assert (whole(case) / name).read_text() == (run / name).read_text()
+    last = [torch.load(one / "checkpoints" / "resume.pt", weights_only=True) for one in (whole(case), run)]
+    assert same(last[0]["model"], last[1]["model"])
+    assert same(last[0]["teacher"], last[1]["teacher"])
+
+
+def test_killed_between_two_predictions_it_goes_on_with_the_next(scans, whole, tmp_path, monkeypatch):
+    predict = Rounds._predict_one
+    asked = []
+
+    def killed(self, sample, path):
+        asked.append(path.name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        predict(self, sample, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rounds, "_predict_one", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(scans, tmp_path / "run", options("union_warm"))
+    train(scans, tmp_path / "run", resume=True)
+    assert same(weights(whole("union_warm")), weights(tmp_path / "run"))
+    assert table(whole("union_warm") / "rounds.tsv") == table(tmp_path / "run" / "rounds.tsv")
+
+
+def test_reinit_starts_each_round_from_new_weights_that_follow_the_seed(scans, tmp_path, monkeypatch):
+    seen = watch_stages(monkeypatch)
+    train(scans, tmp_path / "run", options("union_reinit", seed=5))
+    network = load_model(tmp_path / "run").network
+    drawn = [name for name, value in network.named_parameters() if value.ndim > 1]
+    assert "head.centers" in drawn
+    assert [stage for stage, _, _ in seen] == [1, 2]
+    for stage, before, after in seen:
+        assert not [name for name in drawn if torch.equal(before[name], after[name])]
+        reinitialize(network, 5 + stage)
+        assert same(network.state_dict(), after)
+    assert not [name for name in drawn if torch.equal(seen[0][2][name], seen[1][2][name])]
+
+
+@pytest.mark.parametrize("case", ["union_warm", "alternate"])
+def test_warm_rounds_go_on_with_the_weights_they_have(scans, tmp_path, monkeypatch, case):
+    seen = watch_stages(monkeypatch)
+    train(scans, tmp_path / "run", options(case))
+    assert len(seen) == 2
+    assert all(same(before, after) for _, before, after in seen)
+
+
+@pytest.mark.parametrize(("case", "clusters"), [("union_warm", 3), ("hard", 4)])
+def test_targets_take_two_bytes_a_class_and_voxel(whole, case, clusters):
+    voxels = int(np.count_nonzero(ellipsoid_labels()))
+    files = sorted((whole(case) / "targets" / "round-02").iterdir())
+    assert [path.stem for path in files] == [f"sub-{name}_T1w" for name in SCANS] or len(files) == len(SCANS)
+    for path in files:
+        stored = torch.load(path, weights_only=True)
+        assert stored["log_q"].shape == (clusters, voxels)
+        assert stored["log_q"].dtype == torch.float16
+        assert float(stored["mass"].sum()) == pytest.approx(voxels, rel=1e-5)
+        assert 0 <= path.stat().st_size - 2 * clusters * voxels < 4096
+
+
+@pytest.mark.parametrize("case", IN_ROUNDS)
+def test_the_table_of_rounds_is_filled(whole, case):
+    rows = table(whole(case) / "rounds.tsv")
+    assert [(row["round"], int(row["step"])) for row in rows] == [("1", 6), ("2", 10)]
+    assert rows[0].pop("changed") == "n/a"
+    for row in rows:
+        assert all(0 <= float(value) <= 1 for name, value in row.items() if name not in ("round", "step"))
+        shares = [float(value) for name, value in row.items() if name.startswith("share_")]
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+        assert len(shares) == (4 if case == "hard" else 3)
+    assert json.loads((whole(case) / "rounds.json").read_text()) == {
+        "rounds": 2,
+        "reason": "all 2 rounds are done",
+    }
+
+
+def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
+    train(scans, tmp_path / "run", options("union_warm", rounds=3, hold_out=0))
+    kept = sorted(path.name for path in (tmp_path / "run" / "targets").iterdir())
+    assert kept == ["round-02", "round-03"]
+    rows = table(tmp_path / "run" / "rounds.tsv")
+    assert [row["val_dice"] for row in rows] == ["n/a"] * 3
+    assert [row["val_calibration_error"] for row in rows] == ["n/a"] * 3
+
+
+@pytest.mark.parametrize("case", ["union_warm", "hard"])
+def test_rounds_stop_when_the_labels_have_settled(scans, tmp_path, case):
+    still = {"learning_rate": 0.0, "network_def#norm": "instance"}
+    done = train(scans, tmp_path / "run", options(case, rounds=3, settings=still))
+    said = json.loads((tmp_path / "run" / "rounds.json").read_text())
+    assert said["rounds"] == 1
+    assert said["reason"] == "less than 0.1 % of the labels changed in round 1"
+    assert done.steps == 8  # of the labeled-only stage and of one round
+    assert float(table(tmp_path / "run" / "rounds.tsv")[-1]["changed"]) == 0
+
+
+def test_the_weight_of_the_unlabeled_term_holds_in_rounds_too(scans, tmp_path):
+    train(scans, tmp_path / "run", options("union_warm", settings={"unlabeled_weight": 0.25}))
+    weight = [row["unlabeled_weight"] for row in table(tmp_path / "run" / "metrics.tsv")]
+    assert weight == ["", "", "", "0.25000", "0.25000", "0.25000"]
+
+
+@pytest.mark.parametrize("case", ["ssldec", "union_warm"])
+def test_without_unlabeled_scans_it_says_supervised_only(tmp_path, caplog, case):
+    for name in ("01", "02", "03"):
+        write_subject(tmp_path / "cohort", name, int(name))
+    assert train(tmp_path / "cohort", tmp_path / "run", options(case)).steps == STEPS
+    assert "supervised only" in caplog.text
+    assert not any(row["loss_unlabeled"] for row in table(tmp_path / "run" / "metrics.tsv"))
+
+
+def test_no_labeled_scan_is_refused(tmp_path):
+    write_subject(tmp_path / "cohort", "01", 1, labeled=False)
+    with pytest.raises(DatalistError, match=r"No labeled scan .*1 unlabeled"):
+        train(tmp_path / "cohort", tmp_path / "run", options("ssldec"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_unlabeled_scan_stops_a_resume_by_name(scans, tmp_path):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(scans, cohort)
+    with pytest.raises(TrainingInterrupted):
+        train(cohort, tmp_path / "run", options("ssldec"), StopAfter(3))
+    write_subject(cohort, "05", 99, labeled=False)
+    with pytest.raises(InputError, match=r"changed .*sub-05_T1w"):
+        train(cohort, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("case", ["ssldec", "union_warm"])
+def test_unlabeled_scans_may_have_another_spacing(tmp_path, case):
+    write_subject(tmp_path / "cohort", "01", 1)
+    write_subject(tmp_path / "cohort", "02", 2, labeled=False, affine=np.diag([1.5, 2.5, -3.0, 1]))
+    assert train(tmp_path / "cohort", tmp_path / "run", options(case, hold_out=0)).steps == STEPS
+    assert load_model(tmp_path / "run").spacing == (2.0, 2.0, 2.0)
+    losses = [row["loss_unlabeled"] for row in table(tmp_path / "run" / "metrics.tsv")][3:]
+    assert all(np.isfinite(float(loss)) for loss in losses)
+
+
+def test_a_class_that_no_labeled_scan_has_is_named(scans, tmp_path, caplog):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(scans, cohort)
+    rows = ["index\tname", "1\tgray", "2\twhite", "3\tfluid", "4\tmyelin"]
+    (cohort / "derivatives" / "manual" / "dseg.tsv").write_text("\n".join(rows) + "\n")
+    train(cohort, tmp_path / "run", options("ssldec"))
+    said = [record.getMessage() for record in caplog.records if "No labeled training scan" in record.message]
+    assert len(said) == 1
+    assert "has myelin:" in said[0]
+
+
+@pytest.fixture
+def leaking(scans, tmp_path):
+    """A held-out scan stands among the unlabeled ones too."""
+    found = read_cohort(scans)
+    held_out = found.training[2:]
+    unlabeled = (*found.unlabeled, replace(held_out[0], label=None))
+    path = tmp_path / "leaking" / "datalist.json"
+    path.parent.mkdir()
+    write_datalist(
+        path, replace(found, training=found.training[:2], validation=held_out, unlabeled=unlabeled)
+    )
+    return path
+
+
+def test_a_held_out_scan_among_the_unlabeled_is_refused(leaking, tmp_path):
+    with pytest.raises(DatalistError, match="sub-03"):
+        train(leaking, tmp_path / "run", options("ssldec", hold_out=0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_labeled_only_run_does_not_care_for_unlabeled_scans(leaking, tmp_path):
+    train(leaking, tmp_path / "run", options("ssldec", method="supervised", hold_out=0))
+    assert not json.loads((tmp_path / "run" / "run.json").read_text())["subjects"]["unlabeled"]
+
+
+def test_a_transductive_run_says_so(leaking, tmp_path):
+    train(leaking, tmp_path / "run", options("ssldec", hold_out=0, transductive=True))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "sub-03" in record["transductive"][0]
+    assert "--transductive" in record["command"]
+
+
+def test_a_clean_run_is_not_called_transductive(whole):
+    assert "transductive" not in (whole("ssldec") / "run.json").read_text()
+
+
+@pytest.mark.parametrize("case", ["ssldec", "union_reinit"])
+def test_a_run_folder_is_a_model_that_segments(whole, scans, tmp_path, case):
+    assert isinstance(load_model(whole(case)).network, ClusteringNetwork)
+    done = segment(scans / "sub-04", tmp_path / "maps", whole(case), Options(pictures=False, device="cpu"))
+    assert len(done.done) == 1
+    made = np.asarray(nib.load(next((tmp_path / "maps").rglob("*_dseg.nii.gz"))).dataobj)
+    truth = ellipsoid_labels()
+    assert not made[truth == 0].any()
+    assert set(np.unique(made[truth > 0])) <= {1, 2, 3}
+
+
+def test_background_inside_the_mask_gets_a_cluster_of_its_own(scans, tmp_path):
+    train(scans, tmp_path / "run", options("ssldec", mask="none", hold_out=0))
+    network = load_model(tmp_path / "run").network
+    assert network.first == 0
+    assert len(network.head.centers) == 4
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_file_of_a_run_names_a_folder_of_this_machine(whole, scans, case):
+    files = texts(whole(case))
+    assert len(files) > 5
+    assert not [path.name for path in files if str(scans.parent) in path.read_text()]
+
+
+def test_soft_targets_that_are_stored_are_what_the_network_said():
+    log_q = torch.randn(3, 50).log_softmax(0)
+    targets = Targets("soft")
+    targets.put("a", log_q)
+    place = torch.full((5, 6, 2), -1)
+    place.view(-1)[:50] = torch.arange(50)
+    target = targets.look_up("a", place)
+    expected = log_target_distribution(log_q[None], "soft")[0].exp()
+    assert torch.allclose(target.reshape(3, -1)[:, :50], expected, atol=2e-3)
+    assert not target.reshape(3, -1)[:, 50:].any()
