@@ -36,13 +36,16 @@ def texts(run: Path) -> list[Path]:
 
 
 class StopAfter(Watcher):
-    """Send Ctrl-C so that training stops after so many steps, those of all trainings added up."""
+    """Press Ctrl-C in some step, those of all trainings counted.
 
-    def __init__(self, steps: int) -> None:
-        self.left = steps
+    Training stops with the step that follows, or with this one where it ends an epoch.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.left = step
 
     def step(self, step: int, loss: float) -> None:
-        """Count down; training stops after the step that follows."""
+        """Count down."""
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(signal.SIGINT)

@@ -54,9 +54,13 @@ def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapp
     differences = np.array([after - before for before, after in pairs.values()])
     differences = differences[~np.isnan(differences)]
     if not len(differences):
+        why = (
+            "whether the unlabeled scans helped: no held-out labeled scan could be scored"
+            if pairs
+            else "with one labeled scan whether the unlabeled scans helped: nothing is left to check with"
+        )
         sentence = (
-            "Cannot tell with one labeled scan whether the unlabeled scans helped: nothing is left to check with. "
-            "The labeled-only network is kept beside this one; compare their maps by eye."
+            f"Cannot tell {why}. The labeled-only network is kept beside this one; compare their maps by eye."
         )
         return Verdict(CANNOT_TELL, sentence, None, pairs)
     mean = round(float(differences.mean()), 9)  # differences that cancel are a tie, whatever floats say

@@ -16,7 +16,8 @@ def reinitialize(network: nn.Module, seed: int) -> None:
         network: Any network.
         seed: Same seed, same weights.
     """
-    with torch.random.fork_rng(devices=[]):
+    devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for module in reversed(list(network.modules())):
             reset = getattr(module, "reset_parameters", None)

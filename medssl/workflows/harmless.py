@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,15 @@ from medssl.io.files import read_json, require_writable_folder, write_json
 from medssl.io.subjects import Cohort
 from medssl.workflows.provenance import relative
 from medssl.workflows.study import dice_of_run
-from medssl.workflows.train import Training, TrainOptions, Watcher, hold_out, require_labels, train
+from medssl.workflows.train import (
+    Training,
+    TrainOptions,
+    Watcher,
+    hold_out,
+    prepare_run,
+    repeat_command,
+    train,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +91,14 @@ def train_checked(
         MedsslError: As in `train`.
     """
     options = _begin(data, out, options, resume)
+    with _removed_if_nothing_began(out):
+        return _train_checked(data, out, options, watcher, say)
+
+
+def _train_checked(
+    data: Path, out: Path, options: TrainOptions, watcher: Watcher | None, say: Say
+) -> Checked:
     cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
-    require_labels(cohort, data)
     method = options.method
     whole = {LABELED_ONLY: _labeled_only(options), method: options}
     run = _Runner(out, data, watcher, say)
@@ -101,7 +117,7 @@ def train_checked(
     winner = method if found.method_wins else LABELED_ONLY
     if found.method_wins:
         run.train(method, options, None)
-    training = _promote(out, winner, found, run.trainings[winner])
+    training = _promote(data, out, options, winner, found, run.trainings[winner])
     say(found.sentence)
     return Checked(training, found)
 
@@ -137,6 +153,8 @@ class _Runner:
             record = read_json(run / "run.json")
             self.trainings[name] = Training(run, record["steps"], record["best_val_dice"], record["seconds"])
             return run
+        if not began:  # stopped while it was prepared
+            shutil.rmtree(run, ignore_errors=True)
         self.say(f"{'Going on with' if began else 'Training'} {name}")
         self.trainings[name] = train(data, run, options, self.watcher, resume=began)
         return run
@@ -183,10 +201,23 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
     if out.exists() and any(out.iterdir()):
         msg = f"The folder {out} is not empty."
         raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
-    require_labels(hold_out(read_cohort(data, options.contrasts, mask=options.mask), options), data)
+    with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
+        for number, one in enumerate((_labeled_only(options), options)):
+            prepare_run(data, Path(scratch) / str(number), one)
     kept = asdict(options) | {"init": relative(options.init, out) if options.init else None}
     write_json(out / PLAN, {"data": relative(data, out), "options": kept})
     return options
+
+
+@contextmanager
+def _removed_if_nothing_began(out: Path) -> Iterator[None]:
+    """Remove the folder of a run whose first candidate did not even begin."""
+    try:
+        yield
+    except Exception:
+        if not any((out / CANDIDATES).glob("*/run.json")):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _pair(contrasts: list[str] | None) -> tuple[str, ...] | None:
@@ -195,7 +226,11 @@ def _pair(contrasts: list[str] | None) -> tuple[str, ...] | None:
 
 def _labeled_only(options: TrainOptions) -> TrainOptions:
     """Return the strongest baseline of the same budget: softmax head, no unlabeled scans."""
-    own = {name: value for name, value in options.settings.items() if name not in METHOD_SETTINGS}
+    own = {}
+    for name, value in options.settings.items():
+        shared = name.replace("network_def#backbone#", "network_def#")
+        if shared not in METHOD_SETTINGS and shared.partition("#")[0] not in METHOD_SETTINGS:
+            own[shared] = value
     return replace(
         options,
         method="supervised",
@@ -208,13 +243,17 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
 
 
 METHOD_SETTINGS = frozenset(
-    {"unlabeled_weight", "unlabeled_start", "threshold", "features", "scope", "flips", "target_rule"}
+    {
+        *("unlabeled_weight", "unlabeled_start", "threshold", "features", "scope", "flips", "target_rule"),
+        *("background_cluster", "rounds", "schedule", "loss"),
+        *("network_def#alpha", "network_def#features", "network_def#background"),
+    }
 )
-"""Values of the overlays, which a labeled-only configuration does not have."""
+"""Values of the overlays, which a labeled-only configuration does not have; those under them too."""
 
 
 def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
-    """Move whole subjects of the labeled scans to validation."""
+    """Move whole subjects of the labeled scans to validation; their unlabeled sessions are left out."""
     names = sorted({subject.subject for subject in cohort.training})
     order = np.random.default_rng(seed).permutation(len(names))
     held = {names[place] for place in order[: max(1, len(names) // HELD_OUT_SHARE)]}
@@ -222,10 +261,13 @@ def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
         cohort,
         training=tuple(subject for subject in cohort.training if subject.subject not in held),
         validation=tuple(subject for subject in cohort.training if subject.subject in held),
+        unlabeled=tuple(subject for subject in cohort.unlabeled if subject.subject not in held),
     )
 
 
-def _promote(out: Path, winner: str, found: Verdict, training: Training) -> Training:
+def _promote(
+    data: Path, out: Path, options: TrainOptions, winner: str, found: Verdict, training: Training
+) -> Training:
     """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
     source = out / CANDIDATES / winner
     for name in PROMOTED:
@@ -238,7 +280,11 @@ def _promote(out: Path, winner: str, found: Verdict, training: Training) -> Trai
             shutil.copyfile(source / name, target)
     write_datalist(out / "datalist.json", read_cohort(source))
     record: dict[str, Any] = dict(read_json(source / "run.json"))
-    record["command"] = record["command"].replace(f"--out {winner}", f"--out {out.name}")
+    record["command"] = repeat_command(data, out, options, checked=True)
+    record["data"] = relative(data, out)
+    record["data_sha256"] = {
+        relative(source / path, out): digest for path, digest in record["data_sha256"].items()
+    }
     said: Mapping[str, Any] = {
         "returned": winner,
         "answer": found.answer,

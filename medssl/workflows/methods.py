@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medssl.errors import ConfigError
+from medssl.functional.clustering import RULES
 from medssl.io.nifti import read_labels, read_volume
 from medssl.io.subjects import Cohort
 from medssl.labels import NO_MASK, UNKNOWN
+from medssl.transforms.mixture import SCHEDULES
+from medssl.transforms.targets import HARD
 
 if TYPE_CHECKING:
     from medssl.workflows.train import TrainOptions
@@ -21,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 FEATURES = 16
 """Channels of the embedding under a clustering head."""
+
+ALPHA = 16.0
+"""Degrees of freedom of the similarity. With 1, as published, the head learns several times more slowly."""
 
 BACKGROUND_IN_MASK = 0.005
 """Share of mask voxels labeled as background from which on background has a cluster of its own."""
@@ -69,16 +75,9 @@ def method_named(name: str) -> Method:
 
 
 def overlays_of(options: TrainOptions) -> list[str]:
-    """Return the overlays of a run, in their order.
-
-    Raises:
-        ConfigError: Rounds are asked for without a semi-supervised method.
-    """
+    """Return the overlays of a run, in their order."""
     method = method_named(options.method)
     if not method.semi_supervised:
-        if options.rounds or options.target_rule or options.schedule:
-            msg = "--rounds, --target-rule and --schedule belong to semi-supervised methods."
-            raise ConfigError(msg, f"Choose one: --method {' or '.join(list(METHODS)[1:])}.")
         return []
     return [str(method.overlay), *(["train_rounds.yaml"] if options.rounds else [])]
 
@@ -87,24 +86,46 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     """Return what a method's options change in its configuration.
 
     Raises:
-        ConfigError: An option that the method does not have.
+        ConfigError: An option that the method does not have, or that does not go with another.
     """
     method = method_named(options.method)
-    values: dict[str, Any] = {}
+    _require_fitting(options)
     if options.rounds:
-        values |= {"rounds": options.rounds, "target_rule": options.target_rule or method.rule}
-        if options.schedule is not None:
-            values["schedule"] = options.schedule
-        return values
-    if options.schedule is not None:
-        msg = "--schedule says how rounds go on, but there are none."
-        raise ConfigError(msg, "Add --rounds N.")
-    if options.target_rule is not None:
-        if options.method != "ssldec":
-            msg = f"--method {options.method} has no target rule without rounds."
-            raise ConfigError(msg, "Add --rounds N, or use --method ssldec.")
-        values["target_rule"] = options.target_rule
-    return values
+        values = {"rounds": options.rounds, "target_rule": options.target_rule or method.rule}
+        return values | ({"schedule": options.schedule} if options.schedule else {})
+    return {"target_rule": options.target_rule} if options.target_rule else {}
+
+
+def _require_fitting(options: TrainOptions) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        ConfigError: With what would.
+    """
+    msg = cure = ""
+    if not method_named(options.method).semi_supervised:
+        if options.rounds or options.target_rule or options.schedule:
+            msg = "--rounds, --target-rule and --schedule belong to semi-supervised methods."
+            cure = f"Choose one: --method {' or '.join(list(METHODS)[1:])}."
+    elif options.rounds < 0:
+        msg, cure = f"--rounds {options.rounds} is below 0.", "Give 1 or more, or leave it out."
+    elif options.schedule is not None and not options.rounds:
+        msg, cure = "--schedule says how rounds go on, but there are none.", "Add --rounds N."
+    elif options.target_rule is not None and not options.rounds and options.method != "ssldec":
+        msg = f"--method {options.method} has no target rule without rounds."
+        cure = "Add --rounds N, or use --method ssldec."
+    else:
+        _require_known("schedule", options.schedule, SCHEDULES)
+        _require_known("target rule", options.target_rule, (*RULES, *([HARD] if options.rounds else [])))
+    if msg:
+        raise ConfigError(msg, cure)
+
+
+def _require_known(what: str, found: str | None, known: Iterable[str]) -> None:
+    known = list(known)
+    if found is not None and found not in known:
+        msg = f"There is no {what} '{found}' here. Choose one of: {', '.join(known)}."
+        raise ConfigError(msg, "The target rule 'hard' needs --rounds N." if found == HARD else "")
 
 
 def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
@@ -126,6 +147,7 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
         "features": FEATURES,
         "labels": "$len(@labels)",
         "background": background,
+        "alpha": ALPHA,
     }
     inside = {"background_cluster": background} if method.clustering_head else {}
     return {"network_def": head, **inside}

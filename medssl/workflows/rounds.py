@@ -37,14 +37,14 @@ class Rounds:
 
     Args:
         trainer: Takes the steps.
-        evaluator: Scores held-out labeled scans.
         network: The one that is trained and predicts.
         optimizer: Its moments are forgotten between stages.
         unlabeled: Crops of the unlabeled scans; its volumes are predicted.
         targets: Filled anew in each round.
         ends: Epochs at which the stages end, the labeled-only first one included.
         inferer: How whole volumes are predicted.
-        folder: ``targets/`` with the predictions, ``rounds.tsv`` and ``rounds.json`` go there.
+        folder: ``targets/`` with the predictions, ``rounds.tsv`` and ``rounds.json`` go there; the curve
+            ``metrics.tsv`` is there.
         names: Names of all labels, background included.
         schedule: One of `SCHEDULES`; "union_reinit" starts each round from new weights.
         seed: Of new weights and of dropout in each stage.
@@ -60,7 +60,6 @@ class Rounds:
         self,
         *,
         trainer: Engine,
-        evaluator: Engine,
         network: nn.Module,
         optimizer: Optimizer,
         unlabeled: CropDataset,
@@ -78,7 +77,7 @@ class Rounds:
         if schedule not in SCHEDULES:
             msg = f"There is no schedule '{schedule}'. Choose one of: {', '.join(SCHEDULES)}."
             raise ConfigError(msg)
-        self.trainer, self.evaluator = trainer, evaluator
+        self.trainer = trainer
         self.network, self.optimizer = network, optimizer
         self.unlabeled, self.targets = unlabeled, targets
         self.ends = [0, *ends]
@@ -154,7 +153,6 @@ class Rounds:
 
     @torch.no_grad()
     def _predict_one(self, sample: Mapping[str, Any], path: Path) -> None:
-        self.network.eval()
         place = torch.as_tensor(sample["place"])[0]
         device = next(self.network.parameters()).device
         image = torch.as_tensor(sample["image"])[None].to(device)
@@ -169,7 +167,8 @@ class Rounds:
         save_atomically(content, path, every_process=True)
 
     def _probabilities(self, image: Tensor) -> Tensor:
-        scores = self.inferer(image, self.network)
+        network = getattr(self.network, "module", self.network).eval()  # no process waits for another's scans
+        scores = self.inferer(image, network)
         scores = scores.as_tensor() if hasattr(scores, "as_tensor") else scores
         return scores[:, self.first :].float().softmax(1)
 
@@ -191,8 +190,6 @@ class Rounds:
             return
         before = self.folder / "targets" / f"round-{number - 1:02d}"
         mass = targets.frequencies()
-        metrics = self.evaluator.state.metrics
-        dice = metrics.get(self.evaluator.state.key_metric_name) if metrics else None
         row = {
             "round": number,
             "step": self.trainer.state.iteration,
@@ -202,7 +199,7 @@ class Rounds:
                 f"share_{name}": _text(float(share))
                 for name, share in zip(self.names[self.first :], mass / mass.sum(), strict=True)
             },
-            "val_dice": _text(dice),
+            "val_dice": self._last_dice(),
             "val_calibration_error": _text(self._calibration()),
         }
         write_tsv(path, [*rows, row], list(row))
@@ -221,8 +218,9 @@ class Rounds:
     @torch.no_grad()
     def _calibration(self) -> float | None:
         """Return the calibration error over the known voxels of the held-out labeled scans."""
+        if not len(self.validation):
+            return None
         confidences, hits = [], []
-        self.network.eval()
         device = next(self.network.parameters()).device
         for sample in self.validation:
             q = self._probabilities(torch.as_tensor(sample["image"])[None].to(device))[0].cpu()
@@ -231,7 +229,13 @@ class Rounds:
             confidence, found = q.max(0)
             confidences.append(confidence[known])
             hits.append((found + self.first == label)[known])
-        return calibration_error(torch.cat(confidences), torch.cat(hits)) if confidences else None
+        return calibration_error(torch.cat(confidences), torch.cat(hits))
+
+    def _last_dice(self) -> str:
+        """Return the Dice of the last validation from the curve, which a resumed run has too."""
+        path = self.folder / "metrics.tsv"
+        found = [row["val_dice"] for row in read_tsv(path)] if path.is_file() else []
+        return next((dice for dice in reversed(found) if dice not in ("", "n/a")), "n/a")
 
 
 def _changed(before: Targets, now: Targets) -> float:

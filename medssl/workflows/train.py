@@ -168,9 +168,10 @@ def train(
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
         _watch(trainer, evaluator, watcher or Watcher())
         best_model = workflow.parser.get_parsed_content("train#best_model")
-        if trainer.state.epoch < trainer.state.max_epochs:
+        finished = trainer.state.epoch >= trainer.state.max_epochs  # stopped after its last step
+        if not finished or "rounds" in workflow.parser["train"]:  # rounds have their own end to record
             workflow.run()
-        else:  # stopped after its last step: nothing is left to do but to keep the model
+        if finished:
             best_model.finish()
         best = best_model.best
     training = Training(out, trainer.state.iteration, best, time.time() - started)
@@ -386,10 +387,12 @@ def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, 
     }
 
 
-def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
-    budget = budget_named(options.budget)
+def repeat_command(data: Path, out: Path, options: TrainOptions, *, checked: bool = False) -> str:
+    """Return the command that repeats a run, ``checked`` or not against labeled-only training."""
+    unchecked = method_named(options.method).semi_supervised and not checked
     chosen = [
         ("method", options.method),
+        ("no-check", unchecked),
         ("network", options.network),
         ("budget", options.budget),
         ("seed", options.seed),
@@ -407,8 +410,13 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         ("init", relative(options.init, out.parent) if options.init else None),
         *[("set", f"{name}={_one_line(value)}") for name, value in options.settings.items()],
     ]
+    return command_line("train", [data], out, chosen)
+
+
+def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
+    budget = budget_named(options.budget)
     return {
-        "command": command_line("train", [data], out, chosen),
+        "command": repeat_command(data, out, options),
         "versions": versions(),
         "data": relative(data, out),
         "method": options.method,

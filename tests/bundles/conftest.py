@@ -54,6 +54,27 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def bundle_with_unlabeled(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same bundle whose cohort has three unlabeled scans too."""
+    from dataclasses import replace
+
+    from medssl.io.cohort import read_cohort
+    from medssl.io.datalist import write_datalist
+
+    root = tmp_path_factory.mktemp("semi") / bundle.name
+    shutil.copytree(bundle, root, ignore=shutil.ignore_patterns("models", "eval"))
+    (root / "data" / "datalist.json").unlink()
+    for seed, name in enumerate(("04", "05", "06"), start=20):
+        write_subject(root / "data", name, seed, labeled=False)
+    cohort = read_cohort(root / "data")
+    write_datalist(
+        root / "data" / "datalist.json",
+        replace(cohort, training=cohort.training[:2], validation=cohort.training[2:]),
+    )
+    return root
+
+
 Shell = Callable[..., str]
 
 
@@ -70,7 +91,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
             "ORT_DISABLE_TELEMETRY": "1",
         }
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
         return done.stdout + done.stderr
 

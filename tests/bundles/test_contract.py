@@ -37,7 +37,17 @@ def metadata():
     return json.loads((CONFIGS / "metadata.json").read_text())
 
 
-@pytest.mark.parametrize(("files", "kind"), [(["train.yaml"], "train"), (["inference.yaml"], "infer")])
+METHODS = ["train_ssldec.yaml", "train_pseudo_label.yaml", "train_mean_teacher.yaml"]
+TRAININGS = [
+    ["train.yaml"],
+    *[["train.yaml", name] for name in METHODS],
+    *[["train.yaml", name, "train_rounds.yaml"] for name in METHODS],
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"), [*[(files, "train") for files in TRAININGS], (["inference.yaml"], "infer")]
+)
 def test_monai_finds_every_property(files, kind, bundle):
     workflow = create_workflow(
         config_file=[str(bundle / "configs" / name) for name in files],
@@ -83,7 +93,7 @@ def test_train_and_inference_prepare_scans_by_the_same_factory():
     assert train == inference
 
 
-STACKS = [["train.yaml"], ["inference.yaml"], *[["train.yaml", path.name] for path in OVERLAYS]]
+STACKS = [["train.yaml"], ["inference.yaml"], *[["train.yaml", path.name] for path in OVERLAYS], *TRAININGS[4:]]
 
 
 @pytest.mark.parametrize("files", STACKS)

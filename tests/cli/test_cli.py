@@ -123,6 +123,67 @@ def test_train_without_a_label_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_train_with_a_method_says_whether_it_helped(cohort, tmp_path):
+    run = tmp_path / "run"
+    options = ["--method", "ssldec", "--hold-out", 1, "--budget", "quick", "--device", "cpu"]
+    result = call("train", cohort, "--out", run, *options, *SETTINGS)
+    assert result.exit_code == 0, result.output
+    verdict = json.loads((run / "verdict.json").read_text())
+    assert verdict["sentence"] in " ".join(result.output.split())
+    assert "medssl segment" in result.output
+    again = call("train", cohort, "--out", run, "--resume")
+    assert again.exit_code == 1
+    assert "finished" in again.output
+
+
+def test_train_without_the_check_trains_the_method_alone(cohort, tmp_path):
+    run = tmp_path / "run"
+    options = ["--method", "pseudo-label", "--no-check", "--budget", "quick", "--device", "cpu"]
+    result = call("train", cohort, "--out", run, *options, *SETTINGS)
+    assert result.exit_code == 0, result.output
+    assert not (run / "verdict.json").exists()
+    assert json.loads((run / "run.json").read_text())["method"] == "pseudo-label"
+
+
+def test_help_of_train_has_an_example_with_a_method():
+    assert "--method ssldec" in call("train", "--help").output.split("Example")[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "nothing"],
+        ["--method", "ssldec", "--target-rule", "harder"],
+        ["--method", "ssldec", "--schedule", "never"],
+        ["--resume", "--method", "ssldec"],
+        ["--resume", "--no-check"],
+        ["--resume", "--rounds", "2"],
+        ["--resume", "--set", "learning_rate=1"],
+    ],
+)
+def test_wrong_options_of_train_end_with_two(cohort, tmp_path, options):
+    result = call("train", cohort, "--out", tmp_path / "run", *options)
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rounds", 2],
+        ["--method", "ssldec", "--target-rule", "hard"],
+        ["--method", "ssldec", "--schedule", "alternate"],
+        ["--method", "mean-teacher", "--target-rule", "soft"],
+    ],
+)
+def test_options_of_train_that_do_not_go_together_end_with_one_message(cohort, tmp_path, options):
+    result = call("train", cohort, "--out", tmp_path / "run", "--budget", "quick", *options)
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    assert "--" in result.output.split("Error")[-1]
+    assert not (tmp_path / "run").exists()
+
+
 def test_info_shows_versions_and_budgets_and_the_card():
     result = call("info")
     assert result.exit_code == 0, result.output

@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
 
 def _network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Dropout(0.2), nn.Conv3d(4, 3, 1))
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Dropout(0.2), nn.Conv3d(4, 3, 1)
+    )
 
 
 def _batches(count=6):
@@ -59,7 +61,8 @@ def test_labeled_only_is_monais_trainer_step_for_step():
         GradientClipping(network, 0.5).attach(trainer)
         seen = []
         trainer.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda engine, seen=seen: seen.append(engine.state.output["loss"].item())
+            Events.ITERATION_COMPLETED,
+            lambda engine, seen=seen: seen.append(engine.state.output["loss"].item()),
         )
         torch.manual_seed(5)
         trainer.run()
@@ -74,7 +77,10 @@ def test_labeled_only_is_monais_trainer_step_for_step():
 def test_unlabeled_crops_do_not_reach_labeled_only_training():
     alone, beside = _network(), _network()
     unlabeled = {"strong": torch.full((1, 1, 4, 4, 4), torch.nan)}
-    for network, batches in ((alone, _batches()), (beside, [{**b, "unlabeled": unlabeled} for b in _batches()])):
+    for network, batches in (
+        (alone, _batches()),
+        (beside, [{**b, "unlabeled": unlabeled} for b in _batches()]),
+    ):
         torch.manual_seed(5)
         _trainer(network, batches).run()
     assert _same(alone.state_dict(), beside.state_dict())
@@ -176,7 +182,8 @@ def test_progress_runs_over_all_stages():
 
 
 @pytest.mark.parametrize("options", [{"accumulation_steps": 2}, {"compile": True}])
-def test_accumulation_and_compile_are_refused(options):
+def test_accumulation_and_compile_are_refused(options, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # takes seconds
     with pytest.raises(ConfigError, match="not supported"):
         _trainer(_network(), _batches(), **options)
 

@@ -63,6 +63,8 @@ def test_background_counts_only_where_it_has_a_cluster():
     without, beside = VanishingClasses(shares, NAMES), VanishingClasses(shares, NAMES)
     _run(without, [[[5.0, 3.0, 2.0]]])
     assert without.vanished == []
+    _run(without, [[[50.0, 48.5, 1.5]]])
+    assert without.vanished == ["fluid"]
     _run(beside, [[[10.0, 500.0, 300.0, 200.0]]])
     assert beside.vanished == ["background"]
 

@@ -295,6 +295,15 @@ def test_cluster_that_kmeans_empties_keeps_its_class_mean():
     assert network.head.centers.tolist() == [[5.0, 0.0], [0.5, 0.0], [9.5, 0.0]]
 
 
+def test_cluster_that_moves_before_kmeans_empties_it_gets_its_class_mean_back():
+    labels = torch.tensor([[1, 1, 1, 2, 2, 3, 3]])
+    z = torch.tensor([[[13.0, 14, 0, 20, 3, 18, 18], [9.0, 6, 16, 15, 17, 7, 8]]])
+    network = flat()
+    network.start_centers("kmeans", [(z, labels)])
+    expected = torch.tensor([[9.0, 31 / 3], [1.5, 16.5], [16.6, 9.0]])  # the first had moved to (6.5, 12.5)
+    torch.testing.assert_close(network.head.centers.detach(), expected)
+
+
 def test_kmeans_without_points_is_no_error():
     network = flat()
     before = network.head.centers.detach().clone()

@@ -6,12 +6,16 @@ from medssl.objectives import MeanTeacher
 
 def test_term_equals_the_naive_loop(case):
     student, teacher = case.assignments(case.network, "strong"), case.assignments(case.teacher, "image")
-    total = sum((a - b) ** 2 for q, p in zip(student, teacher, strict=True) for a, b in zip(q, p, strict=True))
+    total = sum(
+        (a - b) ** 2 for q, p in zip(student, teacher, strict=True) for a, b in zip(q, p, strict=True)
+    )
     output = MeanTeacher(case.teacher)(case.network, case.batch)
     assert output["loss_unlabeled"].item() == pytest.approx(total / len(student), abs=1e-6)
     assert output["unlabeled_weight"].item() == 10
     assert output["confidence"].item() == pytest.approx(sum(map(max, teacher)) / len(teacher), abs=1e-6)
-    assert output["mass"].tolist() == pytest.approx([sum(column) for column in zip(*teacher, strict=True)], 1e-5)
+    assert output["mass"].tolist() == pytest.approx(
+        [sum(column) for column in zip(*teacher, strict=True)], 1e-5
+    )
 
 
 def test_a_student_that_agrees_has_no_loss(case):

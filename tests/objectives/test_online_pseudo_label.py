@@ -7,7 +7,9 @@ from medssl.objectives import OnlinePseudoLabel
 
 
 def _naive(source, student, threshold):
-    losses = [-math.log(q[p.index(max(p))]) for p, q in zip(source, student, strict=True) if max(p) >= threshold]
+    losses = [
+        -math.log(q[p.index(max(p))]) for p, q in zip(source, student, strict=True) if max(p) >= threshold
+    ]
     return sum(losses) / max(len(losses), 1)
 
 

@@ -23,22 +23,38 @@ def _target(rule, q, f, prior):
     return _shares(factor)
 
 
-@pytest.mark.parametrize("confident", [False, True])
-@pytest.mark.parametrize("rule", RULES)
-def test_term_equals_the_naive_loop(case, rule, confident):
+def _naive(case, rule, f, confident=False):
     student, teacher = case.assignments(case.network, "strong"), case.assignments(case.teacher, "image")
     K = len(teacher[0])
-    f = _shares([sum(column) for column in zip(*teacher, strict=True)])
     prior = _shares(COUNTS[case.first :].tolist())
     total = 0.0
     for q, assigned in zip(student, teacher, strict=True):
         p = _target(rule, assigned, f, prior)
         weight = (K * max(assigned) - 1) / (K - 1) if confident else 1.0
         total += weight * sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+    return total / len(student)
+
+
+@pytest.mark.parametrize("confident", [False, True])
+@pytest.mark.parametrize("rule", RULES)
+def test_term_equals_the_naive_loop(case, rule, confident):
+    teacher = case.assignments(case.teacher, "image")
+    f = _shares([sum(column) for column in zip(*teacher, strict=True)])
     objective = OnlineSSLDEC(case.teacher, counts=COUNTS, rule=rule, confident=confident)
     output = objective(case.network, case.batch)
-    assert output["loss_unlabeled"].item() == pytest.approx(total / len(student), abs=1e-5)
+    assert output["loss_unlabeled"].item() == pytest.approx(_naive(case, rule, f, confident), abs=1e-5)
     assert output["confidence"].item() == pytest.approx(sum(map(max, teacher)) / len(teacher), abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["dec", "prior"])
+def test_targets_are_made_with_the_running_frequencies(case, rule):
+    objective = OnlineSSLDEC(case.teacher, counts=COUNTS, rule=rule, momentum=0.5)
+    running = torch.tensor([0.6, 0.3, 0.08, 0.02], dtype=torch.float64)[case.first :]
+    objective.frequencies[case.first :] = running / running.sum()
+    output = objective(case.network, case.batch)
+    f = objective.frequencies[case.first :]
+    assert torch.allclose(f, (running / running.sum() + output["mass"] / output["mass"].sum()) / 2)
+    assert output["loss_unlabeled"].item() == pytest.approx(_naive(case, rule, f.tolist()), abs=1e-5)
 
 
 def test_a_uniform_guess_has_no_confidence(case):

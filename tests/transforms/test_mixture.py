@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from medssl.errors import ConfigError
@@ -6,7 +8,16 @@ from medssl.transforms import Mixture, mixture_for, stage_ends
 
 @pytest.mark.parametrize(
     ("batch_size", "share", "unlabeled"),
-    [(4, 0.5, 2), (5, 0.5, 2), (3, 0.5, 1), (6, 0.75, 4), (4, 0.01, 1), (4, 0.99, 3), (2, 0.9, 1), (2, 0.1, 1)],
+    [
+        (4, 0.5, 2),
+        (5, 0.5, 2),
+        (3, 0.5, 1),
+        (6, 0.75, 4),
+        (4, 0.01, 1),
+        (4, 0.99, 3),
+        (2, 0.9, 1),
+        (2, 0.1, 1),
+    ],
 )
 def test_share_is_rounded_down_with_at_least_one_crop_of_either_kind(batch_size, share, unlabeled):
     assert Mixture(share=share).unlabeled(0, batch_size) == unlabeled
@@ -73,5 +84,5 @@ def test_stages_in_steps_are_the_stages_in_epochs():
             assert len(ends) == rounds + 1
             assert ends[-1] == total
             assert stage_ends(total, rounds, epoch_length=25) == [25 * end for end in ends]
-            lengths = {end - begin for begin, end in zip(ends, ends[1:], strict=False)}
+            lengths = {end - begin for begin, end in pairwise(ends)}
             assert not lengths or max(lengths) - min(lengths) <= 1

@@ -126,6 +126,7 @@ def ready():
     mask = (sum(axis**2 for axis in axes) < 0.8).float()[None]
     mask[:, 5:9, 4:9, 7:10] = 0
     image = torch.stack([3 + axes[0] + axes[1] ** 2, 3 - axes[0] + axes[2]]) * mask
+    image, mask = (torch.nn.functional.pad(volume, [9] * 6) for volume in (image, mask))  # cut off again
     sample = {"subject": "u", "image": MetaTensor(image), "mask": MetaTensor(mask)}
     return unlabeled_preparation(crop_size=(12, 12, 12))(sample)
 
@@ -145,7 +146,7 @@ def _crops(ready, keys=("image", "strong", "mask"), seed=4, **options):
 
 def test_unlabeled_preparation_numbers_the_mask(ready):
     place, mask = ready["place"], ready["mask"].as_tensor()
-    assert place.shape == mask.shape
+    assert place.shape == mask.shape == (1, 30, 28, 28)
     assert torch.equal(place >= 0, mask > 0.5)
     assert place.max().item() == int(mask.sum()) - 1
 

@@ -13,10 +13,10 @@ PRIOR = torch.tensor([100.0, 700.0, 200.0])
 SIZES = {"a": 40, "b": 25, "c": 60}
 
 
-def _predictions(seed=0, K=3):
+def _predictions(seed=0):
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: (2 * torch.randn(K, size, generator=generator)).log_softmax(0) for name, size in SIZES.items()
+        name: (2 * torch.randn(3, size, generator=generator)).log_softmax(0) for name, size in SIZES.items()
     }
 
 
@@ -72,6 +72,18 @@ def test_frequencies_do_not_depend_on_the_order_of_the_scans_and_equal_one_sum()
     per_scan = _filled("dec", predictions, scope="subject")
     assert torch.equal(per_scan.frequencies("b"), per_scan.mass["b"])
     assert torch.equal(per_scan.frequencies(), forth.frequencies())
+
+
+def test_masses_are_summed_in_the_order_of_the_names():
+    """So that a resumed run gets the same f to the last digit."""
+    masses = {"a": 1.0, "b": 1.0, "c": 1e16}
+    sums = []
+    for names in ("abc", "cba"):
+        targets = Targets("dec")
+        for name in names:
+            targets.restore(name, torch.zeros(1, 1).half(), torch.tensor([masses[name]], dtype=torch.float64))
+        sums.append(targets.frequencies().item())
+    assert sums[0] == sums[1] == 1e16 + 2
 
 
 def test_a_scan_put_anew_replaces_its_old_mass():

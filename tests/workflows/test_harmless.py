@@ -1,0 +1,299 @@
+"""Do no harm: what is returned is never worse than labeled-only on the held-out scans, and says so."""
+
+import json
+import shlex
+import shutil
+from dataclasses import replace
+
+import pytest
+from phantoms import TINY, write_subject
+from runs import StopAfter, same, texts, weights
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.io.cohort import read_cohort
+from medssl.io.datalist import write_datalist
+from medssl.workflows import harmless
+from medssl.workflows.harmless import is_checked, planned_runs, train_checked
+from medssl.workflows.models import load_model
+from medssl.workflows.train import TrainOptions
+
+STEPS = 4  # of each candidate
+
+
+def options(**changes):
+    settings = {**TINY, "steps_per_epoch": 2, **changes.pop("settings", {})}
+    fixed = {"method": "ssldec", "budget": "quick", "device": "cpu", "settings": settings}
+    return TrainOptions(**{**fixed, **changes})
+
+
+def make_cohort(root, labeled=("01", "02", "03"), unlabeled=("04", "05")):
+    for seed, name in enumerate((*labeled, *unlabeled)):
+        write_subject(root, name, 10 * seed, labeled=name in labeled)
+    return root
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Read only."""
+    return make_cohort(tmp_path_factory.mktemp("harmless") / "cohort")
+
+
+@pytest.fixture(scope="module")
+def validated(scans):
+    """A finished run whose check had a held-out scan: read only."""
+    said = []
+    done = train_checked(scans, scans.parent / "validated", options(hold_out=1), say=said.append)
+    return done, said
+
+
+def prefer(monkeypatch, method):
+    """Let the method, or labeled-only, have the better Dice."""
+
+    def dice(run, subjects):
+        return {"GM": [0.8 if ("ssldec" in run.name) == method else 0.5 for _ in subjects]}
+
+    monkeypatch.setattr(harmless, "dice_of_run", dice)
+
+
+def names(run):
+    return sorted(path.name for path in (run / "candidates").iterdir() if (path / "run.json").is_file())
+
+
+def record(run, *inside):
+    return json.loads(run.joinpath(*inside, "run.json").read_text())
+
+
+def test_with_held_out_scans_two_networks_are_trained_and_compared(validated):
+    done, said = validated
+    run = done.training.run
+    assert names(run) == ["labeled-only", "ssldec"]
+    assert done.training.steps == STEPS
+    verdict = json.loads((run / "verdict.json").read_text())
+    assert verdict == record(run)["verdict"]
+    assert verdict["sentence"] == said[-1] == done.verdict.sentence
+    assert verdict["answer"] == done.verdict.answer
+    assert list(verdict["dice"]) == record(run)["subjects"]["validation"]
+    pair = next(iter(verdict["dice"].values()))
+    assert pair["semi-supervised"] - pair["labeled-only"] == pytest.approx(verdict["difference"])
+    assert verdict["returned"] == ("ssldec" if done.verdict.method_wins else "labeled-only")
+    assert same(weights(run), weights(run / "candidates" / verdict["returned"]))
+
+
+def test_both_networks_have_the_same_budget_and_the_baseline_no_unlabeled_scan(validated):
+    run = validated[0].training.run
+    before, after = (record(run, "candidates", name) for name in ("labeled-only", "ssldec"))
+    for name in ("steps", "budget", "seed", "network"):
+        assert before[name] == after[name]
+    assert before["method"] == "supervised"
+    assert not before["subjects"]["unlabeled"]
+    assert len(after["subjects"]["unlabeled"]) == 2
+    assert "head.centers" not in weights(run / "candidates" / "labeled-only")
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_without_held_out_scans_a_part_decides_and_all_train(scans, tmp_path, monkeypatch, better):
+    prefer(monkeypatch, better)
+    run = tmp_path / "run"
+    said = []
+    done = train_checked(scans, run, options(), say=said.append)
+    winner = "ssldec" if better else "labeled-only"
+    assert names(run) == ["check-labeled-only", "check-ssldec", "labeled-only", *(["ssldec"] * better)]
+    for name in names(run):
+        used = record(run, "candidates", name)["subjects"]
+        assert len(used["training"]) == (2 if name.startswith("check") else 3)
+        assert not used["validation"]
+    held_out = set(record(run)["subjects"]["training"]) - set(
+        record(run, "candidates", "check-ssldec")["subjects"]["training"]
+    )
+    for name in ("check-labeled-only", "check-ssldec"):
+        used = record(run, "candidates", name)["subjects"]
+        assert not held_out & {*used["training"], *used["unlabeled"]}
+    assert set(done.verdict.dice) == held_out
+    assert json.loads((run / "verdict.json").read_text())["returned"] == winner
+    assert same(weights(run), weights(run / "candidates" / winner))
+    assert ("did not help" in said[-1]) != better
+
+
+def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path, monkeypatch):
+    prefer(monkeypatch, False)
+    cohort = read_cohort(make_cohort(tmp_path / "cohort", unlabeled=("04", "05", "06")))
+    later = tuple(
+        replace(scan, subject=labeled.subject, session="later")
+        for scan, labeled in zip(cohort.unlabeled, cohort.training, strict=True)
+    )
+    data = tmp_path / "listed" / "datalist.json"
+    data.parent.mkdir()
+    write_datalist(data, replace(cohort, unlabeled=later))
+    done = train_checked(data, tmp_path / "run", options())
+    (held_out,) = (key.split("_")[0] for key in done.verdict.dice)
+    used = record(tmp_path / "run", "candidates", "check-ssldec")["subjects"]
+    assert len(used["unlabeled"]) == 2
+    assert not [key for key in (*used["training"], *used["unlabeled"]) if key.startswith(held_out)]
+
+
+def test_with_one_labeled_scan_it_cannot_tell_and_keeps_both(tmp_path):
+    said = []
+    data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04",))
+    done = train_checked(data, tmp_path / "run", options(), say=said.append)
+    assert done.verdict.answer == "cannot tell"
+    assert "Cannot tell" in said[-1]
+    assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
+    verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert verdict["returned"] == "ssldec"
+    assert verdict["difference"] is None
+    assert load_model(tmp_path / "run" / "candidates" / "labeled-only").table.values == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 2])  # in the first candidate, at its end, in the second
+def test_stopped_and_resumed_equals_uninterrupted(scans, validated, tmp_path, steps):
+    run = tmp_path / "run"
+    with pytest.raises(TrainingInterrupted):
+        train_checked(scans, run, options(hold_out=1), StopAfter(steps))
+    assert is_checked(run)
+    assert not (run / "models").exists()
+    if steps == STEPS:  # the second one was being prepared
+        (run / "candidates" / "ssldec").mkdir()
+        (run / "candidates" / "ssldec" / "LICENSE").write_text("half")
+    done = train_checked(scans, run, TrainOptions(), resume=True)
+    whole = validated[0]
+    for name in ("labeled-only", "ssldec"):
+        assert same(
+            weights(run / "candidates" / name), weights(whole.training.run / "candidates" / name)
+        )
+    assert done.verdict == whole.verdict
+    assert same(weights(run), weights(whole.training.run))
+
+
+def test_a_finished_run_is_not_resumed(validated, scans):
+    run = validated[0].training.run
+    assert is_checked(run)
+    with pytest.raises(OutputError, match="finished"):
+        train_checked(scans, run, TrainOptions(), resume=True)
+
+
+def test_a_resume_with_other_data_is_refused(scans, tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        train_checked(scans, tmp_path / "run", options(hold_out=1), StopAfter(2))
+    other = make_cohort(tmp_path / "other")
+    with pytest.raises(InputError, match="other data"):
+        train_checked(other, tmp_path / "run", TrainOptions(), resume=True)
+
+
+def test_the_record_repeats_the_whole_run_from_its_own_folder(validated, scans):
+    run = validated[0].training.run
+    said = record(run)
+    words = shlex.split(said["command"])
+    assert (run.parent / words[2]).resolve() == scans.resolve()
+    assert words[words.index("--out") + 1] == run.name
+    assert words[words.index("--method") + 1] == "ssldec"
+    assert "--no-check" not in words
+    assert (run / said["data"]).resolve() == scans.resolve()
+    assert all((run / path).is_file() for path in said["data_sha256"])
+
+
+def test_the_record_of_a_candidate_repeats_that_candidate(validated):
+    run = validated[0].training.run
+    assert "--no-check" in record(run, "candidates", "ssldec")["command"]
+    assert "--no-check" not in record(run, "candidates", "labeled-only")["command"]
+
+
+def test_the_run_folder_is_a_model_and_moves_with_its_data(tmp_path):
+    data = make_cohort(tmp_path / "here" / "cohort", labeled=("01", "02"), unlabeled=("04",))
+    train_checked(data, tmp_path / "here" / "run", options(hold_out=1))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    run = tmp_path / "there" / "run"
+    assert load_model(run).contrasts == ("T1w", "T2w")
+    listed = read_cohort(run).all()
+    assert len(listed) >= 2
+    assert all(path.is_file() for scan in listed for path in scan.images)
+    assert (run / "metrics.tsv").is_file()
+    assert not [path.name for path in texts(run) if str(tmp_path) in path.read_text()]
+
+
+def test_the_plan_of_runs_is_what_is_trained(scans):
+    cohort = read_cohort(scans)
+    assert planned_runs(cohort) == 4
+    assert planned_runs(replace(cohort, training=cohort.training[:1])) == 2
+    held_out = replace(cohort, training=cohort.training[1:], validation=cohort.training[:1])
+    assert planned_runs(held_out) == 2
+
+
+def trained(monkeypatch):
+    """Count the trainings that begin."""
+    begun = []
+    monkeypatch.setattr(
+        harmless, "train", lambda data, run, *rest, **more: begun.append(run.name) or pytest.fail("trains")
+    )
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"settings": {"unlabeled_wieght": 1.0}}, ConfigError, "unlabeled_wieght"),
+        ({"method": "pseudo-label", "target_rule": "dec"}, ConfigError, "target rule"),
+        ({"hold_out": 3}, DatalistError, "leaves no scan"),
+        ({"budget": "huge"}, ConfigError, "quick"),
+    ],
+)
+def test_bad_options_are_refused_before_a_candidate_trains(
+    scans, tmp_path, monkeypatch, changes, error, words
+):
+    begun = trained(monkeypatch)
+    with pytest.raises(error, match=words):
+        train_checked(scans, tmp_path / "run", options(**changes))
+    assert not begun
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_leak_is_refused_before_a_candidate_trains(scans, tmp_path, monkeypatch):
+    begun = trained(monkeypatch)
+    cohort = read_cohort(scans)
+    data = tmp_path / "leaking" / "datalist.json"
+    data.parent.mkdir()
+    leak = replace(cohort.training[0], label=None)
+    write_datalist(
+        data,
+        replace(
+            cohort,
+            training=cohort.training[1:],
+            validation=cohort.training[:1],
+            unlabeled=(*cohort.unlabeled, leak),
+        ),
+    )
+    with pytest.raises(DatalistError, match="sub-01"):
+        train_checked(data, tmp_path / "run", options())
+    assert not begun
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_value_that_does_not_work_leaves_no_run_folder(scans, tmp_path):
+    with pytest.raises(ConfigError, match="does not work"):
+        train_checked(scans, tmp_path / "run", options(settings={"learning_rate": "fast"}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unlabeled_weight": 0.5, "unlabeled_start": 0.25},
+        {"loss#momentum": 0.5, "network_def#alpha": 2.0},
+        {"network_def#backbone#block_layers": 2},
+    ],
+)
+def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, settings):
+    done = train_checked(scans, tmp_path / "run", options(hold_out=1, settings=settings))
+    assert done.training.steps == STEPS
+    assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
+    both = [weights(tmp_path / "run" / "candidates" / name) for name in ("labeled-only", "ssldec")]
+    if "network_def#backbone#block_layers" in settings:  # the same backbone in both
+        assert len(both[0]) == len([name for name in both[1] if name.startswith("backbone")])
+
+
+def test_a_folder_in_use_is_refused(scans, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious.txt").write_text("x")
+    with pytest.raises(OutputError, match="not empty"):
+        train_checked(scans, tmp_path / "run", options())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
