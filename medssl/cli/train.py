@@ -36,7 +36,10 @@ METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
 @click.option("--method", type=click.Choice(METHODS), default="supervised", show_default=True,
               help="What the unlabeled scans are used for.")  # fmt: skip
 @click.option(
-    "--network", default="dense-fcn", show_default=True, help="dense-fcn, dense-fcn-small, fc-densenet."
+    "--network",
+    default="dense-fcn",
+    show_default=True,
+    help="dense-fcn, dense-fcn-small, fc-densenet, basic-unet.",
 )
 @click.option(
     "--budget", default="standard", show_default=True, help="quick, standard or full (medssl info)."

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from medssl.engines.center_start import CenterStart
 from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, torch_rank
 from medssl.engines.interruption import Interruption, TrainingInterrupted
 from medssl.engines.metrics_table import MetricsTable
@@ -25,6 +26,7 @@ def defined_above(handler: T) -> T:
 
 __all__ = [
     "BestModelSaver",
+    "CenterStart",
     "EarlyStopping",
     "GradientClipping",
     "Interruption",

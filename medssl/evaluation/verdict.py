@@ -11,6 +11,9 @@ HELPED = "helped"
 DID_NOT_HELP = "did not help"
 CANNOT_TELL = "cannot tell"
 
+MARGIN = 0.0005
+"""Least gain in mean Dice that counts: anything less would be printed as 0.0 points."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -37,7 +40,7 @@ class Verdict:
 def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapping[str, float]) -> Verdict:
     """Compare two networks of equal budget scan by scan.
 
-    The semi-supervised network has to be better in the mean; a tie goes to labeled-only.
+    The semi-supervised network has to be better in the mean, by `MARGIN` at least; a tie goes to labeled-only.
 
     Args:
         method: Name for the sentence.
@@ -67,7 +70,7 @@ def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapp
     scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
     better = int((differences > 0).sum())
     points = f"{100 * mean:+.1f} Dice points in the mean of {scans}, better on {better}"
-    if mean > 0:
+    if mean >= MARGIN:
         sentence = f"The unlabeled scans helped: {method} against labeled-only {points}."
         return Verdict(HELPED, sentence, mean, pairs)
     sentence = (

@@ -82,7 +82,7 @@ class ClusteringNetwork(nn.Module):
         ``(B, C, *spatial)`` to ``(B, labels, *spatial)``
 
     Attributes:
-        multiple: As in the backbone.
+        multiple: As in the backbone; 16 where it does not say.
         peak_maps: As in the backbone, or what the head keeps alive if that is more.
         first: Number of the first label that has a cluster, 0 or 1.
 
@@ -105,7 +105,7 @@ class ClusteringNetwork(nn.Module):
         self.first = 0 if background else 1
         self.absent = ABSENT  # TorchScript sees no global numbers
         self.head = ClusteringHead(features, labels - self.first, alpha)
-        self.multiple = int(getattr(backbone, "multiple", 1))
+        self.multiple = int(getattr(backbone, "multiple", 16))
         distances = 3 * features + labels  # embedding, difference to a center, its square; what is summed
         self.peak_maps = max(int(getattr(backbone, "peak_maps", 256)), distances)
 

@@ -45,6 +45,11 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "dense-fcn": {"_target_": "medssl.networks.DenseFCN"},
     "dense-fcn-small": {"_target_": "medssl.networks.DenseFCN", "growth_rate": 8, "stem_channels": 16},
     "fc-densenet": {"_target_": "medssl.networks.FCDenseNet3D"},
+    "basic-unet": {
+        "_target_": "monai.networks.nets.BasicUNet",
+        "spatial_dims": 3,
+        "features": [16, 16, 32, 64, 128, 16],
+    },
 }
 """Choices of ``--network``; channels and classes follow from the data."""
 

@@ -62,3 +62,10 @@ def test_scans_without_a_score_do_not_count():
 def test_scores_of_different_scans_are_refused(after):
     with pytest.raises(ValueError, match="different scans"):
         verdict("ssldec", {"a": 0.8, "b": 0.7}, after)
+
+
+def test_a_gain_that_would_be_printed_as_nothing_is_none():
+    before = {"sub-01": 0.8, "sub-02": 0.7}
+    after = {scan: dice + 0.0004 for scan, dice in before.items()}
+    assert verdict("ssldec", before, after).answer == DID_NOT_HELP
+    assert verdict("ssldec", before, {scan: dice + 0.0006 for scan, dice in before.items()}).answer == HELPED

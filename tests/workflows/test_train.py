@@ -3,6 +3,7 @@ import json
 import shutil
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,13 @@ def test_labels_with_sides_are_not_mirrored(tmp_path, tiny_options):
     train(tmp_path / "cohort", tmp_path / "run", tiny_options())
     config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
     assert config["flip_probability"] == 0
+
+
+def test_a_stock_network_of_monai_trains_under_the_clustering_head(cohort, tmp_path, tiny_options):
+    small = {"network_def#backbone#features": [4, 4, 8, 8, 8, 4], "crop_size": [32, 32, 32], "epochs": 1}
+    own = {name: value for name, value in tiny_options().settings.items() if not name.startswith("network_def")}
+    options = tiny_options(network="basic-unet", clustering_head=True, settings=small)
+    train(cohort, tmp_path / "run", replace(options, settings={**own, **small}))
+    network = load_model(tmp_path / "run").network
+    assert type(network.backbone).__name__ == "BasicUNet"
+    assert network(torch.zeros(1, 2, 16, 16, 16)).shape[1] == 4

@@ -1,0 +1,56 @@
+"""Where the cluster centers start from, after a short warm-up on labeled crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+CROPS = 16
+"""Crops of either kind that the starts are made from."""
+
+
+class CenterStart:
+    """Move the centers of a clustering head once, before a given step; other networks are left alone.
+
+    Args:
+        network: Perhaps a `medssl.networks.ClusteringNetwork`.
+        labeled: Labeled crops.
+        unlabeled: Unlabeled crops, may be empty; "kmeans" uses them.
+        step: Steps of warm-up before.
+        start: "random" (trained from the first step on, as published), "class_means" or "kmeans", see
+            `medssl.networks.ClusteringNetwork.start_centers`.
+    """
+
+    def __init__(
+        self, network: nn.Module, labeled: Any, unlabeled: Any, step: int, start: str = "random"
+    ) -> None:
+        self.network = getattr(network, "module", network)
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.step = step
+        self.start = start
+
+    def attach(self, engine: Engine) -> None:
+        """Register the start of a step."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Move the centers where this is the step."""
+        if self.start == "random" or engine.state.iteration != self.step + 1:
+            return
+        move = getattr(self.network, "start_centers", None)
+        if move is not None:
+            device = next(self.network.parameters()).device
+            unlabeled = _crops(self.unlabeled, "mask", device) if self.unlabeled.cache else ()
+            move(self.start, _crops(self.labeled, "label", device), unlabeled)
+
+
+def _crops(dataset: Sequence[Any], what: str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images with their labels, or with their masks as booleans, one crop a batch."""
+    for number in range(CROPS):
+        crop = dataset[number]
+        beside = crop[what] > 0.5 if what == "mask" else crop[what].long()  # noqa: PLR2004 (a mask holds 0 and 1)
+        yield crop["image"][None].to(device), beside.to(device)
