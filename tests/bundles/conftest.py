@@ -91,7 +91,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
             "ORT_DISABLE_TELEMETRY": "1",
         }
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
         return done.stdout + done.stderr
 

@@ -18,6 +18,7 @@ from medssl.workflows.train import TrainOptions, train
 pytestmark = pytest.mark.slow
 
 SMALL = ["--crop_size", "[16,16,16]", "--epochs", "4", "--steps_per_epoch", "1"]
+NETWORK = {"growth_rate": 4, "stem_channels": 8, "block_layers": 1, "levels": 2}
 COMMANDS = {
     "ssldec": (["train_ssldec.yaml"], []),
     "pseudo-label": (["train_pseudo_label.yaml"], []),
@@ -60,8 +61,16 @@ def table(path):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def options_for(out):
-    return [*SMALL, "--output_dir", str(out), "--ckpt_dir", str(out / "models")]
+def small_network(overlays):
+    place = "network_def#backbone" if "train_ssldec.yaml" in overlays else "network_def"
+    return [word for name, value in NETWORK.items() for word in (f"--{place}#{name}", str(value))]
+
+
+def command(name, out, *more):
+    overlays, extra = COMMANDS[name]
+    run = ["python", "-m", "monai.bundle", "run", "--config_file", files(*overlays), *extra, *more]
+    places = ["--output_dir", str(out), "--ckpt_dir", str(out / "models")]
+    return [*run, *SMALL, *small_network(overlays), *places]
 
 
 def test_the_overlays_print_their_command():
@@ -79,9 +88,7 @@ def test_the_overlays_print_their_command():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_printed_command_runs(bundle_with_unlabeled, run_here, tmp_path, name):
-    overlays, extra = COMMANDS[name]
-    words = ["python", "-m", "monai.bundle", "run", "--config_file", files(*overlays), *extra]
-    printed = run_here([*words, *options_for(tmp_path)], bundle_with_unlabeled)
+    printed = run_here(command(name, tmp_path), bundle_with_unlabeled)
     assert "supervised only" not in printed
     rows = table(tmp_path / "metrics.tsv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
@@ -95,9 +102,7 @@ def test_every_printed_command_runs(bundle_with_unlabeled, run_here, tmp_path, n
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_unlabeled_scans_it_says_supervised_only(bundle, run_here, tmp_path, name):
-    overlays, extra = COMMANDS[name]
-    words = ["python", "-m", "monai.bundle", "run", "--config_file", files(*overlays), *extra]
-    assert "supervised only" in run_here([*words, *options_for(tmp_path)], bundle)
+    assert "supervised only" in run_here(command(name, tmp_path), bundle)
     rows = table(tmp_path / "metrics.tsv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert not any(row["loss_unlabeled"] for row in rows)
@@ -107,16 +112,16 @@ def test_without_unlabeled_scans_it_says_supervised_only(bundle, run_here, tmp_p
 def test_the_command_line_and_the_bundle_give_the_same_weights(
     bundle_with_unlabeled, run_here, tmp_path, name
 ):
-    words = ["python", "-m", "monai.bundle", "run", "--config_file", files(*COMMANDS[name][0])]
-    run_here([*words, "--seed", "3", *options_for(tmp_path / "bundle")], bundle_with_unlabeled)
+    run_here(command(name, tmp_path / "bundle", "--seed", "3"), bundle_with_unlabeled)
     settings = {"crop_size": [16, 16, 16], "batch_size": 2, "epochs": 4, "steps_per_epoch": 1}
+    network = {f"network_def#{part}": value for part, value in NETWORK.items()}
     options = TrainOptions(
         method="ssldec",
         rounds=2 if "rounds" in name else 0,
         seed=3,
         device="cpu",
         budget="quick",
-        settings={**settings, "val_interval": 1},
+        settings={**settings, "val_interval": 1, **network},
     )
     train(bundle_with_unlabeled / "data", tmp_path / "run", options)
     first, second = (
@@ -130,9 +135,7 @@ def launched(*words):
     return ["torchrun", "--standalone", "--nnodes=1", "--nproc_per_node=2", *words]
 
 
-def test_two_processes_predict_what_one_does_and_train_all_rounds(
-    bundle_with_unlabeled, shell, tmp_path
-):
+def test_two_processes_predict_what_one_does_and_train_all_rounds(bundle_with_unlabeled, shell, tmp_path):
     """Three scans and one held out: the processes have different numbers of scans to predict."""
     script = str(Path(__file__).with_name("predict_round.py"))
     rounds = ["train.yaml", "train_ssldec.yaml", "train_rounds.yaml"]
@@ -154,7 +157,9 @@ def test_two_processes_predict_what_one_does_and_train_all_rounds(
 
 def test_two_processes_train_one_model(bundle_with_unlabeled, shell, tmp_path):
     words = ["-m", "monai.bundle", "run", "--config_file", files("train_ssldec.yaml", "multi_gpu_train.yaml")]
-    shell(launched(*words, *options_for(tmp_path)), bundle_with_unlabeled)
+    numbers = [*SMALL, *small_network(["train_ssldec.yaml"])]
+    places = ["--output_dir", str(tmp_path), "--ckpt_dir", str(tmp_path / "models")]
+    shell(launched(*words, *numbers, *places), bundle_with_unlabeled)
     weights = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert "head.centers" in weights
     assert not [name for name in weights if name.startswith("module.")]

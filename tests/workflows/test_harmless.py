@@ -158,9 +158,7 @@ def test_stopped_and_resumed_equals_uninterrupted(scans, validated, tmp_path, st
     done = train_checked(scans, run, TrainOptions(), resume=True)
     whole = validated[0]
     for name in ("labeled-only", "ssldec"):
-        assert same(
-            weights(run / "candidates" / name), weights(whole.training.run / "candidates" / name)
-        )
+        assert same(weights(run / "candidates" / name), weights(whole.training.run / "candidates" / name))
     assert done.verdict == whole.verdict
     assert same(weights(run), weights(whole.training.run))
 

@@ -37,7 +37,7 @@ def test_every_overlay_is_there():
 
 
 def test_an_unknown_method_is_refused_with_those_that_exist():
-    with pytest.raises(ConfigError, match="'ssl'.* supervised, pseudo-label, mean-teacher, ssldec"):
+    with pytest.raises(ConfigError, match=r"'ssl'.* supervised, pseudo-label, mean-teacher, ssldec"):
         method_named("ssl")
 
 

@@ -100,10 +100,12 @@ def test_the_budget_is_spent_and_both_loss_terms_are_recorded(whole, case):
         assert min(filled) > START
     assert any(row["val_dice"] for row in rows)
     if case != "alternate":
-        assert all(row["loss_labeled"] and (int(row["step"]) <= START or row["loss_unlabeled"]) for row in rows)
+        assert all(
+            row["loss_labeled"] and (int(row["step"]) <= START or row["loss_unlabeled"]) for row in rows
+        )
 
 
-@pytest.mark.parametrize("case", ["ssldec", "mean-teacher", "pseudo-label", "union_reinit"])
+@pytest.mark.parametrize("case", ["ssldec", "union_reinit"])  # of the others `STOPS` tells
 def test_the_same_seed_gives_the_same_weights(scans, whole, tmp_path, case):
     train(scans, tmp_path / "again", options(case))
     assert same(weights(whole(case)), weights(tmp_path / "again"))
@@ -175,10 +177,9 @@ def test_reinit_starts_each_round_from_new_weights_that_follow_the_seed(scans, t
     assert not [name for name in drawn if torch.equal(seen[0][2][name], seen[1][2][name])]
 
 
-@pytest.mark.parametrize("case", ["union_warm", "alternate"])
-def test_warm_rounds_go_on_with_the_weights_they_have(scans, tmp_path, monkeypatch, case):
+def test_warm_rounds_go_on_with_the_weights_they_have(scans, tmp_path, monkeypatch):
     seen = watch_stages(monkeypatch)
-    train(scans, tmp_path / "run", options(case))
+    train(scans, tmp_path / "run", options("union_warm"))
     assert len(seen) == 2
     assert all(same(before, after) for _, before, after in seen)
 
@@ -187,7 +188,7 @@ def test_warm_rounds_go_on_with_the_weights_they_have(scans, tmp_path, monkeypat
 def test_targets_take_two_bytes_a_class_and_voxel(whole, case, clusters):
     voxels = int(np.count_nonzero(ellipsoid_labels()))
     files = sorted((whole(case) / "targets" / "round-02").iterdir())
-    assert [path.stem for path in files] == [f"sub-{name}_T1w" for name in SCANS] or len(files) == len(SCANS)
+    assert len(files) == len(SCANS)
     for path in files:
         stored = torch.load(path, weights_only=True)
         assert stored["log_q"].shape == (clusters, voxels)

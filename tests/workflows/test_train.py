@@ -258,4 +258,4 @@ def test_a_stock_network_of_monai_trains_under_the_clustering_head(cohort, tmp_p
     train(cohort, tmp_path / "run", replace(options, settings={**own, **small}))
     network = load_model(tmp_path / "run").network
     assert type(network.backbone).__name__ == "BasicUNet"
-    assert network(torch.zeros(1, 2, 16, 16, 16)).shape[1] == 4
+    assert network(torch.zeros(1, 2, 32, 32, 32)).shape[1] == 4
