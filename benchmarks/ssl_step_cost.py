@@ -62,7 +62,7 @@ def _steps(name: str, side: int) -> tuple[Callable[[], None], Callable[[], None]
         network = DenseFCN(2, LABELS)
     teacher = Teacher(network)
     objective = {
-        "ssldec": lambda: OnlineSSLDEC(teacher, counts=[0.0, 5.0, 3.0, 2.0]),
+        "ssldec": lambda: OnlineSSLDEC(teacher, labels=LABELS),
         "mean-teacher": lambda: MeanTeacher(teacher),
         "pseudo-label": lambda: OnlinePseudoLabel(teacher),
     }[name]()

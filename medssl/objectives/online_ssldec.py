@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.functional.clustering import cluster_mass, log_target_distribution
 from medssl.functional.divergence import masked_kl
@@ -20,27 +20,29 @@ class OnlineSSLDEC(SemiSupervisedObjective):
 
     Args:
         teacher: Averaged network; clusters the unchanged view. The student sees the strongly changed one.
+        labels: Number of labels, background included.
         rule: Target rule T, see `functional.clustering.log_target_distribution`.
-        counts: Voxels of each label among the labeled scans, background included: the prior pi.
         momentum: Share of the running frequencies f that a step keeps.
         confident: Weigh each voxel by the teacher's confidence, rescaled so that a uniform guess has none.
         kwargs: See `SemiSupervisedObjective`.
 
     Notes:
-        Frequencies run over the in-mask voxels of the unlabeled crops of past steps (all scans, `pool`). They
-        are part of the checkpoint.
+        Frequencies f run over the in-mask voxels of the unlabeled crops of past steps (all scans, `pool`), the
+        prior pi over those of all labeled crops so far: both are drawn alike, whereas whole scans hold more of
+        what lies at their rim than crops do. Both are part of the checkpoint.
 
     Source:
         Enguehard et al., IEEE Access 2019, for target and loss; the online teacher is this package's.
     """
 
     frequencies: Tensor
+    label_mass: Tensor
 
     def __init__(
         self,
         teacher: Callable[[Tensor], Tensor],
         *,
-        counts: Tensor | Sequence[float],
+        labels: int,
         rule: str = "prior",
         momentum: float = 0.99,
         confident: bool = False,
@@ -51,8 +53,16 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         self.rule = rule
         self.momentum = momentum
         self.confident = confident
-        self.counts = torch.as_tensor(counts, dtype=torch.float64)
-        self.register_buffer("frequencies", torch.zeros(len(self.counts), dtype=torch.float64))
+        self.register_buffer("frequencies", torch.zeros(labels, dtype=torch.float64))
+        self.register_buffer("label_mass", torch.zeros(labels, dtype=torch.float64))
+
+    def forward(self, network: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Count the labels, then return the loss (see `SemiSupervisedObjective.forward`)."""
+        if "label" in batch:
+            labels = len(self.label_mass)
+            known = batch["label"][batch["label"] < labels].long()
+            self.label_mass += _over_processes(known.bincount(minlength=labels).double()).to(self.label_mass)
+        return super().forward(network, batch)
 
     def unlabeled_term(
         self, log_q: Tensor, valid: Tensor, unlabeled: Mapping[str, Tensor], first: int
@@ -60,7 +70,7 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         """Return the divergence from the target."""
         assigned = teacher_log_q(self.teacher, unlabeled["image"], first)
         mass = self._follow(cluster_mass(assigned.exp(), valid), first)
-        prior = self.counts[first:]
+        prior = self.label_mass[first:].to(mass)
         log_p = log_target_distribution(assigned, self.rule, self.frequencies[first:].to(mass), prior)
         weight = None
         if self.confident:
@@ -71,9 +81,15 @@ class OnlineSSLDEC(SemiSupervisedObjective):
 
     def _follow(self, mass: Tensor, first: int) -> Tensor:
         """Move the running frequencies towards those of this step, over all processes."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(mass)
+        mass = _over_processes(mass)
         if float(mass.sum()):
             kept = self.momentum if float(self.frequencies.sum()) else 0.0
             self.frequencies[first:].lerp_((mass / mass.sum()).to(self.frequencies), 1 - kept)
         return mass
+
+
+def _over_processes(mass: Tensor) -> Tensor:
+    """Add up a mass over all processes of distributed training."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(mass)
+    return mass

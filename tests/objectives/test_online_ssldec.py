@@ -9,6 +9,13 @@ from medssl.objectives import OnlineSSLDEC
 COUNTS = torch.tensor([50.0, 400.0, 300.0, 250.0])
 
 
+def online(teacher, **options):
+    """An objective that has seen so many labels that the few of a test leave its prior at COUNTS."""
+    objective = OnlineSSLDEC(teacher, labels=len(COUNTS), **options)
+    objective.label_mass += 1e9 * COUNTS
+    return objective
+
+
 def _shares(values):
     return [value / sum(values) for value in values]
 
@@ -40,7 +47,7 @@ def _naive(case, rule, f, confident=False):
 def test_term_equals_the_naive_loop(case, rule, confident):
     teacher = case.assignments(case.teacher, "image")
     f = _shares([sum(column) for column in zip(*teacher, strict=True)])
-    objective = OnlineSSLDEC(case.teacher, counts=COUNTS, rule=rule, confident=confident)
+    objective = online(case.teacher, rule=rule, confident=confident)
     output = objective(case.network, case.batch)
     assert output["loss_unlabeled"].item() == pytest.approx(_naive(case, rule, f, confident), abs=1e-5)
     assert output["confidence"].item() == pytest.approx(sum(map(max, teacher)) / len(teacher), abs=1e-6)
@@ -48,7 +55,7 @@ def test_term_equals_the_naive_loop(case, rule, confident):
 
 @pytest.mark.parametrize("rule", ["dec", "prior"])
 def test_targets_are_made_with_the_running_frequencies(case, rule):
-    objective = OnlineSSLDEC(case.teacher, counts=COUNTS, rule=rule, momentum=0.5)
+    objective = online(case.teacher, rule=rule, momentum=0.5)
     running = torch.tensor([0.6, 0.3, 0.08, 0.02], dtype=torch.float64)[case.first :]
     objective.frequencies[case.first :] = running / running.sum()
     output = objective(case.network, case.batch)
@@ -60,7 +67,7 @@ def test_targets_are_made_with_the_running_frequencies(case, rule):
 def test_a_uniform_guess_has_no_confidence(case):
     for parameter in case.teacher.parameters():
         torch.nn.init.zeros_(parameter)  # all centers alike, all scores alike
-    output = OnlineSSLDEC(case.teacher, counts=COUNTS, confident=True)(case.network, case.batch)
+    output = online(case.teacher, confident=True)(case.network, case.batch)
     assert output["loss_unlabeled"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -79,7 +86,7 @@ def _steps(case, objective, count=6, seed=0):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_running_frequencies_follow_the_formula(case, momentum):
-    objective = OnlineSSLDEC(case.teacher, counts=COUNTS, momentum=momentum)
+    objective = online(case.teacher, momentum=momentum)
     assert objective.frequencies.tolist() == [0, 0, 0, 0]
     masses = _steps(case, objective)
     expected = _shares(masses[0])
@@ -91,7 +98,7 @@ def test_running_frequencies_follow_the_formula(case, momentum):
 
 
 def test_crops_without_a_mask_leave_the_frequencies_alone(case):
-    objective = OnlineSSLDEC(case.teacher, counts=COUNTS)
+    objective = online(case.teacher)
     mask = case.unlabeled["mask"]
     case.unlabeled["mask"] = torch.zeros_like(mask)
     objective(case.network, case.batch)
@@ -105,7 +112,7 @@ def test_crops_without_a_mask_leave_the_frequencies_alone(case):
 
 
 def test_labeled_crops_never_enter_the_frequencies(case):
-    beside, alone = (OnlineSSLDEC(case.teacher, counts=COUNTS) for _ in range(2))
+    beside, alone = (online(case.teacher) for _ in range(2))
     beside(case.network, case.batch)
     alone(case.network, case.only("unlabeled"))
     assert torch.equal(beside.frequencies, alone.frequencies)
@@ -113,16 +120,28 @@ def test_labeled_crops_never_enter_the_frequencies(case):
     assert torch.equal(beside.frequencies, alone.frequencies)
 
 
+def test_the_prior_counts_the_labels_of_all_labeled_crops_so_far(case):
+    objective = OnlineSSLDEC(case.teacher, labels=len(COUNTS), rule="prior")
+    label = case.batch["label"]
+    expected = [int((label == value).sum()) for value in range(len(COUNTS))]
+    assert sum(expected) < label.numel()  # some are unknown
+    objective(case.network, case.batch)
+    objective(case.network, case.only("image", "label"))
+    assert objective.label_mass.tolist() == [2 * count for count in expected]
+    objective(case.network, case.only("unlabeled"))
+    assert objective.label_mass.tolist() == [2 * count for count in expected]
+
+
 def test_a_checkpoint_keeps_the_frequencies(case, tmp_path):
     class Teacher:  # no module, as `engines.Teacher`
         def __call__(self, image):
             return case.teacher(image)
 
-    objective = OnlineSSLDEC(Teacher(), counts=COUNTS, rule="dec")
+    objective = online(Teacher(), rule="dec")
     _steps(case, objective)
-    assert list(objective.state_dict()) == ["frequencies"]
+    assert list(objective.state_dict()) == ["frequencies", "label_mass"]
     torch.save(objective.state_dict(), tmp_path / "objective.pt")
-    other = OnlineSSLDEC(Teacher(), counts=COUNTS, rule="dec")
+    other = online(Teacher(), rule="dec")
     other.load_state_dict(torch.load(tmp_path / "objective.pt", weights_only=True))
     assert torch.equal(other.frequencies, objective.frequencies)
     assert other.frequencies.dtype == torch.float64
@@ -137,7 +156,7 @@ def test_a_dead_cluster_keeps_the_loss_finite(case):
         return scores
 
     for rule in RULES:
-        output = OnlineSSLDEC(teacher, counts=COUNTS, rule=rule)(case.network, case.only("unlabeled"))
+        output = online(teacher, rule=rule)(case.network, case.only("unlabeled"))
         output["loss"].backward()
         assert torch.isfinite(output["loss"])
     assert all(torch.isfinite(p.grad).all() for p in case.network.parameters() if p.grad is not None)
@@ -145,11 +164,11 @@ def test_a_dead_cluster_keeps_the_loss_finite(case):
 
 def test_masses_of_all_processes_are_added(case, monkeypatch):
     """Two processes that see the same crops: twice the mass, the same frequencies."""
-    alone = OnlineSSLDEC(case.teacher, counts=COUNTS)
+    alone = online(case.teacher)
     alone(case.network, case.batch)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda mass: mass.mul_(2))
-    both = OnlineSSLDEC(case.teacher, counts=COUNTS)
+    both = online(case.teacher)
     output = both(case.network, case.batch)
     assert output["mass"].sum().item() == pytest.approx(2 * len(case.voxels()))
     assert torch.allclose(both.frequencies, alone.frequencies)
