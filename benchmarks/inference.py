@@ -3,7 +3,7 @@
     python benchmarks/inference.py --json inference.json --model bundles/infant_brain_segmentation
 
 Without `--model` the weights are random: times and memory are those of the trained network, agreement is not.
-`--quick` takes a small volume, small windows and a small network, to see that everything runs.
+Backends other than torch in float32 are those installed (`pip install "medssl[fast]"`). `--quick` takes a small volume, small windows and a small network, to see that everything runs.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 import medssl
+from medssl.inference.choice import REFERENCE, Wish, build, candidates
+from medssl.inference.machine import library_versions
 from medssl.inference.plan import box_of, bytes_per_voxel, region_around
 from medssl.inference.predictor import HALO, MARGIN, Predictor
 from medssl.networks import DenseFCN
@@ -122,11 +125,23 @@ def make_methods(
     one, tiles = Predictor(network=network), Predictor(network=network, memory_limit=limit)
     return {
         OURS: lambda: one.predict(image, mask),
+        **other_backends(network, image, mask),
         f"ours: brain box, tiles with a halo of {HALO}": lambda: tiles.predict(image, mask),
         "ours: whole volume, one pass": lambda: one.predict(image),
         f"MONAI sliding window {window}^3, overlap 0.25": stock(0.25),
         f"MONAI sliding window {window}^3, overlap 0.5": stock(0.5),
     }
+
+
+def other_backends(network: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Return the brain box in one pass by each backend that is installed, the accuracy gate left out."""
+    methods = {}
+    for pair in candidates(Wish(), torch.device("cpu")):
+        if pair != REFERENCE:
+            predictor = Predictor(network=network)
+            predictor.backend = build(*pair, predictor.reference)
+            methods["ours: brain box, {} {}".format(*pair)] = partial(predictor.predict, image, mask)
+    return methods
 
 
 def measure(methods: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, dict[str, Any]]:
@@ -195,7 +210,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model[0].partition(": ")[2] if model else platform.processor(),
         "cpus": os.cpu_count(),
-        "torch": torch.__version__,
+        "backends": library_versions(),
         "medssl": medssl.__version__,
     }
 

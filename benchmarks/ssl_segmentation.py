@@ -32,7 +32,16 @@ from medssl.workflows.simulate import simulate_cohort
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.train import TrainOptions, train
 
-FAITHFUL = {"method": "ssldec", "target_rule": "dec", "schedule": "union_reinit", "rounds": 2}
+FAITHFUL = {
+    "method": "ssldec",
+    "target_rule": "dec",
+    "schedule": "union_reinit",
+    "rounds": 2,
+    "settings": {
+        "network_def#alpha": 1.0,
+        "loss#labeled_loss": {"_target_": "medssl.objectives.SupervisedLoss", "dice_weight": 0.0},
+    },
+}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "labeled-only": {},
     "labeled-only, clustering head": {"clustering_head": True},
@@ -128,15 +137,17 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
     folder = work / slug[-180:]
     shutil.rmtree(folder, ignore_errors=True)
     write_datalist(folder / "data" / "datalist.json", seen)
+    arm = dict(ARMS[facts["arm"]])
     settings = {
         "epochs": facts["epochs"],
         "augmentation_strength": facts["augmentation"],
         "crop_size": COHORTS[facts["cohort"]]["crop_size"],
         "batch_size": 4,
+        **arm.pop("settings", {}),
         **facts["set"],
     }
     options = TrainOptions(
-        network=facts["network"], budget="quick", seed=facts["seed"], settings=settings, **ARMS[facts["arm"]]
+        network=facts["network"], budget="quick", seed=facts["seed"], settings=settings, **arm
     )
     started = time.monotonic()
     trained = train(folder / "data", folder / "run", options)
