@@ -52,5 +52,5 @@ def _crops(dataset: Sequence[Any], what: str, device: torch.device) -> Iterator[
     """Yield images with their labels, or with their masks as booleans, one crop a batch."""
     for number in range(CROPS):
         crop = dataset[number]
-        beside = crop[what] > 0.5 if what == "mask" else crop[what].long()  # noqa: PLR2004 (a mask holds 0 and 1)
+        beside = crop[what] > 0.5 if what == "mask" else crop[what].long()
         yield crop["image"][None].to(device), beside.to(device)

@@ -253,7 +253,9 @@ def test_labels_with_sides_are_not_mirrored(tmp_path, tiny_options):
 
 def test_a_stock_network_of_monai_trains_under_the_clustering_head(cohort, tmp_path, tiny_options):
     small = {"network_def#backbone#features": [4, 4, 8, 8, 8, 4], "crop_size": [32, 32, 32], "epochs": 1}
-    own = {name: value for name, value in tiny_options().settings.items() if not name.startswith("network_def")}
+    own = {
+        name: value for name, value in tiny_options().settings.items() if not name.startswith("network_def")
+    }
     options = tiny_options(network="basic-unet", clustering_head=True, settings=small)
     train(cohort, tmp_path / "run", replace(options, settings={**own, **small}))
     network = load_model(tmp_path / "run").network
