@@ -198,7 +198,10 @@ def test_unlabeled_scans_of_a_semi_supervised_run_are_called_transductive(demo, 
 
 def test_the_verdict_on_the_unlabeled_scans_has_a_section_of_its_own(demo, tmp_path, page):
     assert "Did the unlabeled scans help?" not in headings(page)
-    said = {"sentence": "They helped a lot.", "dice": {"sub-02": {"labeled-only": 0.7, "semi-supervised": 0.74}}}
+    said = {
+        "sentence": "They helped a lot.",
+        "dice": {"sub-02": {"labeled-only": 0.7, "semi-supervised": 0.74}},
+    }
     record = json.loads((demo / "run/run.json").read_text()) | {"method": "ssldec", "verdict": said}
     write_json(tmp_path / "run/run.json", record | {"transductive": ["sub-04 twice"]})
     text = full(demo, tmp_path / "page.html", run=tmp_path / "run").read_text()
