@@ -3,7 +3,8 @@
     python benchmarks/inference.py --json inference.json --model bundles/infant_brain_segmentation
 
 Without `--model` the weights are random: times and memory are those of the trained network, agreement is not.
-Backends other than torch in float32 are those installed (`pip install "medssl[fast]"`). `--quick` takes a small volume, small windows and a small network, to see that everything runs.
+All backends that are installed are measured (`pip install "medssl[fast]"`). `--quick` takes a small volume, small
+windows and a small network, to see that everything runs.
 """
 
 import argparse

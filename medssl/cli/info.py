@@ -31,11 +31,12 @@ def info(model: Path | None, as_json: bool) -> None:
     _section("Versions", facts["versions"])
     machine = {
         "devices": ", ".join(facts["devices"]),
+        "processor": facts["processor"],
         "cores": facts["cores"],
         "threads": facts["threads"],
         "free memory": f"{facts['free_memory_gib']} GiB",
         "backends": ", ".join(
-            name + ("" if there else " (not installed)") for name, there in facts["backends"].items()
+            f"{name} {version or '(not installed)'}" for name, version in facts["backends"].items()
         ),
     }
     _section("Machine", machine)

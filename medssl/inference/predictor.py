@@ -12,7 +12,9 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medssl.inference.backends.protocol import Backend
 from medssl.inference.backends.torch_backend import TorchBackend
+from medssl.inference.choice import REFERENCE, BackendFailure, Wish, candidates, checked, choose_backend
 from medssl.inference.memory import available_memory
 from medssl.inference.plan import (
     Box,
@@ -22,6 +24,7 @@ from medssl.inference.plan import (
     plan_tiles,
     region_around,
 )
+from medssl.inference.trials import TrialStore
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,9 @@ tiles and 32."""
 MEMORY_SHARE = 0.75
 """Share of the free memory that a pass may take where no limit is given."""
 
+PROBE_SIDE = 80
+"""Longest side of the tile on which backends are compared. Times grow in step with the voxels beyond."""
+
 DEFAULT_MULTIPLE = 16
 DEFAULT_PEAK_MAPS = 256
 BACKGROUND_LOGIT = 15.0
@@ -57,6 +63,7 @@ class Tiling:
         multiple: The network's multiple.
         peak_maps: Float32 maps that the network keeps at its peak.
         memory_limit: Bytes that a pass may take.
+        memory_factor: Memory that the backend takes, as a multiple of what torch takes.
     """
 
     margin: int
@@ -64,10 +71,17 @@ class Tiling:
     multiple: int
     peak_maps: int
     memory_limit: int
+    memory_factor: float = 1.0
 
 
 def tiling_for(
-    network: Any, device: torch.device, *, margin: int, halo: int, memory_limit: int | None
+    network: Any,
+    device: torch.device,
+    *,
+    margin: int,
+    halo: int,
+    memory_limit: int | None,
+    memory_factor: float = 1.0,
 ) -> Tiling:
     """Fill in what a network says about itself and what the device has free.
 
@@ -77,11 +91,13 @@ def tiling_for(
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
         memory_limit: Bytes that a pass may take; None takes three quarters of what is free.
+        memory_factor: Memory that the backend takes, as a multiple of what torch takes.
     """
     inner = getattr(network, "module", network)
     limit = int(MEMORY_SHARE * _free_bytes(device)) if memory_limit is None else memory_limit
     multiple = getattr(inner, "multiple", DEFAULT_MULTIPLE)
-    return Tiling(margin, halo, multiple, getattr(inner, "peak_maps", DEFAULT_PEAK_MAPS), limit)
+    peak_maps = getattr(inner, "peak_maps", DEFAULT_PEAK_MAPS)
+    return Tiling(margin, halo, multiple, peak_maps, limit, memory_factor)
 
 
 def tile_logits(
@@ -99,9 +115,8 @@ def tile_logits(
         image `(C, I, J, K)`, mask `(I, J, K)` bool; logits `(L, i, j, k)` for a box of that shape.
     """
     shape = (image.shape[1], image.shape[2], image.shape[3])
-    box = Box((0, 0, 0), shape) if mask is None else box_of(mask) or Box((0, 0, 0), (1, 1, 1))
-    region = region_around(box, shape, margin=tiling.margin, multiple=tiling.multiple)
-    cost = bytes_per_voxel(tiling.peak_maps)
+    region = _region(image, mask, tiling)
+    cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
     tiles = plan_tiles(
         region,
         shape,
@@ -119,6 +134,32 @@ def tile_logits(
         yield tile.core, logits[(slice(None), *tile.core.relative_to(tile.read).slices)]
 
 
+def probe_tile(image: Tensor, mask: Tensor | None, tiling: Tiling) -> tuple[Tensor, Tensor]:
+    """Cut the middle of the brain out, to compare backends on.
+
+    Args:
+        image: Preprocessed contrasts.
+        mask: The brain; None takes every voxel for it.
+        tiling: Margin, multiple and memory.
+
+    Shapes:
+        image `(C, I, J, K)`, mask `(I, J, K)` bool; returns a tile `(1, C, i, j, k)` and its mask `(i, j, k)`,
+        sides multiples and at most `PROBE_SIDE`, or one multiple if that is more.
+    """
+    region = _region(image, mask, tiling)
+    room = (tiling.memory_limit / (bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor)) ** (1 / 3)
+    most = max(1, int(min(PROBE_SIDE, room)) // tiling.multiple) * tiling.multiple
+    sides = [min(side, most) for side in region.shape]
+    spans = [
+        (low + (whole - side) // 2, side)
+        for low, whole, side in zip(region.start, region.shape, sides, strict=True)
+    ]
+    (i, di), (j, dj), (k, dk) = spans
+    box = Box((i, j, k), (i + di, j + dj, k + dk))
+    brain = torch.ones_like(image[0], dtype=torch.bool) if mask is None else mask
+    return _read(image, box)[None], _read(brain[None], box)[0]
+
+
 class Predictor:
     """Turn a preprocessed image into label probabilities.
 
@@ -131,7 +172,16 @@ class Predictor:
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
         device: Where to run.
-        precision: `"float32"` or `"bfloat16"`.
+        backend: `"torch"`, `"openvino"`, `"onnxruntime"`, or `"auto"` for the fastest.
+        precision: `"float32"`, `"bfloat16"`, or `"auto"` for the faster.
+        store: Where the comparison of backends is remembered; None compares in every `Predictor`.
+
+    Attributes:
+        backend: What runs the network; None until the first scan has decided it. All but torch in float32
+            have to agree with it on that scan, see `medssl.inference.gate`.
+
+    Raises:
+        ConfigError: There is no such backend or precision, or it is not installed.
     """
 
     def __init__(
@@ -142,9 +192,15 @@ class Predictor:
         margin: int = MARGIN,
         halo: int = HALO,
         device: str | torch.device = "cpu",
+        backend: str = "torch",
         precision: str = "float32",
+        store: TrialStore | None = None,
     ) -> None:
-        self.backend = TorchBackend(network, device=device, precision=precision)
+        wish = Wish(backend, precision)
+        self.reference = TorchBackend(network, device=device)
+        self.wanted = candidates(wish, self.reference.device)
+        self.backend: Backend | None = self.reference if self.wanted == [REFERENCE] else None
+        self.store = store
         self.margin = margin
         self.halo = halo
         self.memory_limit = memory_limit
@@ -161,21 +217,39 @@ class Predictor:
         Shapes:
             image `(C, I, J, K)`, mask `(I, J, K)` bool; returns float32 `(L, I, J, K)` on the image's device.
         """
-        backend = self.backend
-        tiling = tiling_for(
-            backend.network,
-            backend.device,
-            margin=self.margin,
-            halo=self.halo,
-            memory_limit=self.memory_limit,
-        )
-        tiles = tile_logits(backend, image, mask, tiling)
+        if self.backend is None:
+            tile, brain = probe_tile(image, mask, self._tiling(self.reference))
+            self.backend = choose_backend(self.reference, tile, brain, self.wanted, self.store)
+        if self.backend is not self.reference:
+            try:
+                return self._run(checked(self.backend), image, mask, self._tiling(self.backend))
+            except BackendFailure as failure:
+                logger.warning(
+                    "Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure
+                )
+                self.backend = self.reference
+        return self._run(self.reference, image, mask, self._tiling(self.reference))
+
+    def _run(
+        self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
+    ) -> Tensor:
+        tiles = tile_logits(forward, image, mask, tiling)
         parts = ((box, logits.softmax(dim=0).to(image.device)) for box, logits in tiles)
         probabilities = _join(parts, image.shape[1:], background=1.0, others=0.0)
         if mask is not None:
             probabilities *= mask
             probabilities[0].masked_fill_(~mask, 1.0)
         return probabilities
+
+    def _tiling(self, backend: Backend) -> Tiling:
+        return tiling_for(
+            self.reference.network,
+            self.reference.device,
+            margin=self.margin,
+            halo=self.halo,
+            memory_limit=self.memory_limit,
+            memory_factor=backend.memory_factor,
+        )
 
 
 class BrainBoxInferer(Inferer):
@@ -241,6 +315,13 @@ def _join(
         msg = "There is nothing to join: found no tiles, expected at least one."
         raise ValueError(msg)
     return volume
+
+
+def _region(image: Tensor, mask: Tensor | None, tiling: Tiling) -> Box:
+    """Return what has to be run: the brain's box and its margin; a corner where the mask is empty."""
+    shape: Triple = (image.shape[1], image.shape[2], image.shape[3])
+    box = Box((0, 0, 0), shape) if mask is None else box_of(mask) or Box((0, 0, 0), (1, 1, 1))
+    return region_around(box, shape, margin=tiling.margin, multiple=tiling.multiple)
 
 
 def _read(image: Tensor, box: Box) -> Tensor:

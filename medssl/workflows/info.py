@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medssl.inference.machine import library_versions, processor
 from medssl.inference.memory import available_memory
 from medssl.io.checkpoint import card_of, read_checkpoint
 from medssl.io.files import read_json, sha256
 from medssl.workflows.budgets import BUDGETS
 from medssl.workflows.models import find_weights
 from medssl.workflows.provenance import versions
-
-BACKENDS = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnxruntime"}
-"""Name -> the module that must be installed."""
 
 
 def info(model: Path | str | None = None) -> dict[str, Any]:
@@ -38,10 +35,11 @@ def info(model: Path | str | None = None) -> dict[str, Any]:
     return {
         "versions": versions(),
         "devices": devices,
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "free_memory_gib": round(available_memory() / 2**30, 1),
-        "backends": {name: find_spec(module) is not None for name, module in BACKENDS.items()},
+        "backends": library_versions(),
         "budgets": {name: asdict(budget) for name, budget in BUDGETS.items()},
         "model": {
             "name": meta.get("name"),

@@ -20,6 +20,7 @@ import medssl
 from medssl.errors import DatalistError, MedsslError, OutputError
 from medssl.geometry import Grid
 from medssl.inference.predictor import Predictor
+from medssl.inference.trials import TrialStore
 from medssl.io.cohort import item, read_cohort
 from medssl.io.files import atomic_path, read_json, require_writable_folder, write_json, write_tsv
 from medssl.io.inspection import require_usable
@@ -52,6 +53,7 @@ class Segmentation:
         failed: Subject -> why.
         model: Name of the model.
         trained_on: What the model was trained on.
+        backend: What ran the network, with its precision; empty if nothing was run.
     """
 
     out: Path
@@ -60,6 +62,7 @@ class Segmentation:
     failed: dict[str, str] = field(default_factory=dict)
     model: str = ""
     trained_on: str = ""
+    backend: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class Options:
         memory_limit: Bytes the network may use; None for a share of what is free.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         mask: "none" for scans without a mask, whose background is a class.
+        backend: What runs the network: "torch", "openvino", "onnxruntime", or "auto" for the fastest.
+        precision: "float32", "bfloat16", or "auto" for the faster.
+        cache: Folder that remembers which is fastest; None measures in every call.
     """
 
     probabilities: bool = False
@@ -83,6 +89,9 @@ class Options:
     memory_limit: int | None = None
     device: str = "auto"
     mask: str | None = None
+    backend: str = "torch"
+    precision: str = "float32"
+    cache: Path | None = None
 
 
 def segment(
@@ -109,9 +118,10 @@ def segment(
         InputError: Nothing to segment was found.
         CheckpointError: The model cannot be loaded.
         OutputError: The folder cannot be written, or holds the results of another model.
+        ConfigError: The device or the backend is not there.
     """
     options = options or Options()
-    ready = load_model(model, choose_device(options.device))
+    ready = load_model(model, _device(options))
     if loaded is not None:
         loaded(ready)
     files = [data] if isinstance(data, Path) else list(data)
@@ -119,7 +129,7 @@ def segment(
     _require_each_once(cohort)
     require_writable_folder(out, files)
     _require_results_folder(out, ready, options.overwrite)
-    predictor = Predictor(network=ready.network, memory_limit=options.memory_limit, device=ready.device)
+    predictor = _predictor(ready, options)
     job = _Job(cohort, ready, predictor, options, out)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
     started = time.monotonic()
@@ -130,6 +140,9 @@ def segment(
         job.segment_or_note(subject, result)
     if progress is not None:
         progress("", len(subjects), len(subjects))
+    used = predictor.backend if result.done else None
+    if used is not None:
+        result.backend = f"{used.name}, {used.precision}"
     if result.done or result.skipped:
         chosen = [
             ("model", None if model is None else relative(model, out.parent)),
@@ -137,6 +150,8 @@ def segment(
             ("resample", options.resample),
             ("mask", options.mask),
             ("device", None if options.device == "auto" else options.device),
+            ("backend", used.name if used else options.backend),
+            ("precision", used.precision if used else options.precision),
         ]
         job.write_summaries(result, command_line("segment", files, out, chosen), time.monotonic() - started)
     return result
@@ -233,10 +248,15 @@ class _Job:
                 "WeightsSHA256": model.weights_sha256,
                 "TrainedOn": model.trained_on,
             },
+            "Backend": self.backend(),
             "SpacingOfNetwork_mm": list(model.spacing),
             "Volumes_ml": volumes_ml(labels, grid, model.table),
             "Seconds": round(seconds, 2),
         }
+
+    def backend(self) -> dict[str, str]:
+        used = self.predictor.backend or self.predictor.reference
+        return {"Name": used.name, "Precision": used.precision}
 
     def write_summaries(self, result: Segmentation, command: str, seconds: float) -> None:
         """Write what covers all subjects: volumes.tsv, dataset_description.json, run.json."""
@@ -310,6 +330,30 @@ def without_folders(text: str, root: Path) -> str:
         if len(folder.parts) > 1:
             text = text.replace(f"{folder}{os.sep}", "")
     return text
+
+
+def _device(options: Options) -> str:
+    """Return where the network runs: on the CPU for a backend that knows no other place."""
+    if options.device == "auto" and options.backend not in ("auto", "torch"):
+        return "cpu"
+    return choose_device(options.device)
+
+
+def _predictor(model: Model, options: Options) -> Predictor:
+    """Return what turns scans into probabilities.
+
+    Raises:
+        ConfigError: The backend is unknown, not installed, or does not run on the device.
+    """
+    store = None if options.cache is None else TrialStore(options.cache, model.weights_sha256)
+    return Predictor(
+        network=model.network,
+        memory_limit=options.memory_limit,
+        device=model.device,
+        backend=options.backend,
+        precision=options.precision,
+        store=store,
+    )
 
 
 def _require_each_once(cohort: Cohort) -> None:

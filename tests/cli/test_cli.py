@@ -1,14 +1,24 @@
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from phantoms import TINY, write_subject
 
 from medssl.cli import COMMANDS, main
+from medssl.cli.segment import cache_folder
 
 
 def call(*arguments):
     return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path_factory):
+    """Keep what is remembered of backends out of the home folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MEDSSL_CACHE", str(folder))
+    return folder
 
 
 SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
@@ -27,7 +37,15 @@ def test_the_group_lists_every_command():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["segment"], ["train", "x"], ["nothing"], ["simulate", "x", "--site", "C"]]
+    "arguments",
+    [
+        ["segment"],
+        ["train", "x"],
+        ["nothing"],
+        ["simulate", "x", "--site", "C"],
+        ["segment", "x", "--out", "y", "--backend", "tpu"],
+        ["segment", "x", "--out", "y", "--precision", "fp8"],
+    ],
 )
 def test_wrong_usage_ends_with_two(arguments):
     assert call(*arguments).exit_code == 2
@@ -54,7 +72,7 @@ def test_check_prints_json(cohort):
     assert [subject["subject"] for subject in facts["subjects"]] == ["sub-01", "sub-02", "sub-03", "sub-04"]
 
 
-def test_simulate_train_segment_evaluate_in_a_row(tmp_path):
+def test_simulate_train_segment_evaluate_in_a_row(tmp_path, cache):
     cohort, run, maps, scores = (tmp_path / name for name in ("cohort", "run", "maps", "scores.tsv"))
     made = call(
         "simulate",
@@ -77,6 +95,8 @@ def test_simulate_train_segment_evaluate_in_a_row(tmp_path):
     segmented = call("segment", cohort, "--out", maps, "--model", run, "--device", "cpu")
     assert segmented.exit_code == 0, segmented.output
     assert "3 segmented" in segmented.output
+    assert "Network run by " in segmented.output
+    assert len(list((cache / "backends").glob("*.json"))) <= 1
     again = call("segment", cohort, "--out", maps, "--model", run, "--device", "cpu")
     assert "3 finished before" in again.output
     scored = call("evaluate", maps, cohort, "--out", scores)
@@ -90,8 +110,10 @@ def test_a_failed_subject_ends_segment_with_one(cohort, tmp_path):
     run = tmp_path / "run"
     call("train", cohort, "--out", run, "--budget", "quick", "--device", "cpu", *SETTINGS)
     (cohort / "sub-03" / "anat" / "sub-03_T1w.nii.gz").write_bytes(b"no image")
-    result = call("segment", cohort, "--out", tmp_path / "maps", "--model", run, "--no-pictures")
+    options = ["--backend", "torch", "--precision", "float32", "--no-pictures"]
+    result = call("segment", cohort, "--out", tmp_path / "maps", "--model", run, *options)
     assert result.exit_code == 1
+    assert "Network run by torch, float32." in result.output
     assert "3 segmented, 0 finished before, 1 failed" in result.output
     assert "sub-03" in result.output
 
@@ -189,6 +211,30 @@ def test_info_shows_versions_and_budgets_and_the_card():
     assert result.exit_code == 0, result.output
     assert all(word in result.output for word in ("torch", "quick", "simulated"))
     assert json.loads(call("info", "--json").stdout)["model"]["labels"] == "0 BG, 1 GM, 2 WM, 3 CSF"
+
+
+def test_info_lists_the_backends_with_their_versions(monkeypatch):
+    versions = {"torch": "9.1", "openvino": None, "onnxruntime": "9.2"}
+    monkeypatch.setattr("medssl.workflows.info.library_versions", lambda: versions)
+    assert "torch 9.1, openvino (not installed), onnxruntime 9.2" in " ".join(call("info").output.split())
+    assert json.loads(call("info", "--json").stdout)["backends"] == versions
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"MEDSSL_CACHE": "a", "XDG_CACHE_HOME": "b"}, "a"),
+        ({"XDG_CACHE_HOME": "b"}, "b/medssl"),
+        ({}, "home/.cache/medssl"),
+    ],
+)
+def test_cache_follows_the_environment(monkeypatch, environment, folder):
+    for name in ("MEDSSL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "home")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder)
 
 
 def test_debug_shows_the_traceback(tmp_path):

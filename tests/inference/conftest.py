@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,3 +35,15 @@ def head() -> tuple[Tensor, Tensor]:
     i, j, k = torch.meshgrid(*axes, indexing="ij")
     mask = (i / 22) ** 2 + (j / 20) ** 2 + (k / 30) ** 2 < 1
     return torch.randn(2, 70, 61, 90, generator=generator) * mask, mask
+
+
+@pytest.fixture
+def needs() -> Callable[..., None]:
+    """Return what skips a test where a library is absent; `importorskip` would import openvino with its telemetry."""
+
+    def skip_without(*libraries: str) -> None:
+        for library in libraries:
+            if find_spec(library) is None:
+                pytest.skip(f"{library} is not installed")
+
+    return skip_without

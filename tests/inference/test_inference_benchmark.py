@@ -16,7 +16,13 @@ def test_quick_benchmark_compares_ours_with_monai(tmp_path, monkeypatch, capsys)
     benchmark.main()
     report = json.loads((tmp_path / "out.json").read_text())
     rows = {row["method"]: row for row in report["rows"]}
+    others = {
+        f"ours: brain box, {name} {precision}"
+        for name, precision in benchmark.candidates(benchmark.Wish(), benchmark.torch.device("cpu"))
+        if (name, precision) != benchmark.REFERENCE
+    }
     assert set(rows) == {
+        *others,
         "ours: brain box, one pass",
         "ours: brain box, tiles with a halo of 32",
         "ours: whole volume, one pass",
@@ -24,5 +30,6 @@ def test_quick_benchmark_compares_ours_with_monai(tmp_path, monkeypatch, capsys)
         "MONAI sliding window 32^3, overlap 0.5",
     }
     assert rows["ours: brain box, one pass"]["times_ours"] == 1
+    assert all(rows[name]["labels_changed_percent"] < 1 for name in others)
     assert rows["MONAI sliding window 32^3, overlap 0.5"]["largest_probability_difference"] > 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert len(capsys.readouterr().out.splitlines()) == 5 + len(others)

@@ -1,6 +1,9 @@
 import json
 import os
+import re
 import shutil
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +12,7 @@ import pytest
 import torch
 from phantoms import TINY, ellipsoid_labels, phantom_image, save, write_subject
 
-from medssl.errors import CheckpointError, DatalistError, InputError, OutputError
+from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
 from medssl.io.checkpoint import card_of
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows.models import load_model
@@ -258,3 +261,34 @@ def test_records_name_no_folder_of_this_machine(run, scans, tmp_path):
     segment(scans, tmp_path / "out", run, FAST)
     texts = [path for path in (tmp_path / "out").rglob("*") if path.suffix in {".json", ".tsv"}]
     assert not [path.name for path in texts if str(tmp_path) in path.read_text()]
+
+
+@pytest.mark.parametrize("library", ["openvino", "onnxruntime"])
+def test_other_backends_give_the_same_labels_and_are_named(run, scans, tmp_path, library):
+    if not (find_spec(library) and find_spec("onnx")):  # importing openvino here would wake its telemetry
+        pytest.skip(f"{library} is not installed")
+    segment(scans, tmp_path / "torch", run, FAST)
+    options = replace(FAST, backend=library, precision="float32", cache=tmp_path / "cache")
+    result = segment(scans, tmp_path / "other", run, options)
+    assert result.backend == f"{library}, float32"
+    maps = [np.asarray(nib.load(dseg(tmp_path / name)).dataobj) for name in ("torch", "other")]
+    assert np.mean(maps[0] != maps[1]) < 1e-4
+    sidecar = json.loads(dseg(tmp_path / "other").with_name("sub-a_seg-braintissues_dseg.json").read_text())
+    assert sidecar["Backend"] == {"Name": library, "Precision": "float32"}
+    command = json.loads((tmp_path / "other" / "run.json").read_text())["command"]
+    assert f"--backend {library} --precision float32" in command
+    assert list((tmp_path / "cache" / "backends").glob("*.json"))
+
+
+def test_a_backend_that_is_not_there_is_refused_before_anything_is_written(run, scans, tmp_path, monkeypatch):
+    monkeypatch.setattr("medssl.inference.choice.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"medssl\[fast\]"):
+        segment(scans, tmp_path / "out", run, replace(FAST, backend="openvino"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_little_memory_is_refused_with_what_works(run, scans, tmp_path):
+    reason = segment(scans, tmp_path / "out", run, replace(FAST, memory_limit=1000)).failed["sub-a"]
+    least = int(re.search(r"expected at least (\d+) MiB", reason).group(1))
+    enough = replace(FAST, memory_limit=least * 2**20)
+    assert segment(scans, tmp_path / "out", run, enough).done == ["sub-a"]

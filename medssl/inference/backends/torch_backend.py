@@ -24,17 +24,27 @@ class TorchBackend:
         ConfigError: If the precision has no such name.
 
     Notes:
+        In bfloat16 the first and the last convolution stay in float32: half as many labels change (packaged
+        DenseFCN, a simulated scan: 0.07 instead of 0.14 %), for a few percent of the time.
+
         On two CPU threads (DenseFCN, 96^3, float32, torch 2.13, four interleaved runs) 1.5 times as fast as
         the module itself with the channels first; channels last alone 1.5 times.
     """
+
+    name = "torch"
+    memory_factor = 1.0
 
     def __init__(self, network: nn.Module, *, device: str | torch.device = "cpu", precision: str = "float32"):
         if precision not in PRECISIONS:
             msg = f"Unknown precision: found {precision!r}, expected one of {sorted(PRECISIONS)}."
             raise ConfigError(msg)
         self.device = torch.device(device)
+        self.precision = precision
         self.dtype = PRECISIONS[precision]
-        self.network = fold_batch_norm(network).to(self.device, memory_format=torch.channels_last_3d)
+        folded = fold_batch_norm(network)
+        if self.dtype is torch.bfloat16:
+            keep_ends_precise(folded)
+        self.network = folded.to(self.device, memory_format=torch.channels_last_3d)
 
     @torch.inference_mode()
     def __call__(self, tile: Tensor) -> Tensor:
@@ -59,6 +69,28 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
                     module[index] = fuse_conv_bn_eval(first, second)
                     module[index + 1] = nn.Identity()
     return network
+
+
+class Float32(nn.Module):
+    """Run a module in float32, whatever surrounds it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the module makes of the input in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.module(x.float())
+
+
+def keep_ends_precise(network: nn.Module) -> None:
+    """Hold the first and the last convolution of a network in float32, in place; of TorchScript nothing."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)]
+    for name in dict.fromkeys([*names[:1], *names[-1:]]):
+        if name:
+            parent = network.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], Float32(network.get_submodule(name)))
 
 
 def _copied(network: nn.Module) -> nn.Module:
