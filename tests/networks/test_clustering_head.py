@@ -179,7 +179,7 @@ def test_every_parameter_receives_a_gradient(small):
 def test_padding_and_memory_are_those_of_the_backbone(small):
     assert small.multiple == small.backbone.multiple == 16
     assert small.peak_maps == small.backbone.peak_maps
-    assert (flat().multiple, flat().peak_maps) == (1, 256)
+    assert (flat().multiple, flat().peak_maps) == (16, 256)
 
 
 def test_wide_embeddings_need_more_memory_than_the_backbone():
