@@ -245,7 +245,7 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
 METHOD_SETTINGS = frozenset(
     {
         *("unlabeled_weight", "unlabeled_start", "threshold", "features", "scope", "flips", "target_rule"),
-        *("background_cluster", "rounds", "schedule", "loss"),
+        *("alpha", "background_cluster", "rounds", "schedule", "loss"),
         *("network_def#alpha", "network_def#features", "network_def#background"),
     }
 )

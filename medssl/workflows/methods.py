@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from medssl.errors import ConfigError
 from medssl.functional.clustering import RULES
@@ -16,17 +17,15 @@ from medssl.io.subjects import Cohort
 from medssl.labels import NO_MASK, UNKNOWN
 from medssl.transforms.mixture import SCHEDULES
 from medssl.transforms.targets import HARD
+from medssl.workflows.models import packaged_bundle
 
 if TYPE_CHECKING:
     from medssl.workflows.train import TrainOptions
 
 logger = logging.getLogger(__name__)
 
-FEATURES = 16
-"""Channels of the embedding under a clustering head."""
-
-ALPHA = 16.0
-"""Degrees of freedom of the similarity. With 1, as published, the head learns several times more slowly."""
+HEAD_CONFIG = "train_ssldec.yaml"
+"""The overlay that says how wide the embedding under a clustering head is, and its degrees of freedom."""
 
 BACKGROUND_IN_MASK = 0.005
 """Share of mask voxels labeled as background from which on background has a cluster of its own."""
@@ -135,7 +134,9 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
     clustered = method.clustering_head if options.clustering_head is None else options.clustering_head
     if not clustered:
         return {"network_def": {**network, **shape}}
-    background = background_is_inside(cohort)
+    told = yaml.safe_load((packaged_bundle() / "configs" / HEAD_CONFIG).read_text(encoding="utf-8"))
+    told |= options.settings
+    background = options.settings.get("background_cluster", background_is_inside(cohort))
     if background and options.target_rule == "dec":
         logger.warning(
             "Background is a cluster of its own here, and far larger than the others: the target rule 'dec' "
@@ -143,11 +144,11 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
         )
     head = {
         "_target_": "medssl.networks.ClusteringNetwork",
-        "backbone": {**network, **shape, "out_channels": FEATURES},
-        "features": FEATURES,
+        "backbone": {**network, **shape, "out_channels": told["features"]},
+        "features": told["features"],
         "labels": "$len(@labels)",
         "background": background,
-        "alpha": ALPHA,
+        "alpha": told["alpha"],
     }
     inside = {"background_cluster": background} if method.clustering_head else {}
     return {"network_def": head, **inside}

@@ -167,3 +167,15 @@ def test_settings_of_the_network_mean_the_backbone_under_a_head():
     named = settings_of_network(settings, HEAD)
     assert named.pop("network_def#backbone#growth_rate") == 4
     assert named == {name: value for name, value in settings.items() if name != "network_def#growth_rate"}
+
+
+def test_values_of_the_head_set_by_a_user_reach_the_network(cohort, tiny_options):
+    found = read_cohort(cohort)
+    plain = network_values({}, found, tiny_options(method="ssldec"))["network_def"]
+    overlay = yaml.safe_load((packaged_bundle() / "configs" / "train_ssldec.yaml").read_text())
+    assert (plain["features"], plain["alpha"]) == (overlay["features"], overlay["alpha"])
+    assert plain["background"] is False
+    settings = {"features": 5, "alpha": 1.0, "background_cluster": True}
+    chosen = network_values({}, found, tiny_options(method="ssldec", settings=settings))["network_def"]
+    assert (chosen["features"], chosen["alpha"], chosen["background"]) == (5, 1.0, True)
+    assert chosen["backbone"]["out_channels"] == 5
