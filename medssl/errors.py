@@ -41,3 +41,7 @@ class OutputError(MedsslError):
 
 class ConfigError(MedsslError):
     """A configuration value is unknown or out of range."""
+
+
+class RegistrationError(MedsslError):
+    """Two scans cannot be laid over each other, or a stored registration cannot be used."""

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "medssl"
 HOMES = {
     "nibabel": {"io", "simulation", "geometry.py"},
     "nilearn": {"simulation"},
-    "SimpleITK": {"io"},
+    "SimpleITK": {"io", "registration"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "openvino": {"inference"},

@@ -1,0 +1,250 @@
+"""Registrations on disk: reused, redone where the input changed, kept at Ctrl-C; the priors they make."""
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from registered import QUICK, anatomy, dice, intensities
+
+from medssl.errors import RegistrationError
+from medssl.registration import Registration, register
+from medssl.workflows import atlases as workflow
+from medssl.workflows.atlases import AtlasOptions, anatomical_priors, leave_one_out, register_atlases
+
+HERE = AtlasOptions(QUICK, processes=1)
+
+
+def _sample(subject, labels, seed=0):
+    volumes = {"image": intensities(labels, seed=seed), "label": labels, "mask": np.ones_like(labels)}
+    tensors = {
+        key: MetaTensor(torch.as_tensor(volume[None]), affine=np.eye(4)) for key, volume in volumes.items()
+    }
+    return {"subject": subject, **tensors}
+
+
+@pytest.fixture(scope="module")
+def scans():
+    """Two atlases and two targets."""
+    shapes = [{}, {"center": (10.0, 12.0, 11.0)}, {"bend": 1.5}, {"radii": (6.0, 7.0, 7.0)}]
+    names = ("sub-01", "sub-02", "sub-11", "sub-12")
+    found = [
+        _sample(name, anatomy(**shape), seed)
+        for seed, (name, shape) in enumerate(zip(names, shapes, strict=True))
+    ]
+    return found[:2], found[2:]
+
+
+class Calls:
+    """Stand in for `register`, count, and do what is asked for at one call."""
+
+    def __init__(self, at=None, error=None):
+        self.count, self.at, self.error = 0, at, error
+
+    def __call__(self, fixed, moving, settings):
+        self.count += 1
+        if self.at in (0, self.count):
+            raise self.error
+        return register(fixed, moving, settings)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Count the registrations that are made."""
+    counter = Calls()
+    monkeypatch.setattr(workflow, "register", counter)
+    return counter
+
+
+def test_every_target_gets_a_prior_near_its_truth(scans, tmp_path):
+    atlases, targets = scans
+    told = []
+    priors = anatomical_priors(
+        atlases, targets, tmp_path, classes=3, options=HERE, progress=lambda *pair: told.append(pair)
+    )
+    assert list(priors) == ["sub-11", "sub-12"]
+    for target in targets:
+        prior = priors[target["subject"]]
+        assert prior.dtype == np.float16
+        assert prior.min() > 0
+        np.testing.assert_allclose(prior.astype(np.float32).sum(0), 1, atol=2e-3)
+        assert dice(prior.argmax(0), target["label"].numpy()[0]) > 0.85
+    assert told == [(number, 4) for number in range(5)]
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.npz"))
+    assert files == [f"registrations/sub-{t}/sub-{a}.npz" for t in (11, 12) for a in ("01", "02")]
+
+
+def test_second_call_registers_nothing_and_gives_the_same(scans, tmp_path, calls):
+    first = anatomical_priors(*scans, tmp_path, classes=3, options=HERE)
+    assert calls.count == 4
+    told = []
+    second = anatomical_priors(
+        *scans, tmp_path, classes=3, options=HERE, progress=lambda *pair: told.append(pair)
+    )
+    assert calls.count == 4
+    assert told == [(4, 4)]
+    for name, prior in first.items():
+        np.testing.assert_array_equal(prior, second[name])
+
+
+@pytest.mark.parametrize("key", ["image", "mask", "affine"])
+def test_changed_scan_is_registered_again(scans, tmp_path, calls, key):
+    atlases, targets = scans
+    register_atlases(atlases, targets, tmp_path, classes=3, options=HERE)
+    changed = {name: value.clone() if name != "subject" else value for name, value in atlases[0].items()}
+    if key == "affine":
+        changed["image"].affine = np.diag([1.0, 1.0, 1.1, 1.0])
+    else:
+        changed[key][0, :2] = 0
+    register_atlases([changed, atlases[1]], targets, tmp_path, classes=3, options=HERE)
+    assert calls.count == 4 + 2
+
+
+def test_changed_label_needs_no_new_registration(scans, tmp_path, calls):
+    atlases, targets = scans
+    first = anatomical_priors(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
+    changed = {**atlases[0], "label": torch.zeros_like(atlases[0]["label"])}
+    second = anatomical_priors([changed], targets[:1], tmp_path, classes=3, options=HERE)
+    assert calls.count == 1
+    assert not np.array_equal(first["sub-11"], second["sub-11"])
+
+
+def test_changed_settings_are_registered_again(scans, tmp_path, calls):
+    atlases, targets = scans
+    register_atlases(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
+    other = AtlasOptions(type(QUICK)(deformation="none"), processes=1)
+    found = register_atlases(atlases[:1], targets[:1], tmp_path, classes=3, options=other)
+    assert calls.count == 2
+    assert not found.nearest("sub-11")["sub-01"].displacement.any()
+
+
+def test_damaged_file_is_made_again(scans, tmp_path, calls):
+    atlases, targets = scans
+    found = register_atlases(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
+    found.files["sub-11"]["sub-01"].write_bytes(b"half a file")
+    register_atlases(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
+    assert calls.count == 2
+
+
+def test_failed_pair_has_no_weight_and_is_logged(scans, tmp_path, monkeypatch, caplog):
+    atlases, targets = scans
+    monkeypatch.setattr(workflow, "register", Calls(1, RegistrationError("The scans do not overlap.")))
+    found = register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
+    assert found.failed == {("sub-11", "sub-01"): "The scans do not overlap."}
+    assert "sub-11: the atlas sub-01 gets weight 0. The scans do not overlap." in caplog.text
+    alone = anatomical_priors(atlases[1:], targets[:1], tmp_path, classes=3, options=HERE)
+    np.testing.assert_array_equal(found.prior("sub-11"), alone["sub-11"])
+
+
+def test_prior_is_flat_where_every_atlas_failed(scans, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(workflow, "register", Calls(0, RegistrationError("No.")))
+    priors = anatomical_priors(*scans, tmp_path, classes=3, options=HERE)
+    assert all((prior == np.float16(1 / 3)).all() for prior in priors.values())
+    assert "sub-12: no atlas could be registered" in caplog.text
+
+
+def test_interruption_keeps_what_is_done(scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "register", Calls(3, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        register_atlases(*scans, tmp_path, classes=3, options=HERE)
+    assert len(list(tmp_path.rglob("*.npz"))) == 2
+    rest = Calls()
+    monkeypatch.setattr(workflow, "register", rest)
+    register_atlases(*scans, tmp_path, classes=3, options=HERE)
+    assert rest.count == 2
+
+
+def test_sessions_of_one_subject_are_no_atlases_for_each_other(scans, tmp_path):
+    (one, two), _ = scans
+    sessions = [
+        {**one, "subject": "sub-01_ses-a"},
+        {**two, "subject": "sub-01_ses-b"},
+        {**two, "subject": "sub-02"},
+    ]
+    found = register_atlases(sessions, sessions, tmp_path, classes=3, options=HERE)
+    pairs = {target: sorted(files) for target, files in found.files.items()}
+    assert pairs == {
+        "sub-01_ses-a": ["sub-02"],
+        "sub-01_ses-b": ["sub-02"],
+        "sub-02": ["sub-01_ses-a", "sub-01_ses-b"],
+    }
+
+
+def test_leave_one_out_uses_the_other_labels_only(scans, tmp_path):
+    atlases, _ = scans
+    priors = leave_one_out(atlases, tmp_path, classes=3, options=HERE)
+    other = anatomical_priors(atlases[1:], atlases[:1], tmp_path, classes=3, options=HERE)
+    assert list(priors) == ["sub-01", "sub-02"]
+    np.testing.assert_array_equal(priors["sub-01"], other["sub-01"])
+
+
+def test_one_labeled_scan_alone_has_a_flat_prior(scans, tmp_path):
+    assert (
+        leave_one_out(scans[0][:1], tmp_path, classes=3, options=HERE)["sub-01"] == np.float16(1 / 3)
+    ).all()
+
+
+def test_the_most_similar_atlases_are_chosen(scans, tmp_path):
+    atlases, targets = scans
+    all_of_them = register_atlases(atlases, targets, tmp_path, classes=3, options=HERE)
+    nearest = AtlasOptions(QUICK, nearest=1, processes=1)
+    one = register_atlases(atlases, targets, tmp_path, classes=3, options=nearest)
+    for target in all_of_them.files:
+        scores = {name: found.similarity for name, found in all_of_them.nearest(target).items()}
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        assert list(one.nearest(target)) == [max(scores, key=scores.__getitem__)]
+
+
+def test_class_that_no_atlas_has_is_expected_everywhere_alike(scans, tmp_path, caplog):
+    atlases, targets = scans
+    prior = anatomical_priors(atlases, targets[:1], tmp_path, classes=4, options=HERE)["sub-11"]
+    assert (prior[3] == 0.25).all()
+    np.testing.assert_allclose(prior.astype(np.float32).sum(0), 1, atol=2e-3)
+    assert dice(prior[:3].argmax(0), targets[0]["label"].numpy()[0]) > 0.85
+    assert "no atlas has the classes [3]" in caplog.text
+
+
+def test_processes_give_what_one_gives(scans, tmp_path):
+    atlases, targets = scans
+    alone = register_atlases(atlases, targets[:1], tmp_path / "alone", classes=3, options=HERE)
+    both = AtlasOptions(QUICK, processes=2)
+    together = register_atlases(atlases, targets[:1], tmp_path / "together", classes=3, options=both)
+    for name, path in alone.files["sub-11"].items():
+        one, two = Registration.load(path), Registration.load(together.files["sub-11"][name])
+        np.testing.assert_array_equal(one.displacement, two.displacement)
+        np.testing.assert_array_equal(one.matrix, two.matrix)
+
+
+def test_a_process_that_dies_is_reported(scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "as_completed", _broken)
+    monkeypatch.setattr(workflow, "ProcessPoolExecutor", lambda _, **__: ThreadPoolExecutor(1))
+    with pytest.raises(RegistrationError, match="finished pairs are kept"):
+        register_atlases(*scans, tmp_path, classes=3, options=AtlasOptions(QUICK, processes=2))
+
+
+def test_two_scans_of_one_name_are_refused(scans, tmp_path):
+    atlases, targets = scans
+    with pytest.raises(RegistrationError, match="Two of the atlases have the name sub-01"):
+        register_atlases([atlases[0], atlases[0]], targets, tmp_path, classes=3, options=HERE)
+
+
+def test_files_hold_no_path_of_this_machine(scans, tmp_path):
+    atlases, targets = scans
+    found = register_atlases(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
+    with np.load(found.files["sub-11"]["sub-01"], allow_pickle=False) as stored:
+        assert not [
+            name for name in stored.files if stored[name].dtype.kind == "U" and os.sep in str(stored[name])
+        ]
+
+
+def _broken(_jobs):
+    raise BrokenProcessPool
+
+
+@pytest.fixture(autouse=True)
+def _hear_warnings(caplog):
+    caplog.set_level(logging.WARNING)
