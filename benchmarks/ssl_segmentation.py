@@ -27,10 +27,11 @@ from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import write_json
 from medssl.io.subjects import Cohort, Subject
+from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.simulate import simulate_cohort
 from medssl.workflows.study import dice_of_run
-from medssl.workflows.train import TrainOptions, train
+from medssl.workflows.train import TrainOptions, train, training_spacing
 
 FAITHFUL = {
     "method": "ssldec",
@@ -42,6 +43,7 @@ FAITHFUL = {
         "loss#labeled_loss": {"_target_": "medssl.objectives.SupervisedLoss", "dice_weight": 0.0},
     },
 }
+ANATOMICAL = {"method": "ssldec", "prior": "anatomical"}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "labeled-only": {},
     "labeled-only, clustering head": {"clustering_head": True},
@@ -54,9 +56,13 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "ssldec dec, 2 rounds": {"method": "ssldec", "rounds": 2, "target_rule": "dec"},
     "ssldec sharpen, 2 rounds": {"method": "ssldec", "rounds": 2, "target_rule": "sharpen"},
     "ssldec prior, 2 rounds": {"method": "ssldec", "rounds": 2, "target_rule": "prior"},
-    "ssldec dec, online": {"method": "ssldec", "target_rule": "dec"},
-    "ssldec sharpen, online": {"method": "ssldec", "target_rule": "sharpen"},
-    "ssldec prior, online": {"method": "ssldec", "target_rule": "prior"},
+    "ssldec dec, online": {"method": "ssldec", "target_rule": "dec", "prior": "class"},
+    "ssldec sharpen, online": {"method": "ssldec", "target_rule": "sharpen", "prior": "class"},
+    "ssldec prior, online": {"method": "ssldec", "target_rule": "prior", "prior": "class"},
+    "ssldec anatomical": ANATOMICAL,
+    "ssldec anatomical, softmax head": {**ANATOMICAL, "clustering_head": False},
+    "ssldec anatomical, targets only": {**ANATOMICAL, "settings": {"registered_share": 0.0}},
+    "registered crops only": {**ANATOMICAL, "clustering_head": False, "settings": {"unlabeled_start": 1.0}},
     "ssldec dec, reinitialized (faithful)": FAITHFUL,
 }
 """What each arm is, as `TrainOptions`; the faithful one trains without a Dice term."""
@@ -65,6 +71,9 @@ COHORTS: Mapping[str, Mapping[str, Any]] = {
     "simulated": {"crop_size": [32, 32, 32], "spacing_mm": 2.0, "training": 18},
     "hippocampus": {"crop_size": [32, 48, 32], "spacing_mm": 1.0, "training": 160},
 }
+WITH_ANATOMY = ("labeled-only", "ssldec anatomical")
+"""Arms that are scored a second time with the registered labels as a factor at inference."""
+
 UNLABELED_SCORED = 20
 """At most so many unlabeled scans are scored, the first ones."""
 
@@ -143,6 +152,7 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
         "augmentation_strength": facts["augmentation"],
         "crop_size": COHORTS[facts["cohort"]]["crop_size"],
         "batch_size": 4,
+        **(_registrations(work) if arm.get("prior") == "anatomical" else {}),
         **arm.pop("settings", {}),
         **facts["set"],
     }
@@ -156,13 +166,32 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
     for key, subjects in (("test", cohort.test), ("unlabeled (transductive)", others[:UNLABELED_SCORED])):
         if subjects:
             row[key] = _scores(folder / "run", subjects)
+            if facts["arm"] in WITH_ANATOMY:
+                anatomy = AnatomicalFactor(
+                    folder / "run",
+                    contrasts=cohort.contrasts,
+                    table=cohort.table,
+                    spacing=training_spacing(seen),
+                    folder=work / "inference",
+                    mask="none" if facts["cohort"] == "hippocampus" else None,
+                    processes=1,
+                )
+                row[f"{key}, with anatomy"] = _scores(folder / "run", subjects, anatomy)
     row["dice"] = row["test"]["dice"]
     shutil.rmtree(folder)
     return row
 
 
-def _scores(run: Path, subjects: Sequence[Subject]) -> dict[str, Any]:
-    per_label = dice_of_run(run, subjects)
+def _registrations(work: Path) -> dict[str, Any]:
+    """Share the registrations of all runs: they depend on the pairs of scans alone."""
+    place = "train#dataset#registered"
+    return {f"{place}#folder": str(work.resolve()), f"{place}#processes": 1}
+
+
+def _scores(
+    run: Path, subjects: Sequence[Subject], anatomy: AnatomicalFactor | None = None
+) -> dict[str, Any]:
+    per_label = dice_of_run(run, subjects, anatomy)
     scans = np.nanmean(np.array(list(per_label.values())), axis=0)
     return {
         "dice": float(scans.mean()),

@@ -103,7 +103,7 @@ class TrainingBar:
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("Training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -111,7 +111,7 @@ class TrainingBar:
             TextColumn("{task.fields[detail]}"),
             console=STDERR,
         )
-        self._task = self._bar.add_task("", total=None, detail="preparing scans")
+        self._task = self._bar.add_task("Training", total=None, detail="preparing scans")
         self._loss: float | None = None
         self._dice: float | None = None
 
@@ -122,9 +122,13 @@ class TrainingBar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
+    def registered(self, done: int, pairs: int) -> None:
+        """Labeled scans are laid over the unlabeled ones."""
+        self._bar.update(self._task, description="Registering", total=pairs, completed=done, detail="pairs")
+
     def started(self, step: int, steps: int) -> None:
         """Training begins or goes on."""
-        self._bar.reset(self._task, total=steps, completed=step, detail="")
+        self._bar.reset(self._task, description="Training", total=steps, completed=step, detail="")
 
     def step(self, step: int, loss: float) -> None:
         """Move the bar."""

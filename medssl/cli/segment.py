@@ -43,6 +43,8 @@ def cache_folder() -> Path:
 @click.option("--overwrite", is_flag=True, help="Make results anew that are there.")
 @click.option("--resample", is_flag=True, help="Bring other contrasts to the T1w grid by their headers.")
 @click.option("--pictures/--no-pictures", default=True, show_default=True, help="Draw a PNG a subject.")
+@click.option("--anatomy", type=EXISTING, metavar="RUN",
+              help="Training run whose labeled scans are registered to each scan and have a say.")  # fmt: skip
 @click.option("--memory-limit", callback=parse_bytes, help="Memory for the network, such as 4GB.")
 @click.option(
     "--backend",

@@ -34,6 +34,28 @@ def masked_kl(log_p: Tensor, log_q: Tensor, valid: Tensor, weight: Tensor | None
     log_p = torch.where(valid.unsqueeze(1), at_least_float32(log_p.detach()), -torch.inf)
     p = log_p.exp()
     terms = torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(1)
+    return _masked_mean(terms, valid, weight)
+
+
+def masked_squared_difference(
+    log_p: Tensor, log_q: Tensor, valid: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    r"""Average the squared difference of probabilities (Brier score) over the valid elements.
+
+    .. math:: L = \frac{1}{|V|} \sum_{i \in V} w_i \sum_j (p_{ij} - q_{ij})^2
+
+    Unlike the divergence it is bounded: a target that is surely wrong pulls no harder than by 2. All
+    arguments, shapes and notes are those of `masked_kl`.
+
+    Source:
+        Laine, Aila: Temporal ensembling for semi-supervised learning, ICLR 2017, section 2.
+    """
+    p = at_least_float32(log_p.detach()).exp()
+    terms = torch.where(valid.unsqueeze(1), p - at_least_float32(log_q).exp(), 0.0).square().sum(1)
+    return _masked_mean(terms, valid, weight)
+
+
+def _masked_mean(terms: Tensor, valid: Tensor, weight: Tensor | None) -> Tensor:
     if weight is not None:
         terms = terms * torch.where(valid, weight.detach(), 0.0)
     return terms.sum() / valid.sum().clamp_min(1)

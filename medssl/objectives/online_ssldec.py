@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medssl.functional.clustering import cluster_mass, log_target_distribution
-from medssl.functional.divergence import masked_kl
+from medssl.errors import ConfigError
+from medssl.functional.anatomy import log_anatomical_factor
+from medssl.functional.clustering import cluster_mass, fused_assignment, log_target_distribution
+from medssl.functional.divergence import masked_kl, masked_squared_difference
 from medssl.objectives.semi_supervised import SemiSupervisedObjective, mean_confidence, teacher_log_q
+
+DISTANCES: Mapping[str, Callable[..., Tensor]] = {"kl": masked_kl, "squared": masked_squared_difference}
+"""How far a prediction is from its target: as published, or bounded."""
 
 
 class OnlineSSLDEC(SemiSupervisedObjective):
-    r"""Kullback-Leibler divergence from the student's assignment to the teacher's target distribution.
+    r"""Distance of the student's assignment from the teacher's target distribution.
 
-    .. math:: L_\mathrm{unlabeled} = \mathrm{KL}(p \,\|\, q), \qquad p = T(\bar q, f)
+    .. math:: L_\mathrm{unlabeled} = \mathrm{KL}(p \,\|\, q), \qquad p = T(\bar q \, a^w, f)
 
     Args:
         teacher: Averaged network; clusters the unchanged view. The student sees the strongly changed one.
@@ -24,6 +29,9 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         rule: Target rule T, see `functional.clustering.log_target_distribution`.
         momentum: Share of the running frequencies f that a step keeps.
         confident: Weigh each voxel by the teacher's confidence, rescaled so that a uniform guess has none.
+        distance: "kl", or "squared" in its place, see `DISTANCES`.
+        anatomy_weight: w of the anatomical prior a, one number or one a label, background included; used
+            where the unlabeled crops bring a ``prior (B, K, I, J, K)`` over all labels.
         kwargs: See `SemiSupervisedObjective`.
 
     Notes:
@@ -46,6 +54,8 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         rule: str = "prior",
         momentum: float = 0.99,
         confident: bool = False,
+        distance: str = "kl",
+        anatomy_weight: float | Sequence[float] = 0.5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -53,6 +63,11 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         self.rule = rule
         self.momentum = momentum
         self.confident = confident
+        if distance not in DISTANCES:
+            msg = f"There is no distance '{distance}'. Choose one of: {', '.join(DISTANCES)}."
+            raise ConfigError(msg)
+        self.distance = DISTANCES[distance]
+        self.anatomy_weight = anatomy_weight
         self.register_buffer("frequencies", torch.zeros(labels, dtype=torch.float64))
         self.register_buffer("label_mass", torch.zeros(labels, dtype=torch.float64))
 
@@ -69,15 +84,24 @@ class OnlineSSLDEC(SemiSupervisedObjective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the divergence from the target."""
         assigned = teacher_log_q(self.teacher, unlabeled["image"], first)
-        mass = self._follow(cluster_mass(assigned.exp(), valid), first)
+        anatomy = self._log_anatomy(unlabeled, first)
+        fused = fused_assignment(assigned, anatomy)
+        mass = self._follow(cluster_mass(fused.exp(), valid), first)
         prior = self.label_mass[first:].to(mass)
-        log_p = log_target_distribution(assigned, self.rule, self.frequencies[first:].to(mass), prior)
+        log_p = log_target_distribution(fused, self.rule, self.frequencies[first:].to(mass), prior)
         weight = None
         if self.confident:
             K = assigned.shape[1]
             weight = (K * assigned.amax(1).exp() - 1) / (K - 1)
         parts = {"confidence": mean_confidence(assigned, valid), "mass": mass}
-        return masked_kl(log_p, log_q, valid, weight), parts
+        return self.distance(log_p, log_q, valid, weight), parts
+
+    def _log_anatomy(self, unlabeled: Mapping[str, Tensor], first: int) -> Tensor | None:
+        """Return the log of the factor a^w, or None where no scans were registered."""
+        if "prior" not in unlabeled:
+            return None
+        weight = torch.as_tensor(self.anatomy_weight)
+        return log_anatomical_factor(unlabeled["prior"][:, first:], weight[first:] if weight.ndim else weight)
 
     def _follow(self, mass: Tensor, first: int) -> Tensor:
         """Move the running frequencies towards those of this step, over all processes."""

@@ -32,7 +32,13 @@ from medssl.transforms.loading import DecodeLabelsd, EncodeLabelsd, ForeignKeySa
 from medssl.transforms.masking import BackgroundWhereUnknownd, BoundByMaskd, NormalizeInMaskd
 from medssl.transforms.targets import IndexMaskd, LookUpTargetd, NormalizeTargetd, Targets
 
-INTERPOLATION = {"image": "bilinear", "label": "nearest", "mask": "nearest", "target": "bilinear"}
+INTERPOLATION = {
+    "image": "bilinear",
+    "label": "nearest",
+    "mask": "nearest",
+    "target": "bilinear",
+    "prior": "bilinear",
+}
 
 
 def preprocessing(
@@ -133,6 +139,7 @@ def unlabeled_augmentation(
     strength: float = 1.0,
     flip_probability: float = 0.5,
     targets: Targets | None = None,
+    prior: bool = False,
 ) -> Compose:
     """Draw a random crop and make two views of it: ``image``, and ``strong`` with other intensities.
 
@@ -144,14 +151,17 @@ def unlabeled_augmentation(
         strength: As in `augmentation`; with 0 both views are equal.
         flip_probability: Of a left-right flip; 0 where labels name a side.
         targets: Makes ``target``; without it there is none.
+        prior: Carry the anatomical ``prior`` of the scan; 0 in all classes where nothing is known.
     """
     stored = targets is not None
-    crop = _random_crop(("image", "mask", "place"), crop_size)
-    keys = ("image", "mask", *(("target",) if stored else ()))
+    carried = ("prior",) if prior else ()
+    crop = _random_crop(("image", "mask", "place", *carried), crop_size)
+    keys = ("image", "mask", *(("target",) if stored else ()), *carried)
     return Compose(
         [
             crop,
             *([LookUpTargetd(targets)] if targets is not None else []),
+            *([EnsureTyped(keys="prior", dtype=torch.float32)] if prior else []),
             *_pose_changes(keys, strength, flip_probability),
             *([NormalizeTargetd()] if stored else []),
             CopyItemsd(keys="image", names="strong"),

@@ -238,13 +238,24 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
         target_rule=None,
         schedule=None,
         clustering_head=False,
+        prior="auto",
         settings=own,
     )
 
 
 METHOD_SETTINGS = frozenset(
     {
-        *("unlabeled_weight", "unlabeled_start", "threshold", "features", "scope", "flips", "target_rule"),
+        *(
+            "unlabeled_weight",
+            "unlabeled_start",
+            "threshold",
+            "features",
+            "distance",
+            "scope",
+            "flips",
+            "target_rule",
+        ),
+        *("anatomy_weight", "registered_share", "atlases"),
         *("alpha", "background_cluster", "rounds", "schedule", "loss"),
         *("network_def#alpha", "network_def#features", "network_def#background"),
     }

@@ -27,6 +27,15 @@ logger = logging.getLogger(__name__)
 HEAD_CONFIG = "train_ssldec.yaml"
 """The overlay that says how wide the embedding under a clustering head is, and its degrees of freedom."""
 
+ANATOMY_CONFIG = "train_anatomy.yaml"
+"""The overlay that registers labeled scans to the unlabeled ones."""
+
+PRIORS = ("auto", "none", "class", "anatomical")
+"""Choices of ``--prior``: what is known about the targets before the network is asked."""
+
+FEW_LABELED = 8
+"""With more labeled scans than these "auto" leaves registration alone."""
+
 BACKGROUND_IN_MASK = 0.005
 """Share of mask voxels labeled as background from which on background has a cluster of its own."""
 
@@ -73,12 +82,24 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
-def overlays_of(options: TrainOptions) -> list[str]:
-    """Return the overlays of a run, in their order."""
+def overlays_of(options: TrainOptions, cohort: Cohort | None = None) -> list[str]:
+    """Return the overlays of a run, in their order; a cohort decides where the user left it open."""
     method = method_named(options.method)
     if not method.semi_supervised:
         return []
-    return [str(method.overlay), *(["train_rounds.yaml"] if options.rounds else [])]
+    overlays = [str(method.overlay)]
+    if options.rounds:
+        overlays.append("train_rounds.yaml")
+    if uses_anatomy(options, cohort):
+        overlays.append(ANATOMY_CONFIG)
+    return overlays
+
+
+def uses_anatomy(options: TrainOptions, cohort: Cohort | None = None) -> bool:
+    """Tell whether labeled scans are registered to the unlabeled ones."""
+    if options.prior != "auto" or options.method != "ssldec" or options.rounds or cohort is None:
+        return options.prior == "anatomical"
+    return bool(cohort.unlabeled) and len(cohort.training) <= FEW_LABELED
 
 
 def method_values(options: TrainOptions) -> dict[str, Any]:
@@ -92,7 +113,8 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     if options.rounds:
         values = {"rounds": options.rounds, "target_rule": options.target_rule or method.rule}
         return values | ({"schedule": options.schedule} if options.schedule else {})
-    return {"target_rule": options.target_rule} if options.target_rule else {}
+    rule = options.target_rule or {"class": "prior", "none": "sharpen"}.get(options.prior)
+    return {"target_rule": rule} if rule and options.method == "ssldec" else {}
 
 
 def _require_fitting(options: TrainOptions) -> None:
@@ -102,7 +124,11 @@ def _require_fitting(options: TrainOptions) -> None:
         ConfigError: With what would.
     """
     msg = cure = ""
-    if not method_named(options.method).semi_supervised:
+    _require_known("prior", options.prior, PRIORS)
+    if options.prior != "auto" and (options.method != "ssldec" or options.rounds):
+        msg = f"--prior {options.prior} belongs to --method ssldec without rounds."
+        cure = "Leave --prior out, or choose that method."
+    elif not method_named(options.method).semi_supervised:
         if options.rounds or options.target_rule or options.schedule:
             msg = "--rounds, --target-rule and --schedule belong to semi-supervised methods."
             cure = f"Choose one: --method {' or '.join(list(METHODS)[1:])}."

@@ -29,6 +29,7 @@ from medssl.io.subjects import Cohort, Subject
 from medssl.labels import LabelTable
 from medssl.reporting.figures import figure_to_png, plot_subject
 from medssl.transforms import labels_from_probabilities, to_native_grid
+from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import Model, load_model
 from medssl.workflows.provenance import command_line, relative, versions
@@ -80,6 +81,7 @@ class Options:
         backend: What runs the network: "torch", "openvino", "onnxruntime", or "auto" for the fastest.
         precision: "float32", "bfloat16", or "auto" for the faster.
         cache: Folder that remembers which is fastest; None measures in every call.
+        anatomy: Training run whose labeled scans are registered to each scan; None for the network alone.
     """
 
     probabilities: bool = False
@@ -92,6 +94,7 @@ class Options:
     backend: str = "torch"
     precision: str = "float32"
     cache: Path | None = None
+    anatomy: Path | None = None
 
 
 def segment(
@@ -130,7 +133,7 @@ def segment(
     require_writable_folder(out, files)
     _require_results_folder(out, ready, options.overwrite)
     predictor = _predictor(ready, options)
-    job = _Job(cohort, ready, predictor, options, out)
+    job = _Job(cohort, ready, predictor, options, out, _anatomy(ready, options, out))
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
     started = time.monotonic()
     subjects = cohort.all()
@@ -149,6 +152,7 @@ def segment(
             ("probabilities", options.probabilities),
             ("resample", options.resample),
             ("mask", options.mask),
+            ("anatomy", None if options.anatomy is None else relative(options.anatomy, out.parent)),
             ("device", None if options.device == "auto" else options.device),
             ("backend", used.name if used else options.backend),
             ("precision", used.precision if used else options.precision),
@@ -174,6 +178,7 @@ class _Job:
     predictor: Predictor
     options: Options
     out: Path
+    anatomy: AnatomicalFactor | None = None
 
     def path(self, subject: Subject, ending: str, folder: str = "anat") -> Path:
         return output_file(self.out, subject, self.model.table, ending, folder)
@@ -203,15 +208,18 @@ class _Job:
         wanted = ["dseg.nii.gz", "dseg.json"] + ["probseg.nii.gz"] * self.options.probabilities
         if not all(self.path(subject, ending).is_file() for ending in wanted):
             return False
-        made_with = read_json(self.path(subject, "dseg.json"))["Model"]["WeightsSHA256"]
-        return bool(made_with == self.model.weights_sha256)
+        told = read_json(self.path(subject, "dseg.json"))
+        same_model = told["Model"]["WeightsSHA256"] == self.model.weights_sha256
+        return bool(same_model and told.get("Anatomy") == self.anatomy_told())
 
     def segment_one(self, subject: Subject) -> None:
         """Write all results of a subject; the JSON comes last and says that they are complete."""
         started = time.monotonic()
         finished = self.path(subject, "dseg.json")
         finished.unlink(missing_ok=True)
-        labels, probabilities = predict_native(subject, self.model, self.predictor, self.options.resample)
+        labels, probabilities = predict_native(
+            subject, self.model, self.predictor, self.options.resample, self.anatomy
+        )
         write_labels(self.path(subject, "dseg.nii.gz"), labels, subject.images[0])
         write_tsv(self.path(subject, "dseg.tsv"), self.model.table.rows(), TABLE_COLUMNS)
         if self.options.probabilities:
@@ -249,10 +257,18 @@ class _Job:
                 "TrainedOn": model.trained_on,
             },
             "Backend": self.backend(),
+            **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),
             "SpacingOfNetwork_mm": list(model.spacing),
             "Volumes_ml": volumes_ml(labels, grid, model.table),
             "Seconds": round(seconds, 2),
         }
+
+    def anatomy_told(self) -> dict[str, object] | None:
+        """Return what the sidecar says about registered labeled scans."""
+        if self.anatomy is None:
+            return None
+        atlases = [str(atlas["subject"]) for atlas in self.anatomy.atlases]
+        return {"Weight": self.anatomy.weight, "LabeledScans": atlases}
 
     def backend(self) -> dict[str, str]:
         used = self.predictor.backend or self.predictor.reference
@@ -289,7 +305,11 @@ class _Job:
 
 
 def predict_native(
-    subject: Subject, model: Model, predictor: Predictor, resample: bool = False
+    subject: Subject,
+    model: Model,
+    predictor: Predictor,
+    resample: bool = False,
+    anatomy: AnatomicalFactor | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Segment one subject in memory.
 
@@ -298,6 +318,7 @@ def predict_native(
         model: Says how its scans are prepared.
         predictor: Holds the network.
         resample: Bring other contrasts to the first one's grid by their headers.
+        anatomy: Registers labeled scans and multiplies what they say with the network's answer.
 
     Returns:
         Stored label values, and probabilities in table order: background 1 outside the scan's mask.
@@ -309,6 +330,8 @@ def predict_native(
     entry.pop("label", None)
     sample = model.preprocessing({**entry, "resample": resample and len(subject.images) > 1})
     predicted = predictor.predict(sample["image"].as_tensor(), sample["mask"].as_tensor()[0] > 0.5)
+    if anatomy is not None:
+        predicted = anatomy(predicted, sample)
     sample["pred"] = MetaTensor(predicted, meta=sample["image"].meta)
     sample = to_native_grid(preprocessing=model.preprocessing)(sample)
     probabilities = sample["pred"].as_tensor().movedim(0, -1).clone()
@@ -337,6 +360,20 @@ def _device(options: Options) -> str:
     if options.device == "auto" and options.backend not in ("auto", "torch"):
         return "cpu"
     return choose_device(options.device)
+
+
+def _anatomy(model: Model, options: Options, out: Path) -> AnatomicalFactor | None:
+    """Return the labeled scans that serve as atlases, if any are asked for."""
+    if options.anatomy is None:
+        return None
+    return AnatomicalFactor(
+        options.anatomy,
+        contrasts=model.contrasts,
+        table=model.table,
+        spacing=model.spacing,
+        folder=out,
+        mask=options.mask,
+    )
 
 
 def _predictor(model: Model, options: Options) -> Predictor:

@@ -9,22 +9,26 @@ from medssl.evaluation.metrics import score_labels
 from medssl.inference.predictor import Predictor
 from medssl.io.nifti import read_labels
 from medssl.io.subjects import Subject
+from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.models import load_model
 from medssl.workflows.segment import predict_native
 
 
-def dice_of_run(run: Path, subjects: Iterable[Subject]) -> dict[str, list[float]]:
+def dice_of_run(
+    run: Path, subjects: Iterable[Subject], anatomy: AnatomicalFactor | None = None
+) -> dict[str, list[float]]:
     """Segment labeled subjects with a run and return their Dice, per label in the order of the subjects.
 
     Args:
         run: Run folder, bundle or file of weights.
         subjects: Subjects with a label; NaN where neither map holds the label.
+        anatomy: Registered labels that have a say.
     """
     model = load_model(run)
     predictor = Predictor(network=model.network)
     dice: dict[str, list[float]] = {label.abbreviation: [] for label in model.table.foreground}
     for subject in subjects:
-        labels, _ = predict_native(subject, model, predictor)
+        labels, _ = predict_native(subject, model, predictor, anatomy=anatomy)
         reference = read_labels(str(subject.label), subject.key, model.table, subject.encoding)
         for row in score_labels(labels, reference.data, reference.grid.spacing, model.table):
             dice[str(row["label"])].append(float(row["dice"]))

@@ -27,6 +27,7 @@ from medssl.io.leaks import require_no_leaks
 from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort
 from medssl.labels import BUILT_IN, LabelTable
+from medssl.workflows.anatomy import PROGRESS
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.devices import choose_device
 from medssl.workflows.methods import (
@@ -79,6 +80,7 @@ class TrainOptions:
         target_rule: Of SSLDEC, or "hard" in rounds; None for the method's own.
         schedule: How rounds go on, one of `transforms.mixture.SCHEDULES`; None for the configuration's.
         clustering_head: Whether the network ends in a clustering head; None: only for SSLDEC.
+        prior: What is known about the targets of SSLDEC beforehand, one of `methods.PRIORS`.
         transductive: Allow unlabeled scans that are also validation or test scans, and say so everywhere.
         settings: Further values of the configuration, id -> value.
     """
@@ -97,6 +99,7 @@ class TrainOptions:
     target_rule: str | None = None
     schedule: str | None = None
     clustering_head: bool | None = None
+    prior: str = "auto"
     transductive: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,6 +123,9 @@ class Training:
 
 class Watcher:
     """Told about the progress of a training; every method may be left as it is."""
+
+    def registered(self, done: int, pairs: int) -> None:
+        """A labeled scan was laid over an unlabeled one, or that had been done before."""
 
     def started(self, step: int, steps: int) -> None:
         """Training begins or goes on after ``step`` of ``steps``."""
@@ -167,7 +173,7 @@ def train(
         resume=resume,
     )
     with _own_errors(), _events_without_host(out / "events"):
-        with _removed_on_failure(out, keep=resume):
+        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher or Watcher()):
             workflow.initialize()
             trainer = workflow.parser.get_parsed_content("train#trainer")
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
@@ -219,7 +225,7 @@ def _write_bundle(out: Path, cohort: Cohort, options: TrainOptions) -> None:
     """Write what makes the run folder a bundle: configurations, metadata, datalist, weights to start from."""
     values = _values(cohort, options)
     bundle = packaged_bundle()
-    overlays = [bundle / "configs" / name for name in overlays_of(options)]
+    overlays = [bundle / "configs" / name for name in overlays_of(options, cohort)]
     train_config = _changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
     shared = {name: values[name] for name in ("contrasts", "label_table", "spacing", "network_def")}
     inference_config = _changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
@@ -407,6 +413,7 @@ def repeat_command(data: Path, out: Path, options: TrainOptions, *, checked: boo
         ("schedule", options.schedule),
         ("clustering-head", options.clustering_head),
         ("softmax-head", options.clustering_head is False),
+        ("prior", options.prior if options.prior != "auto" else None),
         ("transductive", options.transductive),
         ("contrasts", ",".join(options.contrasts or ())),
         ("mask", options.mask),
@@ -496,6 +503,15 @@ def _package_error(error: BaseException | None) -> MedsslError | None:
     while error is not None and not isinstance(error, MedsslError):
         error = error.__cause__
     return error
+
+
+@contextmanager
+def _told_about_registrations(watcher: Watcher) -> Iterator[None]:
+    token = PROGRESS.set(watcher.registered)
+    try:
+        yield
+    finally:
+        PROGRESS.reset(token)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ SMALL = ["--crop_size", "[16,16,16]", "--epochs", "4", "--steps_per_epoch", "1"]
 NETWORK = {"growth_rate": 4, "stem_channels": 8, "block_layers": 1, "levels": 2}
 COMMANDS = {
     "ssldec": (["train_ssldec.yaml"], []),
+    "ssldec with registration": (["train_ssldec.yaml", "train_anatomy.yaml"], []),
     "pseudo-label": (["train_pseudo_label.yaml"], []),
     "mean-teacher": (["train_mean_teacher.yaml"], []),
     "ssldec in rounds": (["train_ssldec.yaml", "train_rounds.yaml"], []),
@@ -92,9 +93,11 @@ def test_every_printed_command_runs(bundle_with_unlabeled, run_here, tmp_path, n
     assert "supervised only" not in printed
     rows = table(tmp_path / "metrics.tsv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
-    assert [bool(row["loss_unlabeled"]) for row in rows] == [False, False, True, True]
+    labeled_only = 1 if name.startswith("ssldec") and "rounds" not in name else 2
+    assert [bool(row["loss_unlabeled"]) for row in rows] == [step >= labeled_only for step in range(4)]
     assert (tmp_path / "models" / "model.pt").is_file()
     assert (tmp_path / "rounds.tsv").is_file() == ("rounds" in name)
+    assert bool(list(tmp_path.glob("registrations/*/*.npz"))) == ("registration" in name)
     if "rounds" in name:
         shares = [column for column in table(tmp_path / "rounds.tsv")[0] if column.startswith("share_")]
         assert len(shares) == (3 if "ssldec" in name else 4)
@@ -108,7 +111,7 @@ def test_without_unlabeled_scans_it_says_supervised_only(bundle, run_here, tmp_p
     assert not any(row["loss_unlabeled"] for row in rows)
 
 
-@pytest.mark.parametrize("name", ["ssldec", "ssldec in rounds"])
+@pytest.mark.parametrize("name", ["ssldec", "ssldec with registration", "ssldec in rounds"])
 def test_the_command_line_and_the_bundle_give_the_same_weights(
     bundle_with_unlabeled, run_here, tmp_path, name
 ):
@@ -118,6 +121,7 @@ def test_the_command_line_and_the_bundle_give_the_same_weights(
     options = TrainOptions(
         method="ssldec",
         rounds=2 if "rounds" in name else 0,
+        prior={"ssldec": "class", "ssldec with registration": "anatomical"}.get(name, "auto"),
         seed=3,
         device="cpu",
         budget="quick",

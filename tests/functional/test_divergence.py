@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from medssl.functional.divergence import masked_kl
+from medssl.functional.divergence import masked_kl, masked_squared_difference
 
 SIZES = [(), (3, 2, 4)]
 
@@ -44,6 +44,26 @@ def test_kl_equals_the_naive_loop(sample):
     assert masked_kl(log_p, log_q, valid).item() == pytest.approx(_reference_kl(*sample, ones), abs=1e-12)
     weighted = masked_kl(log_p, log_q, valid, weight).item()
     assert weighted == pytest.approx(_reference_kl(*sample, weight), abs=1e-12)
+
+
+def test_squared_difference_equals_the_naive_loop(sample):
+    log_p, log_q, valid = sample
+    log_p[0, 1] = -math.inf
+    log_q[1] = math.nan  # outside of the valid elements
+    weight = torch.rand(valid.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    p, q = (x.exp().movedim(1, -1).reshape(-1, x.shape[1]).tolist() for x in (log_p, log_q))
+    rows = zip(p, q, valid.flatten().tolist(), weight.flatten().tolist(), strict=True)
+    terms = [w * sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for *pair, counts, w in rows if counts]
+    found = masked_squared_difference(log_p, log_q, valid, weight).item()
+    assert found == pytest.approx(sum(terms) / len(terms), abs=1e-12)
+
+
+def test_squared_difference_gives_no_gradient_to_the_target_nor_outside_the_mask(sample):
+    log_p, log_q, valid = sample
+    log_p.requires_grad_(True), log_q.requires_grad_(True)
+    masked_squared_difference(log_p, log_q, valid).backward()
+    assert log_p.grad is None
+    assert not log_q.grad[outside(valid).expand_as(log_q)].any()
 
 
 def test_kl_is_at_least_zero_and_zero_between_equals(sample):

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from medssl.errors import ConfigError
 from medssl.functional.clustering import RULES
 from medssl.objectives import OnlineSSLDEC
 
@@ -172,3 +173,36 @@ def test_masses_of_all_processes_are_added(case, monkeypatch):
     output = both(case.network, case.batch)
     assert output["mass"].sum().item() == pytest.approx(2 * len(case.voxels()))
     assert torch.allclose(both.frequencies, alone.frequencies)
+
+
+def test_squared_distance_takes_the_place_of_the_divergence(case):
+    objective = online(case.teacher, rule="soft", distance="squared")
+    found = objective(case.network, case.batch)["loss_unlabeled"].item()
+    pairs = zip(
+        case.assignments(case.network, "strong"), case.assignments(case.teacher, "image"), strict=True
+    )
+    terms = [sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in pairs]
+    assert found == pytest.approx(sum(terms) / len(terms), abs=1e-6)
+
+
+def test_unknown_distance_is_refused(case):
+    with pytest.raises(ConfigError, match="squared"):
+        online(case.teacher, distance="cosine")
+
+
+def test_anatomical_prior_is_a_factor_of_the_teachers_assignment(case):
+    K = len(COUNTS)
+    prior = torch.rand(3, K, 3, 2, 2, generator=torch.Generator().manual_seed(6)) + 0.05
+    case.unlabeled["prior"] = prior
+    objective = online(case.teacher, rule="soft", anatomy_weight=[0.1, 0.3, 0.5, 0.7])
+    found = objective(case.network, case.batch)
+    weights = [0.1, 0.3, 0.5, 0.7][case.first :]
+    total, mass = 0.0, [0.0] * len(weights)
+    student, teacher = case.assignments(case.network, "strong"), case.assignments(case.teacher, "image")
+    for (b, i, j, k), q, assigned in zip(case.voxels(), student, teacher, strict=True):
+        a = _shares(prior[b, case.first :, i, j, k].tolist())
+        p = _shares([t * x**w for t, x, w in zip(assigned, a, weights, strict=True)])
+        mass = [m + share for m, share in zip(mass, p, strict=True)]
+        total += sum(x * (math.log(x) - math.log(y)) for x, y in zip(p, q, strict=True))
+    assert found["loss_unlabeled"].item() == pytest.approx(total / len(student), abs=1e-5)
+    assert found["mass"].tolist() == pytest.approx(mass, rel=1e-5)

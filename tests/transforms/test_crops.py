@@ -46,6 +46,25 @@ def test_another_seed_gives_other_crops(dataset):
     assert any(not torch.equal(dataset[n]["image"], other[n]["image"]) for n in range(5))
 
 
+def test_registered_scans_give_their_share_of_the_crops(dataset):
+    registered = [_volume({"value": 7}), _volume({"value": 8})]
+    mixed = CropDataset(
+        dataset.data,
+        _volume,
+        dataset.augmentation,
+        length=200,
+        seed=5,
+        registered=registered,
+        registered_share=0.3,
+    )
+    subjects = [int(mixed[n]["image"].min() // 1000) for n in range(200)]
+    assert 40 <= sum(subject >= 7 for subject in subjects) <= 80
+    assert set(subjects) == {0, 1, 2, 7, 8}
+    own = [n for n in range(60) if subjects[n] < 7]
+    assert all(torch.equal(mixed[n]["image"], dataset[n]["image"]) for n in own)
+    assert torch.equal(mixed[41]["image"], mixed[41]["image"])
+
+
 def test_workers_give_the_same_crops(dataset):
     def load(workers):
         loader = torch.utils.data.DataLoader(

@@ -1,6 +1,7 @@
 """What --method means: names, network, options that do not go together."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,17 +9,22 @@ import yaml
 from phantoms import ellipsoid_labels, save, write_subject
 
 from medssl.cli.train import METHODS as NAMES
+from medssl.cli.train import train as train_command
 from medssl.errors import ConfigError
 from medssl.io.cohort import read_cohort
-from medssl.labels import NO_MASK
+from medssl.io.subjects import Cohort, Subject
+from medssl.labels import BRAIN_TISSUES, NO_MASK
 from medssl.workflows.methods import (
+    FEW_LABELED,
     METHODS,
+    PRIORS,
     background_is_inside,
     method_named,
     method_values,
     network_values,
     overlays_of,
     settings_of_network,
+    uses_anatomy,
 )
 from medssl.workflows.models import packaged_bundle
 from medssl.workflows.train import TrainOptions, prepare_run
@@ -39,6 +45,42 @@ def test_every_overlay_is_there():
 def test_an_unknown_method_is_refused_with_those_that_exist():
     with pytest.raises(ConfigError, match=r"'ssl'.* supervised, pseudo-label, mean-teacher, ssldec"):
         method_named("ssl")
+
+
+def test_the_command_line_knows_every_prior():
+    (option,) = (one for one in train_command.params if one.name == "prior")
+    assert tuple(option.type.choices) == PRIORS
+
+
+@pytest.mark.parametrize(
+    ("changes", "few", "more"),
+    [
+        ({"method": "ssldec"}, True, False),
+        ({"method": "ssldec", "prior": "anatomical"}, True, True),
+        ({"method": "ssldec", "prior": "class"}, False, False),
+        ({"method": "ssldec", "rounds": 2}, False, False),
+        ({"method": "mean-teacher"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_few_labeled_scans_are_registered_to_the_unlabeled_ones(changes, few, more):
+    options = TrainOptions(**changes)
+    labeled = [Subject(f"{number:02d}", ()) for number in range(FEW_LABELED + 2)]
+    for count, expected in ((FEW_LABELED, few), (FEW_LABELED + 1, more)):
+        cohort = Cohort(
+            Path(), ("T1w",), BRAIN_TISSUES, training=tuple(labeled[:count]), unlabeled=(labeled[-1],)
+        )
+        assert uses_anatomy(options, cohort) is expected
+        assert ("train_anatomy.yaml" in overlays_of(options, cohort)) is expected
+    none = replace(cohort, training=tuple(labeled[:1]), unlabeled=())
+    assert uses_anatomy(options, none) is (options.prior == "anatomical")
+
+
+@pytest.mark.parametrize(("prior", "rule"), [("none", "sharpen"), ("class", "prior")])
+def test_a_prior_of_classes_or_none_is_a_target_rule(prior, rule):
+    assert method_values(TrainOptions(method="ssldec", prior=prior)) == {"target_rule": rule}
+    chosen = TrainOptions(method="ssldec", prior=prior, target_rule="soft")
+    assert method_values(chosen) == {"target_rule": "soft"}
 
 
 def test_rounds_come_after_the_method():
@@ -73,6 +115,9 @@ def test_each_method_has_its_own_rule_in_rounds(method, rule):
         ({"method": "ssldec", "rounds": 2, "schedule": "now and then"}, "'now and then'"),
         ({"method": "ssldec", "rounds": -1}, "-1"),
         ({"method": "nothing"}, "'nothing'"),
+        ({"method": "ssldec", "prior": "anatomic"}, "'anatomic'"),
+        ({"method": "ssldec", "prior": "anatomical", "rounds": 2}, "without rounds"),
+        ({"method": "mean-teacher", "prior": "class"}, "belongs to --method ssldec"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_anything_is_written(

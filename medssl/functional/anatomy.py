@@ -1,0 +1,29 @@
+"""Where classes are to be expected: labels of registered scans as a factor of the target distribution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def log_anatomical_factor(a: Tensor, weight: float | Tensor) -> Tensor:
+    r"""Return the log of the factor that an anatomical prior multiplies an assignment with.
+
+    .. math:: w_j \log \frac{a_j}{\sum_k a_k}
+
+    Args:
+        a: Prior of each class at each place (`registration.anatomical_prior`, never 0 inside the scan);
+            0 in all classes where nothing is known, as in the padding of a crop: the factor is flat there.
+        weight: w, one number or one a class; 0 switches it off.
+
+    Returns:
+        Float32 at least. Linear interpolation of a crop is made up for by the sum.
+
+    Shapes:
+        a, return: ``(B, K, *spatial)``; weight: ``()`` or ``(K,)``
+    """
+    a = a.to(torch.promote_types(a.dtype, torch.float32))
+    total = a.sum(1, keepdim=True)
+    shares = torch.where(total > 0.5, a / total.clamp_min(0.5), 1 / a.shape[1])
+    w = torch.as_tensor(weight, dtype=a.dtype, device=a.device).reshape(-1)
+    return w.view(1, -1, *[1] * (a.ndim - 2)) * shares.clamp_min(torch.finfo(torch.float16).tiny).log()

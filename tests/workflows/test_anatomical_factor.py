@@ -1,0 +1,88 @@
+"""`segment --anatomy`: the labeled scans of a run have a say in the labels of others."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from phantoms import TINY, ellipsoid_labels, write_subject
+
+from medssl.errors import InputError
+from medssl.workflows.models import packaged_bundle
+from medssl.workflows.segment import Options, segment
+from medssl.workflows.train import TrainOptions, train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with a cohort and a run that saw it for a single step, so that the network knows nothing."""
+    root = tmp_path_factory.mktemp("anatomy")
+    for name in ("01", "02"):
+        write_subject(root / "cohort", name, int(name))
+    write_subject(root / "scans", "a", 5, labeled=False)
+    settings = {**TINY, "epochs": 1, "steps_per_epoch": 1, "learning_rate": 1e-4}
+    train(root / "cohort", root / "run", TrainOptions(budget="quick", device="cpu", settings=settings))
+    return root
+
+
+@pytest.fixture
+def copied(root, tmp_path):
+    """The same, to be spoiled."""
+    return shutil.copytree(root, tmp_path / "copy")
+
+
+def _share_right(out):
+    labels = np.asarray(nib.load(next(out.rglob("*_dseg.nii.gz"))).dataobj)
+    truth = ellipsoid_labels()
+    return float(np.mean(labels[truth > 0] == truth[truth > 0]))
+
+
+def _told(out):
+    return json.loads(next(out.rglob("*_dseg.json")).read_text()).get("Anatomy")
+
+
+def options(run, **more):
+    return Options(pictures=False, device="cpu", anatomy=run, **more)
+
+
+def test_registered_labels_mend_a_network_that_knows_nothing(root, tmp_path):
+    segment(root / "scans", tmp_path / "alone", root / "run", options(None))
+    segment(root / "scans", tmp_path / "out", root / "run", options(root / "run"))
+    assert _share_right(tmp_path / "alone") < 0.6
+    assert _share_right(tmp_path / "out") > 0.7
+    assert _told(tmp_path / "alone") is None
+    assert _told(tmp_path / "out") == {"Weight": 0.5, "LabeledScans": ["sub-01", "sub-02"]}
+    assert "--anatomy" in json.loads((tmp_path / "out" / "run.json").read_text())["command"]
+    made = list((tmp_path / "out" / "registrations" / "sub-a").glob("*.npz"))
+    assert {path.stem for path in made} == {"sub-01", "sub-02"}
+
+
+def test_maps_without_it_are_not_taken_for_maps_with_it(root, tmp_path):
+    for anatomy, done in ((None, 1), (root / "run", 1), (root / "run", 0)):
+        result = segment(root / "scans", tmp_path / "out", root / "run", options(anatomy))
+        assert len(result.done) == done
+
+
+def test_probabilities_still_sum_to_one(root, tmp_path):
+    segment(root / "scans", tmp_path / "out", root / "run", options(root / "run", probabilities=True))
+    probabilities = nib.load(next((tmp_path / "out").rglob("*_probseg.nii.gz"))).get_fdata()
+    assert np.allclose(probabilities.sum(3), 1, atol=1e-4)
+
+
+def test_a_bundle_has_no_labeled_scans(root, tmp_path):
+    with pytest.raises(InputError, match=r"no training run.*medssl train"):
+        segment(root / "scans", tmp_path / "out", root / "run", options(packaged_bundle()))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("spoil", "words"), [("remove", "is not there"), ("change", "not the file")])
+def test_labeled_scans_that_are_gone_or_changed_are_refused(copied, tmp_path, spoil, words):
+    label = next((copied / "cohort").rglob("sub-01*_dseg.nii.gz"))
+    if spoil == "remove":
+        label.unlink()
+    else:
+        shutil.copyfile(next((copied / "cohort").rglob("sub-02*_T1w.nii.gz")), label)
+    with pytest.raises(InputError, match=f"sub-01.*{words}"):
+        segment(copied / "scans", tmp_path / "out", copied / "run", options(copied / "run"))
+    assert not (tmp_path / "out").exists()

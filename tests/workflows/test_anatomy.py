@@ -1,0 +1,107 @@
+"""Labeled scans in the shape of unlabeled ones."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from medssl.labels import UNKNOWN
+from medssl.workflows.anatomy import RegisteredScans
+
+SHAPE = (24, 20, 22)
+
+
+def _scan(name, shift, label=True):
+    """A bright ball with a dark core, in a mask, moved along the first axis."""
+    i, j, k = np.indices(SHAPE)
+    distance = np.sqrt((i - 12 - shift) ** 2 + (j - 10) ** 2 + (k - 11) ** 2)
+    labels = np.where(distance < 4, 2, np.where(distance < 7, 1, 0))
+    image = np.where(distance < 4, -1.0, np.where(distance < 7, 1.5, 0.1)).astype(np.float32)
+    affine = torch.eye(4, dtype=torch.float64)
+    sample = {
+        "subject": name,
+        "image": MetaTensor(torch.as_tensor(image)[None], affine=affine),
+        "mask": MetaTensor(torch.ones(1, *SHAPE), affine=affine),
+    }
+    return sample | ({"label": MetaTensor(torch.as_tensor(labels)[None], affine=affine)} if label else {})
+
+
+class Unlabeled:
+    """What is used of a `CropDataset`."""
+
+    def __init__(self, *cache):
+        self.cache = list(cache)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    unlabeled = Unlabeled(_scan("sub-08", 3, label=False), _scan("sub-09", -2, label=False))
+    folder = tmp_path_factory.mktemp("run")
+    scans = RegisteredScans(
+        [{"subject": "sub-01", "shift": 0}, {"subject": "sub-02", "shift": 1}],
+        lambda item: _scan(item["subject"], item["shift"]),
+        unlabeled,
+        labels=3,
+        folder=str(folder),
+        processes=1,
+    )
+    return scans, unlabeled, folder
+
+
+def test_every_labeled_scan_takes_the_shape_of_every_unlabeled_one(made):
+    scans, _, folder = made
+    assert len(scans) == 4
+    assert {scan["subject"].split()[-1] for scan in scans} == {"sub-08", "sub-09"}
+    assert len(list(folder.glob("registrations/*/*.npz"))) == 4
+
+
+def test_labels_are_right_where_the_image_is(made):
+    for scan in made[0]:
+        image, label = np.asarray(scan["image"])[0], np.asarray(scan["label"])[0]
+        assert scan["image"].dtype == torch.float32
+        core, shell = label == 2, label == 1
+        assert image[core].mean() < -0.6
+        assert image[shell].mean() > 1.1
+        assert set(np.unique(label)) <= {0, 1, 2, UNKNOWN}
+        inside = np.asarray(scan["mask"])[0] > 0
+        assert len(scan["mask_fg_indices"]) == inside.sum()
+
+
+def test_warped_labels_lie_where_the_unlabeled_scan_has_them(made):
+    scans, _, _ = made
+    for scan in scans:
+        shift = {"sub-08": 3, "sub-09": -2}[scan["subject"].split()[-1]]
+        truth = np.asarray(_scan("", shift)["label"])[0] == 2
+        found = np.asarray(scan["label"])[0] == 2
+        assert 2 * (truth & found).sum() / (truth.sum() + found.sum()) > 0.8
+
+
+def test_unlabeled_scans_get_a_prior_that_fits_them(made):
+    for sample, shift in zip(made[1].cache, (3, -2), strict=True):
+        prior = sample["prior"]
+        assert prior.dtype == torch.float16
+        assert prior.shape == (3, *SHAPE)
+        assert float(prior.min()) > 0
+        torch.testing.assert_close(prior.float().sum(0), torch.ones(SHAPE), atol=5e-3, rtol=0)
+        truth = np.asarray(_scan("", shift)["label"])[0]
+        assert (prior.float().argmax(0).numpy() == truth).mean() > 0.95
+
+
+def test_more_pairs_than_the_limit_are_chosen_evenly(made):
+    _, unlabeled, folder = made
+    few = RegisteredScans(
+        [{"subject": "sub-01", "shift": 0}, {"subject": "sub-02", "shift": 1}],
+        lambda item: _scan(item["subject"], item["shift"]),
+        unlabeled,
+        labels=3,
+        folder=str(folder),
+        limit=2,
+        processes=1,
+    )
+    assert [scan["subject"].split()[-1] for scan in few] == ["sub-08", "sub-09"]
+
+
+def test_without_unlabeled_scans_there_is_nothing_to_register(tmp_path):
+    scans = RegisteredScans([{}], lambda item: item, Unlabeled(), labels=3, folder=str(tmp_path))
+    assert not len(scans)
+    assert not list(tmp_path.iterdir())
