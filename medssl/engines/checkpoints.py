@@ -59,6 +59,9 @@ class ResumePoint:
     def save(self, engine: Engine) -> None:
         """Write the file."""
         parts = {name: part.state_dict() for name, part in self.state.items()}
+        scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
+        if scaler is not None:
+            parts["scaler"] = scaler.state_dict()
         save_atomically({**parts, "trainer": engine.state_dict()}, self.path)
 
     def load(self, engine: Engine) -> bool:
@@ -69,6 +72,8 @@ class ResumePoint:
         max_epochs = engine.state.max_epochs
         for name, target in self.state.items():
             target.load_state_dict(saved[name])
+        if getattr(engine, "scaler", None) is not None and saved.get("scaler"):
+            engine.scaler.load_state_dict(saved["scaler"])
         engine.load_state_dict(saved["trainer"])
         engine.state.max_epochs = max_epochs
         logger.info(

@@ -34,8 +34,14 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         if self.accumulation_steps > 1 or self.compile:
             msg = "Gradient accumulation and compile are not supported by SemiSupervisedTrainer."
             raise ConfigError(msg, "Leave accumulation_steps and compile as they are.")
-        self.skipped_steps = 0
+        self.state_dict_user_keys.append("skipped_steps")  # a resumed run goes on counting
+        self.state.skipped_steps = 0
         self.total_epochs: int | None = None
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were not taken because of their gradients."""
+        return int(self.state.skipped_steps)
 
     @property
     def total_steps(self) -> int:
@@ -67,7 +73,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             if taken:
                 engine.optimizer.step()
         if not taken:
-            engine.skipped_steps += 1
+            engine.state.skipped_steps += 1
             logger.warning(
                 "Step %d skipped: its gradients are not finite (%d so far)",
                 engine.state.iteration,

@@ -126,6 +126,14 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(what, clipped, caplog)
     assert all(torch.isfinite(value).all() for value in states[3].values())
 
 
+def test_a_resumed_trainer_goes_on_counting_skipped_steps():
+    trainer = _trainer(_network(), _batches(3), _failing("loss", at=2))
+    trainer.run()
+    resumed = _trainer(_network(), _batches(3), _failing("loss", at=2))
+    resumed.load_state_dict(trainer.state_dict())
+    assert resumed.skipped_steps == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*GradScaler:FutureWarning", "ignore:.*GradScaler:UserWarning")
 def test_a_step_is_skipped_where_amp_has_nothing_to_scale():
     """On the CPU MONAI's gradient scaler is disabled and would let the step pass."""

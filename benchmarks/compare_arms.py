@@ -1,0 +1,156 @@
+r"""Tables, tests and a figure of what `ssl_segmentation.py` measured.
+
+    python benchmarks/compare_arms.py --json benchmarks/results/ssl_segmentation.json --cohort hippocampus \
+        --network basic-unet --epochs 24 --figure docs/images/unlabeled_hippocampus.png
+
+An arm is compared with labeled-only on the seeds that both have, scan by scan with the seeds averaged: mean
+difference with a 95 % bootstrap interval over scans, Wilcoxon's signed-rank test, Holm's correction over the
+arms of a table. Scans of one test set are the units; seeds are not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import wilcoxon
+
+BASELINE = "labeled-only"
+CEILING = "ceiling"
+SCORES = ("test", "unlabeled (transductive)")
+FACTOR = ", with anatomy"
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@click.command()
+@click.option("--json", "path", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--cohort", default="hippocampus", show_default=True)
+@click.option("--network", default="basic-unet", show_default=True)
+@click.option("--epochs", default=24, show_default=True)
+@click.option("--figure", type=click.Path(path_type=Path), help="PNG to draw.")
+def main(path: Path, cohort: str, network: str, epochs: int, figure: Path | None) -> None:
+    """Print one table for each number of labeled scans."""
+    rows = [
+        row
+        for row in json.loads(path.read_text())["runs"]
+        if (row["cohort"], row["network"], row["epochs"]) == (cohort, network, epochs)
+        and not row["set"]
+        and "superseded" not in row
+    ]
+    ceiling = {row["seed"]: row["test"]["dice"] for row in rows if row["arm"] == CEILING}
+    counts = sorted({row["labeled"] for row in rows if row["arm"] != CEILING})
+    for labeled in counts:
+        some = arms_of([row for row in rows if row["labeled"] == labeled and row["arm"] != CEILING])
+        print(f"\n{cohort}, {network}, {rows[0]['steps']} steps, {labeled} labeled; ceiling {text(ceiling)}")
+        print_table(some, ceiling)
+    if figure is not None:
+        draw(rows, counts, ceiling, figure)
+
+
+def arms_of(rows: Rows) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Return arm -> seed -> scores; the anatomical factor at inference makes an arm of its own."""
+    arms: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        plain = {name: row[name] for name in SCORES if name in row}
+        arms.setdefault(row["arm"], {})[row["seed"]] = plain
+        if SCORES[0] + FACTOR in row:
+            fused = {name: row[name + FACTOR] for name in SCORES if name + FACTOR in row}
+            arms.setdefault(row["arm"] + FACTOR, {})[row["seed"]] = fused
+    return arms
+
+
+def print_table(arms: Mapping[str, Mapping[int, Mapping[str, Any]]], ceiling: Mapping[int, float]) -> None:
+    """Print Dice, gain over labeled-only, share of the gap, and p of each arm."""
+    found = {arm: against(seeds, arms[BASELINE]) for arm, seeds in arms.items() if arm != BASELINE}
+    corrected = holm({arm: one["p"] for arm, one in found.items() if one})
+    for arm, seeds in sorted(arms.items(), key=lambda pair: pair[0] != BASELINE):
+        dice = {seed: one[SCORES[0]]["dice"] for seed, one in sorted(seeds.items())}
+        seen = [one[SCORES[1]]["dice"] for one in seeds.values() if SCORES[1] in one]
+        line = f"  {arm:45s} test {text(dice)}; unlabeled {np.mean(seen):.4f}"
+        if found.get(arm):
+            one = found[arm]
+            line += (
+                f"; {one['gain']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}] points, p {corrected[arm]:.2g}"
+            )
+            shared = [seed for seed in dice if seed in arms[BASELINE]]
+            if ceiling and shared:
+                base = np.mean([arms[BASELINE][seed][SCORES[0]]["dice"] for seed in shared])
+                top = np.mean(list(ceiling.values()))
+                share = (np.mean([dice[seed] for seed in shared]) - base) / (top - base)
+                line += f", {share:.0%} of the gap"
+        print(line)
+
+
+def against(
+    seeds: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]]
+) -> dict[str, float]:
+    """Compare an arm with the baseline on the seeds that both have, in points of Dice."""
+    shared = [seed for seed in seeds if seed in base]
+    if not shared:
+        return {}
+    scans = sorted(seeds[shared[0]][SCORES[0]]["dice_per_scan"])
+    per_scan = [
+        [
+            100
+            * (seeds[seed][SCORES[0]]["dice_per_scan"][scan] - base[seed][SCORES[0]]["dice_per_scan"][scan])
+            for scan in scans
+        ]
+        for seed in shared
+    ]
+    difference = np.mean(per_scan, axis=0)
+    draws = np.random.default_rng(0).choice(difference, (10_000, len(scans))).mean(1)
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return {"gain": difference.mean(), "low": low, "high": high, "p": float(wilcoxon(difference).pvalue)}
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Correct p-values for their number."""
+    corrected, largest = {}, 0.0
+    for rank, arm in enumerate(sorted(p, key=lambda name: p[name])):
+        largest = max(largest, min(1.0, p[arm] * (len(p) - rank)))
+        corrected[arm] = largest
+    return corrected
+
+
+def text(dice: Mapping[int, float]) -> str:
+    """Write mean, sd and the single seeds."""
+    values = list(dice.values())
+    if not values:
+        return "n/a"
+    sd = f" (sd {np.std(values, ddof=1):.4f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{sd}: " + ", ".join(f"seed {seed} {one:.4f}" for seed, one in dice.items())
+
+
+def draw(rows: Rows, counts: Sequence[int], ceiling: Mapping[int, float], path: Path) -> None:
+    """Draw each run as a dot, each arm's mean as a bar, the ceiling as a line."""
+    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 3.4), sharey=True, squeeze=False)
+    for axis, labeled in zip(axes[0], counts, strict=True):
+        arms = arms_of([row for row in rows if row["labeled"] == labeled and row["arm"] != CEILING])
+        names = sorted(arms, key=lambda arm: np.mean([one[SCORES[0]]["dice"] for one in arms[arm].values()]))
+        for place, arm in enumerate(names):
+            dice = [one[SCORES[0]]["dice"] for one in arms[arm].values()]
+            color = "#c0504d" if arm == BASELINE else "#2f6f9f" if arm.startswith("ssldec") else "#808080"
+            axis.plot(dice, [place] * len(dice), "o", color=color, alpha=0.7, markersize=5)
+            axis.plot([np.mean(dice)] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2)
+        axis.set_yticks(range(len(names)), names if len(counts) == 1 else [None] * len(names))
+        for place, arm in enumerate(names):
+            axis.text(0.01, place + 0.34, arm, transform=axis.get_yaxis_transform(), fontsize=7, va="center")
+        axis.tick_params(labelleft=False, labelsize=8)
+        for dice in ceiling.values():
+            axis.axvline(dice, color="#7a7a7a", linewidth=0.8, linestyle=":")
+        axis.set_ylim(-0.6, len(names) - 0.2)
+        axis.set_title(f"{labeled} labeled scans", fontsize=9)
+        axis.set_xlabel("mean Dice on the test scans (a dot a seed; dotted: all labels)", fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
