@@ -24,7 +24,7 @@ from medssl.workflows.provenance import file_hashes
 WEIGHT = 0.5
 """Exponent of the prior beside a network."""
 
-NEAREST = 4
+NEAREST = 8
 """So many of the most similar labeled scans are used for each scan."""
 
 

@@ -65,7 +65,7 @@ class RegisteredScans(Sequence[Sample]):
         *,
         labels: int,
         folder: str,
-        nearest: int = 4,
+        nearest: int = 8,
         limit: int = LIMIT,
         processes: int | None = None,
         register: Callable[..., Atlases] = register_atlases,

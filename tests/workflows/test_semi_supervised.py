@@ -43,7 +43,7 @@ SCANS = ("04", "05")
 
 
 def options(case, **changes):
-    start = {"unlabeled_start": START / STEPS} if case == "ssldec" else {}
+    start = {"unlabeled_start": START / STEPS} if case == "ssldec" and "method" not in changes else {}
     settings = {**TINY, "epochs": 4, "val_interval": 2, **start, **changes.pop("settings", {})}
     fixed = {"budget": "quick", "device": "cpu", "hold_out": 1, "settings": settings}
     return TrainOptions(**{**fixed, **CASES[case], **changes})
