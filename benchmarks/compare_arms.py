@@ -33,13 +33,17 @@ Rows = Sequence[Mapping[str, Any]]
 @click.option("--cohort", default="hippocampus", show_default=True)
 @click.option("--network", default="basic-unet", show_default=True)
 @click.option("--epochs", default=24, show_default=True)
+@click.option("--augmentation", default=1.0, show_default=True)
 @click.option("--figure", type=click.Path(path_type=Path), help="PNG to draw.")
-def main(path: Path, cohort: str, network: str, epochs: int, figure: Path | None) -> None:
+def main(
+    path: Path, cohort: str, network: str, epochs: int, augmentation: float, figure: Path | None
+) -> None:
     """Print one table for each number of labeled scans."""
     rows = [
         row
         for row in json.loads(path.read_text())["runs"]
-        if (row["cohort"], row["network"], row["epochs"]) == (cohort, network, epochs)
+        if (row["cohort"], row["network"], row["epochs"], row["augmentation"])
+        == (cohort, network, epochs, augmentation)
         and not row["set"]
         and "superseded" not in row
     ]
@@ -47,6 +51,8 @@ def main(path: Path, cohort: str, network: str, epochs: int, figure: Path | None
     counts = sorted({row["labeled"] for row in rows if row["arm"] != CEILING})
     for labeled in counts:
         some = arms_of([row for row in rows if row["labeled"] == labeled and row["arm"] != CEILING])
+        if BASELINE not in some:
+            continue
         print(f"\n{cohort}, {network}, {rows[0]['steps']} steps, {labeled} labeled; ceiling {text(ceiling)}")
         print_table(some, ceiling)
     if figure is not None:

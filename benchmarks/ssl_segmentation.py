@@ -173,7 +173,6 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
                     table=cohort.table,
                     spacing=training_spacing(seen),
                     folder=work / "inference",
-                    mask="none" if facts["cohort"] == "hippocampus" else None,
                     processes=1,
                 )
                 row[f"{key}, with anatomy"] = _scores(folder / "run", subjects, anatomy)

@@ -74,7 +74,7 @@ class ResumePoint:
             target.load_state_dict(saved[name])
         if getattr(engine, "scaler", None) is not None and saved.get("scaler"):
             engine.scaler.load_state_dict(saved["scaler"])
-        engine.load_state_dict(saved["trainer"])
+        engine.load_state_dict({"skipped_steps": 0, **saved["trainer"]})
         engine.state.max_epochs = max_epochs
         logger.info(
             "Resumed at step %d of %s", engine.state.iteration, max_epochs * engine.state.epoch_length

@@ -51,7 +51,9 @@ def masked_squared_difference(
         Laine, Aila: Temporal ensembling for semi-supervised learning, ICLR 2017, section 2.
     """
     p = at_least_float32(log_p.detach()).exp()
-    terms = torch.where(valid.unsqueeze(1), p - at_least_float32(log_q).exp(), 0.0).square().sum(1)
+    inside = valid.unsqueeze(1)
+    q = torch.where(inside, at_least_float32(log_q), -torch.inf).exp()
+    terms = (torch.where(inside, p, 0.0) - q).square().sum(1)
     return _masked_mean(terms, valid, weight)
 
 

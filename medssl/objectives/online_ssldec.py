@@ -67,7 +67,11 @@ class OnlineSSLDEC(SemiSupervisedObjective):
             msg = f"There is no distance '{distance}'. Choose one of: {', '.join(DISTANCES)}."
             raise ConfigError(msg)
         self.distance = DISTANCES[distance]
-        self.anatomy_weight = anatomy_weight
+        weights = torch.as_tensor(anatomy_weight, dtype=torch.float32)
+        if weights.ndim > 1 or (weights.ndim and len(weights) != labels) or not (weights >= 0).all():
+            msg = f"Found anatomy_weight {anatomy_weight}; expected one number or {labels}, none below 0."
+            raise ConfigError(msg, "Give one number for all labels, or one a label, background first.")
+        self.anatomy_weight = weights
         self.register_buffer("frequencies", torch.zeros(labels, dtype=torch.float64))
         self.register_buffer("label_mass", torch.zeros(labels, dtype=torch.float64))
 
@@ -100,7 +104,7 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         """Return the log of the factor a^w, or None where no scans were registered."""
         if "prior" not in unlabeled:
             return None
-        weight = torch.as_tensor(self.anatomy_weight)
+        weight = self.anatomy_weight
         return log_anatomical_factor(unlabeled["prior"][:, first:], weight[first:] if weight.ndim else weight)
 
     def _follow(self, mass: Tensor, first: int) -> Tensor:

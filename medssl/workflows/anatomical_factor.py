@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from monai.data import MetaTensor
 from torch import Tensor
 
@@ -40,7 +42,6 @@ class AnatomicalFactor:
         spacing: Of the network's space, in mm.
         folder: ``registrations/`` in it keeps every pair.
         weight: w.
-        mask: "none" for scans without a mask.
         processes: That register at a time; None: as many as there are cores.
 
     Raises:
@@ -56,7 +57,6 @@ class AnatomicalFactor:
         spacing: Sequence[float],
         folder: Path,
         weight: float = WEIGHT,
-        mask: str | None = None,
         processes: int | None = None,
     ) -> None:
         self.options = AtlasOptions(nearest=NEAREST, processes=processes)
@@ -66,7 +66,7 @@ class AnatomicalFactor:
             raise InputError(
                 msg, "Give the folder that 'medssl train' wrote; the packaged weights have no atlases."
             )
-        cohort = read_cohort(run, tuple(contrasts), mask=mask)
+        cohort = read_cohort(run, tuple(contrasts))
         if cohort.table.rows() != table.rows():
             msg = f"The labels of {run} are {cohort.table.describe()}; the model's are {table.describe()}."
             raise InputError(msg, "Give the run that the model comes from.")
@@ -81,14 +81,19 @@ class AnatomicalFactor:
             what = f"the labeled scan {missing[0]} is not there" if missing else "it lists no labeled scan"
             msg = f"--anatomy {run}: {what}."
             raise InputError(msg, "Put the scans back where the run was trained, or leave --anatomy out.")
-        changed = [
-            name for name, value in file_hashes(cohort.training, run).items() if told.get(name) != value
-        ]
+        hashes = file_hashes(cohort.training, run)
+        changed = [name for name, value in hashes.items() if told.get(name) != value]
         if changed:
             msg = f"--anatomy {run}: {changed[0]} is not the file that the run was trained on."
             raise InputError(msg, "Put the file back as it was, or train again.")
         prepare = preprocessing(table=table, spacing=spacing)
-        self.atlases = [prepare(item(one)) for one in cohort.training]
+        resample = bool(
+            yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))["resample"]
+        )
+        self.atlases = [
+            prepare({**item(one), "resample": resample and len(one.images) > 1}) for one in cohort.training
+        ]
+        self.digest = hashlib.sha256("".join(sorted(hashes.values())).encode()).hexdigest()
 
     def __call__(self, q: Tensor, sample: Any) -> Tensor:
         """Return the probabilities with the factor.

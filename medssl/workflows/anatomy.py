@@ -6,15 +6,16 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import FgBgToIndicesd
 
 from medssl.engines import torch_rank
+from medssl.errors import RegistrationError
 from medssl.labels import UNKNOWN
 from medssl.registration import Registration
 from medssl.transforms import CropDataset
@@ -25,8 +26,11 @@ logger = logging.getLogger(__name__)
 Item = Mapping[str, Any]
 Sample = dict[Any, Any]
 
-LIMIT = 200
-"""At most so many warped scans are kept in memory; of more pairs an even choice."""
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes that warped scans may take in memory; of more pairs an even choice is warped."""
+
+BYTES_OF_MASK = 5
+"""Of a voxel beside its image: label, and number in the mask."""
 
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("progress", default=None)
@@ -47,9 +51,12 @@ class RegisteredScans(Sequence[Sample]):
         labels: K, background included.
         folder: ``registrations/`` in it keeps every pair, for a resumed run.
         nearest: So many of the most similar labeled scans are used for each unlabeled one.
-        limit: Warped scans to keep in memory.
+        memory_limit: Bytes that warped scans may take; 0 for none of them, priors alone.
         processes: That register at a time; None: as many as there are cores.
         register: Makes the registrations.
+
+    Raises:
+        RegistrationError: Not a single pair could be registered.
 
     Notes:
         The sequence holds prepared samples like those of `CropDataset.cache`: ``image``, ``label``, ``mask``,
@@ -66,7 +73,7 @@ class RegisteredScans(Sequence[Sample]):
         labels: int,
         folder: str,
         nearest: int = 8,
-        limit: int = LIMIT,
+        memory_limit: int = MEMORY_LIMIT,
         processes: int | None = None,
         register: Callable[..., Atlases] = register_atlases,
     ) -> None:
@@ -84,33 +91,46 @@ class RegisteredScans(Sequence[Sample]):
                 options=chosen,
                 progress=PROGRESS.get(),
             )
-        pairs: list[tuple[Item, Item, Registration]] = []
+        pairs: list[tuple[Item, Item, Path]] = []
         for target in unlabeled.cache:
             name = str(target["subject"])
             target["prior"] = torch.as_tensor(found.prior(name))
-            pairs += [(target, atlases[atlas], one) for atlas, one in found.nearest(name).items()]
-        for number in np.unique(np.linspace(0, len(pairs) - 1, min(limit, len(pairs))).astype(int)):
-            self.samples.append(warped_sample(*pairs[number], labels))
+            pairs += [(target, atlases[atlas], found.files[name][atlas]) for atlas in found.nearest(name)]
+        if not pairs:
+            msg = "None of the labeled scans could be registered to any unlabeled scan of another subject."
+            raise RegistrationError(msg, "Look at the log, or train with --prior class.")
+        sizes = [_bytes(target) for target, _, _ in pairs]
+        count = min(len(pairs), int(memory_limit * len(pairs) / sum(sizes)))
+        for number in np.unique(np.linspace(0, len(pairs) - 1, count).astype(int)):
+            target, atlas, path = pairs[number]
+            self.samples.append(warped_sample(target, atlas, Registration.load(path), labels))
         logger.info("%d labeled scans in the shape of unlabeled ones", len(self.samples))
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, number: Any) -> Any:
-        """Return a warped scan with its image in float32."""
+        """Return a warped scan in float32, like those of `CropDataset.cache`."""
         sample = self.samples[number]
-        return {**sample, "image": sample["image"].float()}
+        mask = MetaTensor(torch.zeros(sample["label"].shape), affine=sample["label"].affine)
+        mask.view(-1)[torch.as_tensor(sample["mask_fg_indices"], dtype=torch.long)] = 1
+        return {**sample, "image": sample["image"].float(), "label": sample["label"].float(), "mask": mask}
 
 
 @contextmanager
 def _first_process_first() -> Iterator[None]:
-    """In distributed training let one process register; the others find its files."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if distributed and torch_rank() > 0:
-        torch.distributed.barrier()
-    yield
-    if distributed and torch_rank() == 0:
-        torch.distributed.barrier()
+    """In distributed training let one process register, for hours if need be; the others find its files."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        yield
+        return
+    patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=2))
+    if torch_rank() > 0:
+        torch.distributed.barrier(patient)
+    try:
+        yield
+    finally:
+        if torch_rank() == 0:
+            torch.distributed.barrier(patient)
 
 
 def warped_sample(target: Item, atlas: Item, registration: Registration, labels: int) -> Sample:
@@ -118,17 +138,23 @@ def warped_sample(target: Item, atlas: Item, registration: Registration, labels:
 
     Returns:
         ``image (C, I, J, K)`` float16, ``label (1, I, J, K)`` uint8 (unknown where less than half of a voxel has
-        a known label), ``mask (1, I, J, K)`` uint8, and indices of the mask's voxels.
+        a known label), and the indices of the mask's voxels, which stand for the mask.
     """
     image = registration.warp_image(np.asarray(atlas["image"]))
     shares = registration.warp_labels(np.asarray(atlas["label"])[0], labels)
     mask = registration.warp_image(np.asarray(atlas["mask"], np.float32)) > 0.5
     label = np.where(shares.sum(0) >= 0.5, shares.argmax(0), UNKNOWN)[None]
     affine = target["image"].affine if isinstance(target["image"], MetaTensor) else None
-    sample = {
+    return {
         "subject": f"{atlas['subject']} in the shape of {target['subject']}",
         "image": MetaTensor(torch.as_tensor(image).half(), affine=affine),
         "label": MetaTensor(torch.as_tensor(label).to(torch.uint8), affine=affine),
-        "mask": MetaTensor(torch.as_tensor(mask).to(torch.uint8), affine=affine),
+        "mask_fg_indices": np.flatnonzero(mask).astype(np.int32),
+        "mask_bg_indices": np.empty(0, np.int32),
     }
-    return dict(FgBgToIndicesd(keys="mask")(sample))
+
+
+def _bytes(target: Item) -> int:
+    """Return what a scan in the shape of a target takes in memory."""
+    channels, *shape = target["image"].shape
+    return int(np.prod(shape)) * (2 * channels + BYTES_OF_MASK)

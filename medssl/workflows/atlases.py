@@ -276,7 +276,9 @@ def _finished(
                 yield job.result()
         except BrokenProcessPool as error:
             msg = "A process that registers scans died; finished pairs are kept."
-            raise RegistrationError(msg, "Is memory short? Use fewer processes.") from error
+            raise RegistrationError(
+                msg, "Is memory short? Go on with one process: --set train#dataset#registered#processes=1."
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -306,7 +308,9 @@ def _cpus() -> int:
 def _flat_for_absent(prior: NDArray[np.float32], absent: Sequence[int], target: str) -> NDArray[np.float16]:
     """Give classes that no atlas has the share 1 / K everywhere: nobody knows where they are."""
     if absent:
-        logger.warning("%s: no atlas has the classes %s, their anatomical prior is flat.", target, absent)
+        logger.warning(
+            "%s: none of the atlases used has the classes %s, their anatomical prior is flat.", target, absent
+        )
         prior = prior * (1 - len(absent) / len(prior)) / np.delete(prior, absent, axis=0).sum(0)
         prior[list(absent)] = 1 / len(prior)
     return prior.astype(np.float16)

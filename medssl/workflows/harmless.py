@@ -19,6 +19,7 @@ from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_writable_folder, write_json
 from medssl.io.subjects import Cohort
+from medssl.workflows.methods import uses_anatomy
 from medssl.workflows.provenance import relative
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.train import (
@@ -100,7 +101,8 @@ def _train_checked(
 ) -> Checked:
     cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
     method = options.method
-    whole = {LABELED_ONLY: _labeled_only(options), method: options}
+    decided = _decided(options, cohort)
+    whole = {LABELED_ONLY: _labeled_only(options), method: decided}
     run = _Runner(out, data, watcher, say)
     if cohort.validation:
         dice = {name: run.validation_dice(name, chosen, cohort) for name, chosen in whole.items()}
@@ -116,7 +118,7 @@ def _train_checked(
     run.train(LABELED_ONLY, whole[LABELED_ONLY], None)
     winner = method if found.method_wins else LABELED_ONLY
     if found.method_wins:
-        run.train(method, options, None)
+        run.train(method, decided, None)
     training = _promote(data, out, options, winner, found, run.trainings[winner])
     say(found.sentence)
     return Checked(training, found)
@@ -224,12 +226,24 @@ def _pair(contrasts: list[str] | None) -> tuple[str, ...] | None:
     return None if contrasts is None else tuple(contrasts)
 
 
+def _decided(options: TrainOptions, cohort: Cohort) -> TrainOptions:
+    """Decide what "auto" leaves open on all labeled scans: the check shall judge the method that is returned."""
+    if options.method != "ssldec" or options.rounds or options.prior != "auto":
+        return options
+    return replace(options, prior="anatomical" if uses_anatomy(options, cohort) else "class")
+
+
 def _labeled_only(options: TrainOptions) -> TrainOptions:
     """Return the strongest baseline of the same budget: softmax head, no unlabeled scans."""
     own = {}
     for name, value in options.settings.items():
         shared = name.replace("network_def#backbone#", "network_def#")
-        if shared not in METHOD_SETTINGS and shared.partition("#")[0] not in METHOD_SETTINGS:
+        registers = shared.startswith("train#dataset#registered")
+        if (
+            shared not in METHOD_SETTINGS
+            and shared.partition("#")[0] not in METHOD_SETTINGS
+            and not registers
+        ):
             own[shared] = value
     return replace(
         options,

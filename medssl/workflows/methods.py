@@ -98,7 +98,7 @@ def overlays_of(options: TrainOptions, cohort: Cohort | None = None) -> list[str
 def uses_anatomy(options: TrainOptions, cohort: Cohort | None = None) -> bool:
     """Tell whether labeled scans are registered to the unlabeled ones."""
     if options.prior != "auto" or options.method != "ssldec" or options.rounds or cohort is None:
-        return options.prior == "anatomical"
+        return options.prior == "anatomical" and (cohort is None or bool(cohort.unlabeled))
     return bool(cohort.unlabeled) and len(cohort.training) <= FEW_LABELED
 
 

@@ -13,7 +13,7 @@ import medssl
 from medssl.io.files import sha256
 from medssl.io.subjects import Subject
 
-LIBRARIES = ("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn")
+LIBRARIES = ("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn", "simpleitk")
 
 
 def versions() -> dict[str, str]:

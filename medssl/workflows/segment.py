@@ -131,9 +131,10 @@ def segment(
     cohort = read_cohort(data, ready.contrasts, ready.table, options.mask)
     _require_each_once(cohort)
     require_writable_folder(out, files)
-    _require_results_folder(out, ready, options.overwrite)
+    anatomy = _anatomy(ready, options, out)
+    _require_results_folder(out, ready, anatomy, options.overwrite)
     predictor = _predictor(ready, options)
-    job = _Job(cohort, ready, predictor, options, out, _anatomy(ready, options, out))
+    job = _Job(cohort, ready, predictor, options, out, anatomy)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
     started = time.monotonic()
     subjects = cohort.all()
@@ -268,7 +269,11 @@ class _Job:
         if self.anatomy is None:
             return None
         atlases = [str(atlas["subject"]) for atlas in self.anatomy.atlases]
-        return {"Weight": self.anatomy.weight, "LabeledScans": atlases}
+        return {
+            "Weight": self.anatomy.weight,
+            "LabeledScans": atlases,
+            "LabeledScansSHA256": self.anatomy.digest,
+        }
 
     def backend(self) -> dict[str, str]:
         used = self.predictor.backend or self.predictor.reference
@@ -297,6 +302,7 @@ class _Job:
             "model": self.model.name,
             "trained_on": self.model.trained_on,
             "weights_sha256": self.model.weights_sha256,
+            "anatomy_sha256": None if self.anatomy is None else self.anatomy.digest,
             "subjects": [str(row["subject"]) for row in rows],
             "failed": result.failed,
             "seconds": round(seconds, 1),
@@ -372,7 +378,6 @@ def _anatomy(model: Model, options: Options, out: Path) -> AnatomicalFactor | No
         table=model.table,
         spacing=model.spacing,
         folder=out,
-        mask=options.mask,
     )
 
 
@@ -406,7 +411,9 @@ def _require_each_once(cohort: Cohort) -> None:
         raise DatalistError(msg, "Name the scans to use in a datalist.json.")
 
 
-def _require_results_folder(out: Path, model: Model, overwrite: bool) -> None:
+def _require_results_folder(
+    out: Path, model: Model, anatomy: AnatomicalFactor | None, overwrite: bool
+) -> None:
     """Refuse a folder that is a training run, or holds the results of another model.
 
     Raises:
@@ -418,7 +425,11 @@ def _require_results_folder(out: Path, model: Model, overwrite: bool) -> None:
     record = out / "run.json"
     if overwrite or not record.is_file():
         return
-    found = read_json(record).get("weights_sha256")
+    told = read_json(record)
+    if told.get("anatomy_sha256") != (None if anatomy is None else anatomy.digest):
+        msg = f"{out} holds results that were made with another choice of --anatomy."
+        raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")
+    found = told.get("weights_sha256")
     if found != model.weights_sha256:
         msg = f"{out} holds results of another model (weights {str(found)[:12]}, now {model.weights_sha256[:12]})."
         raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")

@@ -18,6 +18,7 @@ import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
@@ -484,11 +485,15 @@ def _removed_on_failure(out: Path, keep: bool) -> Iterator[None]:
 
     Raises:
         ConfigError: A value of the configuration has the wrong type or range.
+        TrainingInterrupted: The user stopped it.
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        msg = "Training was stopped while the scans were prepared; registrations that are done are kept."
+        raise TrainingInterrupted(msg) from error
     except Exception as error:
-        if not keep:
+        if not keep and not any(out.glob("registrations/*/*.npz")):  # they took long, and --resume finds them
             shutil.rmtree(out, ignore_errors=True)
         if _package_error(error) is not None:
             raise

@@ -190,6 +190,12 @@ def test_unknown_distance_is_refused(case):
         online(case.teacher, distance="cosine")
 
 
+@pytest.mark.parametrize("weight", [[0.5, 0.5], [0.1, 0.2, 0.3, -0.4], -1.0])
+def test_a_weight_that_is_no_number_a_label_is_refused(case, weight):
+    with pytest.raises(ConfigError, match="anatomy_weight"):
+        online(case.teacher, anatomy_weight=weight)
+
+
 def test_anatomical_prior_is_a_factor_of_the_teachers_assignment(case):
     K = len(COUNTS)
     prior = torch.rand(3, K, 3, 2, 2, generator=torch.Generator().manual_seed(6)) + 0.05

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from phantoms import TINY, ellipsoid_labels, write_subject
 
-from medssl.errors import InputError
+from medssl.errors import InputError, OutputError
 from medssl.workflows.models import packaged_bundle
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.train import TrainOptions, train
@@ -52,16 +52,21 @@ def test_registered_labels_mend_a_network_that_knows_nothing(root, tmp_path):
     assert _share_right(tmp_path / "alone") < 0.6
     assert _share_right(tmp_path / "out") > 0.7
     assert _told(tmp_path / "alone") is None
-    assert _told(tmp_path / "out") == {"Weight": 0.5, "LabeledScans": ["sub-01", "sub-02"]}
+    told = _told(tmp_path / "out")
+    assert (told["Weight"], told["LabeledScans"]) == (0.5, ["sub-01", "sub-02"])
+    assert len(told["LabeledScansSHA256"]) == 64
     assert "--anatomy" in json.loads((tmp_path / "out" / "run.json").read_text())["command"]
     made = list((tmp_path / "out" / "registrations" / "sub-a").glob("*.npz"))
     assert {path.stem for path in made} == {"sub-01", "sub-02"}
 
 
 def test_maps_without_it_are_not_taken_for_maps_with_it(root, tmp_path):
-    for anatomy, done in ((None, 1), (root / "run", 1), (root / "run", 0)):
-        result = segment(root / "scans", tmp_path / "out", root / "run", options(anatomy))
-        assert len(result.done) == done
+    out = tmp_path / "out"
+    assert segment(root / "scans", out, root / "run", options(None)).done
+    with pytest.raises(OutputError, match="another choice of --anatomy"):
+        segment(root / "scans", out, root / "run", options(root / "run"))
+    assert segment(root / "scans", out, root / "run", options(root / "run", overwrite=True)).done
+    assert segment(root / "scans", out, root / "run", options(root / "run")).skipped
 
 
 def test_probabilities_still_sum_to_one(root, tmp_path):
