@@ -150,7 +150,7 @@ def warped_sample(target: Item, atlas: Item, registration: Registration, labels:
         "image": MetaTensor(torch.as_tensor(image).half(), affine=affine),
         "label": MetaTensor(torch.as_tensor(label).to(torch.uint8), affine=affine),
         "mask_fg_indices": np.flatnonzero(mask).astype(np.int32),
-        "mask_bg_indices": np.empty(0, np.int32),
+        "mask_bg_indices": np.zeros(1, np.int32),  # MONAI wants one; no crop is centered on it
     }
 
 
