@@ -101,8 +101,8 @@ def _train_checked(
 ) -> Checked:
     cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
     method = options.method
-    decided = _decided(options, cohort)
-    whole = {LABELED_ONLY: _labeled_only(options), method: decided}
+    semi_supervised = decided(options, cohort)
+    whole = {LABELED_ONLY: _labeled_only(options), method: semi_supervised}
     run = _Runner(out, data, watcher, say)
     if cohort.validation:
         dice = {name: run.validation_dice(name, chosen, cohort) for name, chosen in whole.items()}
@@ -118,7 +118,7 @@ def _train_checked(
     run.train(LABELED_ONLY, whole[LABELED_ONLY], None)
     winner = method if found.method_wins else LABELED_ONLY
     if found.method_wins:
-        run.train(method, decided, None)
+        run.train(method, semi_supervised, None)
     training = _promote(data, out, options, winner, found, run.trainings[winner])
     say(found.sentence)
     return Checked(training, found)
@@ -226,7 +226,7 @@ def _pair(contrasts: list[str] | None) -> tuple[str, ...] | None:
     return None if contrasts is None else tuple(contrasts)
 
 
-def _decided(options: TrainOptions, cohort: Cohort) -> TrainOptions:
+def decided(options: TrainOptions, cohort: Cohort) -> TrainOptions:
     """Decide what "auto" leaves open on all labeled scans: the check shall judge the method that is returned."""
     if options.method != "ssldec" or options.rounds or options.prior != "auto":
         return options

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from phantoms import TINY, write_subject
@@ -13,8 +14,10 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
+from medssl.io.subjects import Cohort, Subject
+from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import harmless
-from medssl.workflows.harmless import is_checked, planned_runs, train_checked
+from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
 from medssl.workflows.models import load_model
 from medssl.workflows.train import TrainOptions
 
@@ -295,3 +298,13 @@ def test_a_folder_in_use_is_refused(scans, tmp_path):
     with pytest.raises(OutputError, match="not empty"):
         train_checked(scans, tmp_path / "run", options())
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(("labeled", "prior"), [(8, "anatomical"), (9, "class")])
+def test_what_auto_leaves_open_is_decided_on_all_labeled_scans(labeled, prior):
+    """The check holds some of them out, and shall still judge the method that is returned."""
+    scans = [Subject(f"{number:02d}", ()) for number in range(labeled + 1)]
+    cohort = Cohort(Path(), ("T1w",), BRAIN_TISSUES, training=tuple(scans[:-1]), unlabeled=(scans[-1],))
+    assert decided(TrainOptions(method="ssldec"), cohort).prior == prior
+    assert decided(TrainOptions(method="ssldec", prior="none"), cohort).prior == "none"
+    assert decided(TrainOptions(method="mean-teacher"), cohort).prior == "auto"
