@@ -135,7 +135,7 @@ def text(dice: Mapping[int, float]) -> str:
 
 def draw(rows: Rows, counts: Sequence[int], ceiling: Mapping[int, float], path: Path) -> None:
     """Draw each run as a dot, each arm's mean as a bar, the ceiling as a line."""
-    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 3.4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 3.4), sharex=True, squeeze=False)
     for axis, labeled in zip(axes[0], counts, strict=True):
         arms = arms_of([row for row in rows if row["labeled"] == labeled and row["arm"] != CEILING])
         names = sorted(arms, key=lambda arm: np.mean([one[SCORES[0]]["dice"] for one in arms[arm].values()]))
@@ -144,13 +144,13 @@ def draw(rows: Rows, counts: Sequence[int], ceiling: Mapping[int, float], path: 
             color = "#c0504d" if arm == BASELINE else "#2f6f9f" if arm.startswith("ssldec") else "#808080"
             axis.plot(dice, [place] * len(dice), "o", color=color, alpha=0.7, markersize=5)
             axis.plot([np.mean(dice)] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2)
-        axis.set_yticks(range(len(names)), names if len(counts) == 1 else [None] * len(names))
+        axis.set_yticks([])
         for place, arm in enumerate(names):
             axis.text(0.01, place + 0.34, arm, transform=axis.get_yaxis_transform(), fontsize=7, va="center")
-        axis.tick_params(labelleft=False, labelsize=8)
+        axis.tick_params(labelsize=8)
         for dice in ceiling.values():
             axis.axvline(dice, color="#7a7a7a", linewidth=0.8, linestyle=":")
-        axis.set_ylim(-0.6, len(names) - 0.2)
+        axis.set_ylim(-0.6, len(names) - 0.3)
         axis.set_title(f"{labeled} labeled scans", fontsize=9)
         axis.set_xlabel("mean Dice on the test scans (a dot a seed; dotted: all labels)", fontsize=8)
     figure.tight_layout()
