@@ -264,7 +264,6 @@ METHOD_SETTINGS = frozenset(
             "unlabeled_start",
             "threshold",
             "features",
-            "distance",
             "scope",
             "flips",
             "target_rule",

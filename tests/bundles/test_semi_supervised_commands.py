@@ -160,7 +160,8 @@ def test_two_processes_predict_what_one_does_and_train_all_rounds(bundle_with_un
 
 
 def test_two_processes_train_one_model(bundle_with_unlabeled, shell, tmp_path):
-    words = ["-m", "monai.bundle", "run", "--config_file", files("train_ssldec.yaml", "multi_gpu_train.yaml")]
+    overlays = files("train_ssldec.yaml", "train_anatomy.yaml", "multi_gpu_train.yaml")
+    words = ["-m", "monai.bundle", "run", "--config_file", overlays]
     numbers = [*SMALL, *small_network(["train_ssldec.yaml"])]
     places = ["--output_dir", str(tmp_path), "--ckpt_dir", str(tmp_path / "models")]
     shell(launched(*words, *numbers, *places), bundle_with_unlabeled)
@@ -168,4 +169,5 @@ def test_two_processes_train_one_model(bundle_with_unlabeled, shell, tmp_path):
     assert "head.centers" in weights
     assert not [name for name in weights if name.startswith("module.")]
     rows = table(tmp_path / "metrics.tsv")
-    assert [bool(row["loss_unlabeled"]) for row in rows] == [False, False, True, True]
+    assert [bool(row["loss_unlabeled"]) for row in rows] == [False, True, True, True]
+    assert list(tmp_path.glob("registrations/*/*.npz"))
