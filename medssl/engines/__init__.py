@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from medssl.engines.center_start import CenterStart
-from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, torch_rank
+from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, is_distributed, torch_rank
 from medssl.engines.interruption import Interruption, TrainingInterrupted
 from medssl.engines.metrics_table import MetricsTable
 from medssl.engines.optimization import GradientClipping, linear_decay
@@ -40,6 +40,7 @@ __all__ = [
     "Validation",
     "VanishingClasses",
     "defined_above",
+    "is_distributed",
     "linear_decay",
     "torch_rank",
 ]

@@ -156,5 +156,9 @@ def save_atomically(content: Mapping[str, Any], path: Path, *, every_process: bo
 
 def torch_rank() -> int:
     """Return the number of this process in distributed training, 0 without."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
+    return torch.distributed.get_rank() if is_distributed() else 0
+
+
+def is_distributed() -> bool:
+    """Tell whether several processes train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from medssl.functional.clustering import cluster_mass
+from medssl.functional.divergence import masked_squared_difference
 from medssl.objectives.semi_supervised import SemiSupervisedObjective, mean_confidence, teacher_log_q
 
 
@@ -34,9 +35,8 @@ class MeanTeacher(SemiSupervisedObjective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared difference."""
         target = teacher_log_q(self.teacher, unlabeled["image"], first)
-        difference = (log_q.exp() - target.exp()).square().sum(1)
         parts = {
             "confidence": mean_confidence(target, valid),
             "mass": cluster_mass(target.exp(), valid),
         }
-        return (difference * valid).sum() / valid.sum().clamp_min(1), parts
+        return masked_squared_difference(target, log_q, valid), parts

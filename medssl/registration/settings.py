@@ -12,7 +12,7 @@ DEFORMATIONS = ("none", "demons", "diffeomorphic", "bspline")
 
 @dataclass(frozen=True)
 class RegistrationSettings:
-    """How `register` works. The defaults were chosen by ``benchmarks/registration.py``.
+    """How `register` works. How the defaults were chosen: ``docs/experiments.md``.
 
     Args:
         affine: Align by mutual information first; without it only the centers are brought together.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from medssl.engines import torch_rank
+from medssl.engines import is_distributed, torch_rank
 from medssl.errors import RegistrationError
 from medssl.labels import UNKNOWN
 from medssl.registration import Registration
@@ -50,8 +50,9 @@ class RegisteredScans(Sequence[Sample]):
         unlabeled: Prepared unlabeled scans; each gets a ``prior (K, I, J, K)`` (float16).
         labels: K, background included.
         folder: ``registrations/`` in it keeps every pair, for a resumed run.
-        nearest: So many of the most similar labeled scans are used for each unlabeled one.
-        memory_limit: Bytes that warped scans may take; 0 for none of them, priors alone.
+        nearest: So many of the most similar labeled scans are used for each unlabeled one; None: all.
+        warp: Whether scans are warped; otherwise there are priors alone.
+        memory_limit: Bytes that warped scans may take.
         processes: That register at a time; None: as many as there are cores.
         register: Makes the registrations.
 
@@ -72,7 +73,8 @@ class RegisteredScans(Sequence[Sample]):
         *,
         labels: int,
         folder: str,
-        nearest: int = 8,
+        nearest: int | None = None,
+        warp: bool = True,
         memory_limit: int = MEMORY_LIMIT,
         processes: int | None = None,
         register: Callable[..., Atlases] = register_atlases,
@@ -99,6 +101,8 @@ class RegisteredScans(Sequence[Sample]):
         if not pairs:
             msg = "None of the labeled scans could be registered to any unlabeled scan of another subject."
             raise RegistrationError(msg, "Look at the log, or train with --prior class.")
+        if not warp:
+            return
         sizes = [_bytes(target) for target, _, _ in pairs]
         count = min(len(pairs), int(memory_limit * len(pairs) / sum(sizes)))
         for number in np.unique(np.linspace(0, len(pairs) - 1, count).astype(int)):
@@ -120,7 +124,7 @@ class RegisteredScans(Sequence[Sample]):
 @contextmanager
 def _first_process_first() -> Iterator[None]:
     """In distributed training let one process register, for hours if need be; the others find its files."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         yield
         return
     patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=2))
@@ -144,7 +148,7 @@ def warped_sample(target: Item, atlas: Item, registration: Registration, labels:
     shares = registration.warp_labels(np.asarray(atlas["label"])[0], labels)
     mask = registration.warp_image(np.asarray(atlas["mask"], np.float32)) > 0.5
     label = np.where(shares.sum(0) >= 0.5, shares.argmax(0), UNKNOWN)[None]
-    affine = target["image"].affine if isinstance(target["image"], MetaTensor) else None
+    affine = target["image"].affine
     return {
         "subject": f"{atlas['subject']} in the shape of {target['subject']}",
         "image": MetaTensor(torch.as_tensor(image).half(), affine=affine),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from medssl.engines import torch_rank
+from medssl.engines import is_distributed, torch_rank
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError
 from medssl.functional.calibration import calibration_error
@@ -130,7 +130,7 @@ class Rounds:
         folder = self.folder / "targets" / f"round-{number:02d}"
         if self.trainer.state.epoch > self.ends[number + 1]:
             return Targets("soft")
-        world = torch.distributed.get_world_size() if _distributed() else 1
+        world = torch.distributed.get_world_size() if is_distributed() else 1
         for place, sample in enumerate(self.unlabeled.cache):
             if place % world == torch_rank() and not (folder / f"{sample['subject']}.pt").is_file():
                 self._predict_one(sample, folder / f"{sample['subject']}.pt")
@@ -247,10 +247,6 @@ def _text(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.5f}"
 
 
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
 def _wait_for_all() -> None:
-    if _distributed():
+    if is_distributed():
         torch.distributed.barrier()

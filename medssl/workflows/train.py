@@ -162,6 +162,7 @@ def train(
         TrainingInterrupted: The user stopped it; everything is saved.
     """
     started = time.time()
+    watcher = watcher or Watcher()
     if resume:
         _require_same_data(data, out)
     else:
@@ -174,11 +175,11 @@ def train(
         resume=resume,
     )
     with _own_errors(), _events_without_host(out / "events"):
-        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher or Watcher()):
+        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher):
             workflow.initialize()
             trainer = workflow.parser.get_parsed_content("train#trainer")
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
-        _watch(trainer, evaluator, watcher or Watcher())
+        _watch(trainer, evaluator, watcher)
         best_model = workflow.parser.get_parsed_content("train#best_model")
         finished = trainer.state.epoch >= trainer.state.max_epochs  # stopped after its last step
         if not finished or "rounds" in workflow.parser["train"]:  # rounds have their own end to record

@@ -33,18 +33,24 @@ class Unlabeled:
         self.cache = list(cache)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    unlabeled = Unlabeled(_scan("sub-08", 3, label=False), _scan("sub-09", -2, label=False))
-    folder = tmp_path_factory.mktemp("run")
-    scans = RegisteredScans(
-        [{"subject": "sub-01", "shift": 0}, {"subject": "sub-02", "shift": 1}],
+def _registered(unlabeled, folder, **more):
+    labeled = [{"subject": "sub-01", "shift": 0}, {"subject": "sub-02", "shift": 1}]
+    return RegisteredScans(
+        labeled,
         lambda item: _scan(item["subject"], item["shift"]),
         unlabeled,
         labels=3,
         folder=str(folder),
         processes=1,
+        **more,
     )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    unlabeled = Unlabeled(_scan("sub-08", 3, label=False), _scan("sub-09", -2, label=False))
+    folder = tmp_path_factory.mktemp("run")
+    scans = _registered(unlabeled, folder)
     return scans, unlabeled, folder
 
 
@@ -91,15 +97,7 @@ def test_unlabeled_scans_get_a_prior_that_fits_them(made):
 
 def test_more_pairs_than_the_limit_are_chosen_evenly(made):
     _, unlabeled, folder = made
-    few = RegisteredScans(
-        [{"subject": "sub-01", "shift": 0}, {"subject": "sub-02", "shift": 1}],
-        lambda item: _scan(item["subject"], item["shift"]),
-        unlabeled,
-        labels=3,
-        folder=str(folder),
-        memory_limit=2 * 7 * 24 * 20 * 22,
-        processes=1,
-    )
+    few = _registered(unlabeled, folder, memory_limit=2 * 7 * 24 * 20 * 22)
     assert [scan["subject"].split()[-1] for scan in few] == ["sub-08", "sub-09"]
 
 
@@ -107,3 +105,9 @@ def test_without_unlabeled_scans_there_is_nothing_to_register(tmp_path):
     scans = RegisteredScans([{}], lambda item: item, Unlabeled(), labels=3, folder=str(tmp_path))
     assert not len(scans)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_warping_there_are_priors_alone(made):
+    _, unlabeled, folder = made
+    assert not len(_registered(unlabeled, folder, warp=False))
+    assert all("prior" in sample for sample in unlabeled.cache)

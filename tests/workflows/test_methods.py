@@ -50,6 +50,7 @@ def test_an_unknown_method_is_refused_with_those_that_exist():
 def test_the_command_line_knows_every_prior():
     (option,) = (one for one in train_command.params if one.name == "prior")
     assert tuple(option.type.choices) == PRIORS
+    assert f"at most {FEW_LABELED} labeled" in option.help
 
 
 @pytest.mark.parametrize(
