@@ -34,6 +34,12 @@ def test_factor_is_flat_where_nothing_is_known():
     torch.testing.assert_close(fused_assignment(log_q, factor)[:, :, 1], log_q[:, :, 1])
 
 
+def test_factor_is_flat_where_less_than_half_is_known():
+    a = torch.tensor([[[0.3], [0.1], [0.0]]]).double()
+    factor = log_anatomical_factor(a, 0.5)
+    assert torch.equal(factor, factor[:, :1].expand_as(factor))
+
+
 def test_crops_that_were_interpolated_count_by_their_shares():
     a = _prior(3)
     torch.testing.assert_close(log_anatomical_factor(0.8 * a, 1.0), log_anatomical_factor(a, 1.0))
