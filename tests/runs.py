@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from medssl.workflows.train import Watcher
+from medssl.workflows.running import Watcher
 
 
 def weights(run: Path) -> dict[str, Any]:

@@ -99,9 +99,14 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 class TrainingBar:
-    """A `Watcher` that draws loss, validation Dice and the time that remains."""
+    """A `Watcher` that draws loss, validation score and the time that remains.
 
-    def __init__(self) -> None:
+    Args:
+        score: What the held-out labeled data are scored with.
+    """
+
+    def __init__(self, score: str = "Dice") -> None:
+        self._name = score
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -113,7 +118,7 @@ class TrainingBar:
         )
         self._task = self._bar.add_task("Training", total=None, detail="preparing scans")
         self._loss: float | None = None
-        self._dice: float | None = None
+        self._score: float | None = None
 
     def __enter__(self) -> TrainingBar:
         self._bar.start()
@@ -135,11 +140,11 @@ class TrainingBar:
         self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
         self._bar.update(self._task, completed=step, detail=self._detail())
 
-    def validated(self, step: int, dice: float) -> None:
-        """Show the Dice on the held-out scans."""
-        self._dice = dice
+    def validated(self, step: int, score: float) -> None:
+        """Show the score on the held-out data."""
+        self._score = score
         self._bar.update(self._task, detail=self._detail())
 
     def _detail(self) -> str:
         loss = "" if self._loss is None else f"loss {self._loss:.3f}"
-        return loss if self._dice is None else f"{loss}  validation Dice {self._dice:.3f}"
+        return loss if self._score is None else f"{loss}  validation {self._name} {self._score:.3f}"

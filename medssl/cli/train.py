@@ -112,7 +112,7 @@ def train(
         if getattr(error, "resumable", False):
             raise MedsslError(str(error), f"Go on with: medssl train {data} --out {out} --resume") from error
         raise
-    best = "" if done.best_dice is None else f", best Dice on held-out scans {done.best_dice:.3f}"
+    best = "" if done.best is None else f", best Dice on held-out scans {done.best:.3f}"
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
     STDERR.print(f"  medssl segment {data} --out OUT --model {out}", soft_wrap=True)
     STDOUT.print(str(out), soft_wrap=True)

@@ -16,29 +16,33 @@ from medssl.engines.watching import PARTS, scalars
 
 
 class MetricsTable:
-    """Append loss, learning rate and validation Dice to a table, one row an epoch.
+    """Append loss, learning rate and validation score to a table, one row an epoch.
 
     Cells of what was not measured stay empty. A resumed run cuts the rows after its resume point.
 
     Args:
         path: The table.
-        evaluator: Engine that validates; its key metric goes into ``val_dice``.
+        evaluator: Engine that validates; its key metric goes into ``val_<score>``.
         optimizer: Its learning rate is recorded.
-        classes: Abbreviations of the foreground labels, for ``val_dice_<class>``.
+        classes: Abbreviations of the labels, for ``val_<score>_<class>``: the metric ``val_<score>_per_class``.
+        score: Name of the key metric.
     """
 
-    def __init__(self, path: str, evaluator: Engine, optimizer: Any, classes: Sequence[str]) -> None:
+    def __init__(
+        self, path: str, evaluator: Engine, optimizer: Any, classes: Sequence[str], score: str = "dice"
+    ) -> None:
         self.path = Path(path)
         self.evaluator = evaluator
         self.optimizer = optimizer
         self.classes = tuple(classes)
+        self.score = f"val_{score}"
         self.columns = [
             "step",
             "epoch",
             "loss",
             *PARTS,
-            "val_dice",
-            *[f"val_dice_{name}" for name in self.classes],
+            self.score,
+            *[f"{self.score}_{name}" for name in self.classes],
             "learning_rate",
             "skipped_steps",
             "elapsed_s",
@@ -93,10 +97,13 @@ class MetricsTable:
             self._parts.setdefault(name, []).append(value)
 
     def _validated(self, evaluator: Engine) -> None:
-        metrics = {"val_dice": float(evaluator.state.metrics[evaluator.state.key_metric_name])}
-        per_class = evaluator.state.metrics.get("val_dice_per_class")
+        metrics = {self.score: float(evaluator.state.metrics[evaluator.state.key_metric_name])}
+        per_class = evaluator.state.metrics.get(f"{self.score}_per_class")
         if per_class is not None:
-            metrics |= {f"val_dice_{name}": float(d) for name, d in zip(self.classes, per_class, strict=True)}
+            metrics |= {
+                f"{self.score}_{name}": float(one)
+                for name, one in zip(self.classes, per_class, strict=True)
+            }
         self._validation = {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def _write_row(self, engine: Engine) -> None:

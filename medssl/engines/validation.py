@@ -63,6 +63,6 @@ class EarlyStopping:
     def _stop_if_stuck(self, engine: Engine) -> None:
         if self.patience and self.waited >= self.patience and not engine.should_terminate:
             logger.info(
-                "No better Dice in %d validations: stopped at step %d", self.waited, engine.state.iteration
+                "No better score in %d validations: stopped at step %d", self.waited, engine.state.iteration
             )
             engine.terminate()

@@ -21,11 +21,10 @@ from medssl.io.files import read_json, require_writable_folder, write_json
 from medssl.io.subjects import Cohort
 from medssl.workflows.methods import uses_anatomy
 from medssl.workflows.provenance import relative
+from medssl.workflows.running import Training, Watcher
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.train import (
-    Training,
     TrainOptions,
-    Watcher,
     hold_out,
     prepare_run,
     repeat_command,
@@ -153,7 +152,9 @@ class _Runner:
         began = (run / "run.json").is_file()
         if began and read_json(run / "run.json")["finished"]:
             record = read_json(run / "run.json")
-            self.trainings[name] = Training(run, record["steps"], record["best_val_dice"], record["seconds"])
+            self.trainings[name] = Training(
+                run, record["steps"], record["best_validation_score"], record["seconds"]
+            )
             return run
         if not began:  # stopped while it was prepared
             shutil.rmtree(run, ignore_errors=True)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medssl.engines import TrainingInterrupted
-from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_writable_folder, write_json, write_text
@@ -28,8 +21,8 @@ from medssl.io.leaks import require_no_leaks
 from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort
 from medssl.labels import BUILT_IN, LabelTable
-from medssl.workflows.anatomy import PROGRESS
 from medssl.workflows.budgets import budget_named
+from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
 from medssl.workflows.methods import (
     method_named,
@@ -40,6 +33,7 @@ from medssl.workflows.methods import (
 )
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, file_hashes, relative, versions
+from medssl.workflows.running import Training, Watcher, run_training
 
 logger = logging.getLogger(__name__)
 
@@ -105,39 +99,6 @@ class TrainOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a call of `train` did.
-
-    Args:
-        run: The run folder.
-        steps: Optimizer steps taken.
-        best_dice: Best mean Dice on the held-out labeled scans, None without any.
-        seconds: Wall time of this call.
-    """
-
-    run: Path
-    steps: int
-    best_dice: float | None
-    seconds: float
-
-
-class Watcher:
-    """Told about the progress of a training; every method may be left as it is."""
-
-    def registered(self, done: int, pairs: int) -> None:
-        """A labeled scan was laid over an unlabeled one, or that had been done before."""
-
-    def started(self, step: int, steps: int) -> None:
-        """Training begins or goes on after ``step`` of ``steps``."""
-
-    def step(self, step: int, loss: float) -> None:
-        """A step was taken."""
-
-    def validated(self, step: int, dice: float) -> None:
-        """The held-out scans were scored."""
-
-
 def train(
     data: Path,
     out: Path,
@@ -161,38 +122,11 @@ def train(
         ConfigError: An option or setting is unknown.
         TrainingInterrupted: The user stopped it; everything is saved.
     """
-    started = time.time()
-    watcher = watcher or Watcher()
     if resume:
         _require_same_data(data, out)
     else:
         prepare_run(data, out, options or TrainOptions())
-    workflow = ConfigWorkflow(
-        config_file=str(out / "configs" / "train.yaml"),
-        logging_file=False,
-        workflow_type="train",
-        bundle_root=str(out),
-        resume=resume,
-    )
-    with _own_errors(), _events_without_host(out / "events"):
-        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher):
-            workflow.initialize()
-            trainer = workflow.parser.get_parsed_content("train#trainer")
-            evaluator = workflow.parser.get_parsed_content("validate#evaluator")
-        _watch(trainer, evaluator, watcher)
-        best_model = workflow.parser.get_parsed_content("train#best_model")
-        finished = trainer.state.epoch >= trainer.state.max_epochs  # stopped after its last step
-        if not finished or "rounds" in workflow.parser["train"]:  # rounds have their own end to record
-            workflow.run()
-        if finished:
-            best_model.finish()
-        best = best_model.best
-    training = Training(out, trainer.state.iteration, best, time.time() - started)
-    record = read_json(out / "run.json")
-    record |= {"steps": training.steps, "best_val_dice": best, "finished": True}
-    record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
-    write_json(out / "run.json", record)
-    return training
+    return run_training(out, watcher or Watcher(), resume)
 
 
 def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
@@ -228,12 +162,14 @@ def _write_bundle(out: Path, cohort: Cohort, options: TrainOptions) -> None:
     values = _values(cohort, options)
     bundle = packaged_bundle()
     overlays = [bundle / "configs" / name for name in overlays_of(options, cohort)]
-    train_config = _changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
+    train_config = changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
     shared = {name: values[name] for name in ("contrasts", "label_table", "spacing", "network_def")}
-    inference_config = _changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
+    inference_config = changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
     configs = out / "configs"
-    write_text(configs / "train.yaml", _yaml(train_config, "The whole configuration of this run."))
-    write_text(configs / "inference.yaml", _yaml(inference_config, "Segments with the weights of this run."))
+    write_text(configs / "train.yaml", as_yaml(train_config, "The whole configuration of this run."))
+    write_text(
+        configs / "inference.yaml", as_yaml(inference_config, "Segments with the weights of this run.")
+    )
     if options.init is not None:
         (out / INIT_FILE).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(find_weights(options.init)[1], out / INIT_FILE)
@@ -324,54 +260,11 @@ def hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
     )
 
 
-def overlaid(config: Path, overlays: Iterable[Path]) -> ConfigParser:
-    """Read a configuration and lay others over it, as ``monai.bundle run`` does with a list of files."""
-    parser = read_config(config, {})
-    for overlay in overlays:
-        for name, value in yaml.safe_load(overlay.read_text(encoding="utf-8")).items():
-            parser[name] = value
-    return parser
-
-
-def _changed(parser: ConfigParser, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with some values changed.
-
-    Raises:
-        ConfigError: A value is set that the configuration does not have.
-    """
-    for name in values:
-        if not _may_be_set(parser, name):
-            known = [str(key) for key in parser.config]
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
-            msg = f"The configuration has no value '{name}'.{hint}"
-            raise ConfigError(msg)
-        parser[name] = values[name]
-    config = dict(parser.config)
-    config.pop("_meta_", None)
-    return config
-
-
-def _may_be_set(parser: ConfigParser, name: str) -> bool:
-    """Tell whether a configuration has a value, or a component that may take it as an argument."""
-    parent = name.rpartition("#")[0]
-    above = parser[parent] if parent and parent in parser else None
-    return name in parser or (isinstance(above, Mapping) and "_target_" in above)
-
-
 def _names_sides(table: LabelTable) -> bool:
     """Tell whether labels distinguish left and right, so that a mirrored brain would be labeled wrongly."""
     return any(
         word in ("left", "right", "lh", "rh") for row in table for word in re.split(r"\W|_", row.name.lower())
     )
-
-
-def _one_line(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
-
-
-def _yaml(config: Mapping[str, Any], headline: str) -> str:
-    return f"# {headline} Written by medssl.\n" + yaml.safe_dump(dict(config), sort_keys=False, width=110)
 
 
 def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
@@ -422,7 +315,7 @@ def repeat_command(data: Path, out: Path, options: TrainOptions, *, checked: boo
         ("resample", options.resample),
         ("device", options.device if options.device != "auto" else None),
         ("init", relative(options.init, out.parent) if options.init else None),
-        *[("set", f"{name}={_one_line(value)}") for name, value in options.settings.items()],
+        *[("set", f"{name}={one_line(value)}") for name, value in options.settings.items()],
     ]
     return command_line("train", [data], out, chosen)
 
@@ -478,81 +371,3 @@ def _require_same_data(data: Path, out: Path) -> None:
     if changed:
         msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
         raise InputError(msg, "Put the files back as they were, or start a new run.")
-
-
-@contextmanager
-def _removed_on_failure(out: Path, keep: bool) -> Iterator[None]:
-    """Remove a run folder whose configuration turns out not to work; nothing was trained in it yet.
-
-    Raises:
-        ConfigError: A value of the configuration has the wrong type or range.
-        TrainingInterrupted: The user stopped it.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        msg = "Training was stopped while the scans were prepared; registrations that are done are kept."
-        raise TrainingInterrupted(msg) from error
-    except Exception as error:
-        if not keep and not any(out.glob("registrations/*/*.npz")):  # they took long, and --resume finds them
-            shutil.rmtree(out, ignore_errors=True)
-        if _package_error(error) is not None:
-            raise
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        msg = f"The configuration of this run does not work: {type(root).__name__}: {root}."
-        raise ConfigError(msg, "Correct the values given with --set.") from error
-
-
-def _package_error(error: BaseException | None) -> MedsslError | None:
-    while error is not None and not isinstance(error, MedsslError):
-        error = error.__cause__
-    return error
-
-
-@contextmanager
-def _told_about_registrations(watcher: Watcher) -> Iterator[None]:
-    token = PROGRESS.set(watcher.registered)
-    try:
-        yield
-    finally:
-        PROGRESS.reset(token)
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """Raise the package's own error where MONAI wrapped it into "Failed to evaluate ..."."""
-    try:
-        yield
-    except RuntimeError as error:
-        cause = _package_error(error)
-        if cause is None:
-            raise
-        raise cause from error
-
-
-@contextmanager
-def _events_without_host(folder: Path) -> Iterator[None]:
-    """Take the computer's name out of the names that TensorBoard gives its files."""
-    try:
-        yield
-    finally:
-        for path in folder.glob("events.out.tfevents.*.*.*.*"):
-            when, *_, process, number = path.name.removeprefix("events.out.tfevents.").split(".")
-            path.rename(path.with_name(f"events.out.tfevents.{when}.{process}.{number}"))
-
-
-def _watch(trainer: Engine, evaluator: Engine, watcher: Watcher) -> None:
-    def started(engine: Engine) -> None:
-        watcher.started(engine.state.iteration, trainer.total_steps)
-
-    def stepped(engine: Engine) -> None:
-        watcher.step(engine.state.iteration, float(engine.state.output["loss"].detach()))
-
-    def validated(engine: Engine) -> None:
-        watcher.validated(trainer.state.iteration, float(engine.state.metrics[engine.state.key_metric_name]))
-
-    trainer.add_event_handler(Events.STARTED, started)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, stepped)
-    evaluator.add_event_handler(Events.COMPLETED, validated)

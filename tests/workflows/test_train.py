@@ -13,7 +13,8 @@ from phantoms import write_subject
 from medssl.engines import TrainingInterrupted
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
 from medssl.workflows.models import load_model
-from medssl.workflows.train import Watcher, train
+from medssl.workflows.running import Watcher
+from medssl.workflows.train import train
 
 
 def weights(run: Path) -> dict:
@@ -39,7 +40,7 @@ def test_a_run_folder_is_a_bundle_with_record_curve_and_weights(cohort, tmp_path
     run = tmp_path / "run"
     result = train(cohort, run, tiny_options(hold_out=1))
     assert result.steps == 6
-    assert result.best_dice == pytest.approx(max(float(row["val_dice"]) for row in rows(run)), abs=1e-5)
+    assert result.best == pytest.approx(max(float(row["val_dice"]) for row in rows(run)), abs=1e-5)
     record = json.loads((run / "run.json").read_text())
     assert record["finished"]
     assert len(record["subjects"]["training"]) == 2
@@ -85,7 +86,7 @@ def test_stopped_and_resumed_equals_uninterrupted(cohort, tmp_path, tiny_options
 def test_without_held_out_scans_the_last_step_is_kept(cohort, tmp_path, tiny_options):
     result = train(cohort, tmp_path / "run", tiny_options())
     last = torch.load(tmp_path / "run" / "checkpoints" / "resume.pt", weights_only=True)["model"]
-    assert result.best_dice is None
+    assert result.best is None
     assert same(weights(tmp_path / "run"), last)
 
 

@@ -1,0 +1,170 @@
+"""Running the bundle that a run folder is: through MONAI's workflow, watched, its failures put into words."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import ConfigError, MedsslError
+from medssl.io.files import read_json, write_json
+from medssl.workflows.anatomy import PROGRESS
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training did.
+
+    Args:
+        run: The run folder.
+        steps: Optimizer steps taken.
+        best: Best score on the held-out labeled data (mean Dice of scans, macro F1 of images), None without any.
+        seconds: Wall time of this call.
+    """
+
+    run: Path
+    steps: int
+    best: float | None
+    seconds: float
+
+
+class Watcher:
+    """Told about the progress of a training; every method may be left as it is."""
+
+    def registered(self, done: int, pairs: int) -> None:
+        """A labeled scan was laid over an unlabeled one, or that had been done before."""
+
+    def started(self, step: int, steps: int) -> None:
+        """Training begins or goes on after ``step`` of ``steps``."""
+
+    def step(self, step: int, loss: float) -> None:
+        """A step was taken."""
+
+    def validated(self, step: int, score: float) -> None:
+        """The held-out labeled data were scored."""
+
+
+def run_training(out: Path, watcher: Watcher, resume: bool) -> Training:
+    """Train in a prepared run folder, and record in it that this is done.
+
+    Args:
+        out: Folder with ``configs/train.yaml`` and ``run.json``.
+        watcher: Told about the progress.
+        resume: Go on from the resume point.
+
+    Raises:
+        ConfigError: A value of the configuration does not work.
+        TrainingInterrupted: The user stopped it; everything is saved.
+    """
+    started = time.time()
+    workflow = ConfigWorkflow(
+        config_file=str(out / "configs" / "train.yaml"),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(out),
+        resume=resume,
+    )
+    with _own_errors(), _events_without_host(out / "events"):
+        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher):
+            workflow.initialize()
+            trainer = workflow.parser.get_parsed_content("train#trainer")
+            evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+        _watch(trainer, evaluator, watcher)
+        best_model = workflow.parser.get_parsed_content("train#best_model")
+        finished = trainer.state.epoch >= trainer.state.max_epochs  # stopped after its last step
+        if not finished or "rounds" in workflow.parser["train"]:  # rounds have their own end to record
+            workflow.run()
+        if finished:
+            best_model.finish()
+        best = best_model.best
+    training = Training(out, trainer.state.iteration, best, time.time() - started)
+    record = read_json(out / "run.json")
+    record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
+    record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
+    write_json(out / "run.json", record)
+    return training
+
+
+@contextmanager
+def _removed_on_failure(out: Path, keep: bool) -> Iterator[None]:
+    """Remove a run folder whose configuration turns out not to work; nothing was trained in it yet.
+
+    Raises:
+        ConfigError: A value of the configuration has the wrong type or range.
+        TrainingInterrupted: The user stopped it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        msg = "Training was stopped while the scans were prepared; registrations that are done are kept."
+        raise TrainingInterrupted(msg) from error
+    except Exception as error:
+        if not keep and not any(out.glob("registrations/*/*.npz")):  # they took long, and --resume finds them
+            shutil.rmtree(out, ignore_errors=True)
+        if _package_error(error) is not None:
+            raise
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        msg = f"The configuration of this run does not work: {type(root).__name__}: {root}."
+        raise ConfigError(msg, "Correct the values given with --set.") from error
+
+
+def _package_error(error: BaseException | None) -> MedsslError | None:
+    while error is not None and not isinstance(error, MedsslError):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _told_about_registrations(watcher: Watcher) -> Iterator[None]:
+    token = PROGRESS.set(watcher.registered)
+    try:
+        yield
+    finally:
+        PROGRESS.reset(token)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise the package's own error where MONAI wrapped it into "Failed to evaluate ..."."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = _package_error(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+@contextmanager
+def _events_without_host(folder: Path) -> Iterator[None]:
+    """Take the computer's name out of the names that TensorBoard gives its files."""
+    try:
+        yield
+    finally:
+        for path in folder.glob("events.out.tfevents.*.*.*.*"):
+            when, *_, process, number = path.name.removeprefix("events.out.tfevents.").split(".")
+            path.rename(path.with_name(f"events.out.tfevents.{when}.{process}.{number}"))
+
+
+def _watch(trainer: Engine, evaluator: Engine, watcher: Watcher) -> None:
+    def started(engine: Engine) -> None:
+        watcher.started(engine.state.iteration, trainer.total_steps)
+
+    def stepped(engine: Engine) -> None:
+        watcher.step(engine.state.iteration, float(engine.state.output["loss"].detach()))
+
+    def validated(engine: Engine) -> None:
+        watcher.validated(trainer.state.iteration, float(engine.state.metrics[engine.state.key_metric_name]))
+
+    trainer.add_event_handler(Events.STARTED, started)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, stepped)
+    evaluator.add_event_handler(Events.COMPLETED, validated)
