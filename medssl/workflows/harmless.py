@@ -21,7 +21,7 @@ from medssl.io.files import read_json, require_writable_folder, write_json
 from medssl.io.subjects import Cohort
 from medssl.workflows.methods import uses_anatomy
 from medssl.workflows.provenance import relative
-from medssl.workflows.running import Training, Watcher
+from medssl.workflows.running import Training, Watcher, require_parts
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.train import (
     TrainOptions,
@@ -207,6 +207,7 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         for number, one in enumerate((_labeled_only(options), options)):
             prepare_run(data, Path(scratch) / str(number), one)
+            require_parts(Path(scratch) / str(number))
     kept = asdict(options) | {"init": relative(options.init, out) if options.init else None}
     write_json(out / PLAN, {"data": relative(data, out), "options": kept})
     return options
@@ -310,6 +311,9 @@ def _promote(
     record["data_sha256"] = {
         relative(source / path, out): digest for path, digest in record["data_sha256"].items()
     }
+    for one in sorted((out / CANDIDATES).glob("*/run.json")):  # the comparison is transductive, whoever won it
+        if seen := read_json(one).get("transductive"):
+            record["transductive"] = seen
     said: Mapping[str, Any] = {
         "returned": winner,
         "answer": found.answer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
 from medssl.workflows.anatomy import PROGRESS
+from medssl.workflows.models import read_config
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,24 @@ class Watcher:
 
     def validated(self, step: int, score: float) -> None:
         """The held-out labeled data were scored."""
+
+
+def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler")) -> None:
+    """Build those parts of a prepared run that need no data, so that bad values show before hours have passed.
+
+    Args:
+        out: Folder with ``configs/train.yaml``.
+        parts: Ids of the configuration.
+
+    Raises:
+        ConfigError: A value of the configuration does not work.
+    """
+    parser = read_config(out / "configs" / "train.yaml", {"bundle_root": str(out)})
+    try:
+        for part in parts:
+            parser.get_parsed_content(part)
+    except Exception as error:
+        raise _in_words(error) from error
 
 
 def run_training(out: Path, watcher: Watcher, resume: bool) -> Training:
@@ -108,13 +127,18 @@ def _removed_on_failure(out: Path, keep: bool) -> Iterator[None]:
     except Exception as error:
         if not keep and not any(out.glob("registrations/*/*.npz")):  # they took long, and --resume finds them
             shutil.rmtree(out, ignore_errors=True)
-        if _package_error(error) is not None:
-            raise
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        msg = f"The configuration of this run does not work: {type(root).__name__}: {root}."
-        raise ConfigError(msg, "Correct the values given with --set.") from error
+        raise _in_words(error) from error
+
+
+def _in_words(error: BaseException) -> MedsslError:
+    """Return the package's own error inside a failure of the configuration, or one that quotes its root."""
+    own = _package_error(error)
+    if own is not None:
+        return own
+    while error.__cause__ is not None:
+        error = error.__cause__
+    msg = f"The configuration of this run does not work: {type(error).__name__}: {error}."
+    return ConfigError(msg, "Correct the values given with --set.")
 
 
 def _package_error(error: BaseException | None) -> MedsslError | None:

@@ -236,6 +236,8 @@ def trained(monkeypatch):
         ({"method": "pseudo-label", "target_rule": "dec"}, ConfigError, "target rule"),
         ({"hold_out": 3}, DatalistError, "leaves no scan"),
         ({"budget": "huge"}, ConfigError, "quick"),
+        ({"settings": {"loss#distance": "cosine"}}, ConfigError, "no distance .cosine."),
+        ({"settings": {"features": "many"}}, ConfigError, "does not work"),
     ],
 )
 def test_bad_options_are_refused_before_a_candidate_trains(
@@ -308,3 +310,18 @@ def test_what_auto_leaves_open_is_decided_on_all_labeled_scans(labeled, prior):
     assert decided(TrainOptions(method="ssldec"), cohort).prior == prior
     assert decided(TrainOptions(method="ssldec", prior="none"), cohort).prior == "none"
     assert decided(TrainOptions(method="mean-teacher"), cohort).prior == "auto"
+
+
+def test_a_transductive_comparison_says_so_even_if_labeled_only_wins(scans, tmp_path, monkeypatch):
+    cohort = read_cohort(scans)
+    held_out = cohort.training[0]
+    data = tmp_path / "leaking" / "datalist.json"
+    data.parent.mkdir()
+    unlabeled = (*cohort.unlabeled, replace(held_out, label=None))
+    write_datalist(
+        data, replace(cohort, training=cohort.training[1:], validation=(held_out,), unlabeled=unlabeled)
+    )
+    prefer(monkeypatch, method=False)
+    run = train_checked(data, tmp_path / "run", options(transductive=True)).training.run
+    assert record(run)["verdict"]["returned"] == "labeled-only"
+    assert "sub-01" in record(run)["transductive"][0]
