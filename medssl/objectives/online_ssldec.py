@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import log_anatomical_factor
-from medssl.functional.clustering import cluster_mass, fused_assignment, log_target_distribution
+from medssl.functional.clustering import RULES, cluster_mass, fused_assignment, log_target_distribution
 from medssl.functional.divergence import masked_kl, masked_squared_difference
 from medssl.objectives.semi_supervised import SemiSupervisedObjective, mean_confidence, teacher_log_q
 
@@ -60,6 +60,9 @@ class OnlineSSLDEC(SemiSupervisedObjective):
     ) -> None:
         super().__init__(**kwargs)
         self.teacher = teacher
+        if rule not in RULES:
+            msg = f"There is no target rule '{rule}'. Choose one of: {', '.join(RULES)}."
+            raise ConfigError(msg)
         self.rule = rule
         self.momentum = momentum
         self.confident = confident

@@ -26,11 +26,16 @@ class SemiSupervisedObjective(nn.Module):
         start: Share of training at which the ramp a(t) leaves 0.
         end: Share at which it reaches 1.
 
+    Attributes:
+        views: Entries of the unlabeled batch that go through the network, one after the other.
+
     Notes:
         The four silent choices. Means run over the valid voxels of the batch, each kind apart. The gradient
         stops at the targets. Both kinds go through the network in one forward pass, so that batch norm sees
         them together and a distributed step has one backward pass. Frequencies: see the subclasses.
     """
+
+    views: tuple[str, ...] = ("strong",)
 
     def __init__(
         self,
@@ -51,12 +56,13 @@ class SemiSupervisedObjective(nn.Module):
             network: Maps images to scores, background first.
             batch: ``image (B, C, I, J, K)``, ``label (B, 1, I, J, K)`` (255 unknown) and ``progress``; beside
                 or instead of the first two ``unlabeled``: ``image``, ``strong (B, C, I, J, K)``,
-                ``mask (B, 1, I, J, K)``, perhaps ``target (B, K, I, J, K)``.
+                ``mask (B, 1, I, J, K)``, perhaps ``target (B, K, I, J, K)``. Whole images have labels and masks
+                ``(B, 1)`` and targets ``(B, K)``.
         """
         unlabeled = batch.get("unlabeled")
         images = [batch["image"]] if "image" in batch else []
         if unlabeled is not None:
-            images.append(unlabeled["strong"])
+            images += [unlabeled[view] for view in self.views]
         scores = network(torch.cat(images))
         labeled = len(images[0]) if "image" in batch else 0
         first = int(getattr(getattr(network, "module", network), "first", 0))
@@ -64,7 +70,7 @@ class SemiSupervisedObjective(nn.Module):
         if labeled:
             label = batch["label"]
             clustered = torch.where(label < first, UNKNOWN, label)
-            output["loss_labeled"] = self.labeled_loss(scores[:labeled], clustered)
+            output["loss_labeled"] = self.labeled_term(scores[:labeled], clustered, batch, first)
             output["loss"] = output["loss"] + output["loss_labeled"]
         if unlabeled is not None:
             valid = unlabeled["mask"][:, 0] > 0.5
@@ -79,19 +85,33 @@ class SemiSupervisedObjective(nn.Module):
             }
         return {name: value if name in ("loss", "pred") else value.detach() for name, value in output.items()}
 
+    def labeled_term(self, scores: Tensor, label: Tensor, batch: Mapping[str, Any], first: int) -> Tensor:
+        """Return the loss term of labeled crops: ``labeled_loss``, unless a subclass knows more.
+
+        Args:
+            scores: Of the labeled crops, all labels.
+            label: Channel numbers; 255 unknown or without a cluster.
+            batch: The whole batch.
+            first: Number of the first label that has a cluster.
+
+        Shapes:
+            scores: ``(B, K, *spatial)``; label: ``(B, 1, *spatial)``
+        """
+        return self.labeled_loss(scores, label)
+
     def unlabeled_term(
         self, log_q: Tensor, valid: Tensor, unlabeled: Mapping[str, Tensor], first: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss term of unlabeled crops, and parts to log.
 
         Args:
-            log_q: The student's log probabilities of the strongly changed view.
-            valid: In the mask.
+            log_q: The student's log probabilities of its ``views``, one view after the other.
+            valid: In the mask, which all views share.
             unlabeled: The batch of unlabeled crops.
             first: Number of the label that channel 0 of ``log_q`` stands for.
 
         Shapes:
-            log_q: ``(B, K, I, J, K)``; valid: ``(B, I, J, K)``
+            log_q: ``(len(views) * B, K, *spatial)``; valid: ``(B, *spatial)``
         """
         raise NotImplementedError
 

@@ -1,7 +1,8 @@
-"""A tiny student, a tiny teacher, and a batch of both kinds of crops."""
+"""A tiny student, a tiny teacher, and a batch of both kinds of crops, or of both kinds of whole images."""
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -71,6 +72,101 @@ class Case:
     def voxels(self) -> list[list[int]]:
         """Return the in-mask voxels of the unlabeled crops."""
         return torch.nonzero(self.unlabeled["mask"][:, 0] > 0.5).tolist()
+
+
+def _classifier(kind: str) -> nn.Module:
+    features = 3 if kind == "clustering" else LABELS
+    pooled = [nn.BatchNorm2d(5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    backbone = nn.Sequential(nn.Conv2d(2, 5, 3), *pooled, nn.Linear(5, features))
+    with torch.no_grad():
+        backbone[-1].weight *= 4  # so that some images are surer than others
+    return ClusteringNetwork(backbone, 3, LABELS, background=True) if kind == "clustering" else backbone
+
+
+def _drawn(count: int, generator: torch.Generator) -> Tensor:
+    """Draw images that differ in brightness, so that predictions differ."""
+    noise = torch.rand(count, 2, 6, 5, generator=generator)
+    return noise + torch.randn(count, 2, 1, 1, generator=generator)
+
+
+class ImageCase:
+    """What an objective works on when it classifies whole images: no spatial axes in scores and labels."""
+
+    def __init__(self, kind: str) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            self.network, self.teacher = _classifier(kind), _classifier(kind).eval()
+        generator = torch.Generator().manual_seed(2)
+        self.batch: dict[str, Any] = {
+            "image": _drawn(5, generator),
+            "label": torch.tensor([[2], [0], [UNKNOWN], [3], [1]]),
+            "progress": 0.5,
+        }
+        self.draw(generator)
+
+    def draw(self, generator: torch.Generator, count: int = 6) -> None:
+        """Draw other unlabeled images; the third one lies outside of the mask, the first has no target."""
+        mask, target = torch.ones(count, 1), torch.rand(count, LABELS, generator=generator) * 4
+        target = target.softmax(1)
+        mask[2], target[0] = 0, 0
+        self.batch["unlabeled"] = {
+            "image": _drawn(count, generator),
+            "strong": _drawn(count, generator),
+            "mask": mask,
+            "target": target,
+            "index": torch.randperm(8, generator=generator)[:count],
+            "views": _drawn(2 * count, generator).unflatten(0, (count, 2)),
+        }
+
+    @property
+    def unlabeled(self) -> dict[str, Tensor]:
+        """The unlabeled images."""
+        return self.batch["unlabeled"]
+
+    def only(self, *keys: str) -> dict[str, Any]:
+        """Return a part of the batch."""
+        return {key: value for key, value in self.batch.items() if key in (*keys, "progress")}
+
+    def joint(self, *views: str) -> list[list[list[float]]]:
+        """Return the student's probabilities in float64: of the labeled images, then of each view of the others.
+
+        All of them go through the network together, as batch norm demands.
+        """
+        images = [self.batch["image"], *[self.unlabeled[view] for view in views]]
+        network = copy.deepcopy(self.network).double()
+        with torch.no_grad():
+            parts = network(torch.cat(images).double()).split([len(some) for some in images])
+        return [softmax_rows(part) for part in parts]
+
+    def taught(self, view: str = "image") -> list[list[float]]:
+        """Return the teacher's probabilities in float64."""
+        with torch.no_grad():
+            return softmax_rows(copy.deepcopy(self.teacher).double()(self.unlabeled[view].double()))
+
+    def valid(self) -> list[int]:
+        """Return which unlabeled images count."""
+        return torch.nonzero(self.unlabeled["mask"][:, 0] > 0.5).flatten().tolist()
+
+
+def softmax_rows(scores: Tensor) -> list[list[float]]:
+    """Return probabilities, image by image."""
+    rows = []
+    for row in scores.tolist():
+        weights = [math.exp(value) for value in row]
+        rows.append([weight / sum(weights) for weight in weights])
+    return rows
+
+
+@pytest.fixture(params=["softmax", "clustering"])
+def images(request: pytest.FixtureRequest) -> ImageCase:
+    """Return whole images with a softmax network, then with a clustering head that has all classes."""
+    return ImageCase(request.param)
+
+
+@pytest.fixture
+def some_images() -> ImageCase:
+    """Return whole images with the softmax network."""
+    return ImageCase("softmax")
 
 
 @pytest.fixture(params=["softmax", "clustering"])

@@ -7,11 +7,13 @@ from torch import nn
 from medssl.functional.schedules import linear_ramp
 from medssl.labels import UNKNOWN
 from medssl.objectives import (
+    FixMatch,
     LabeledOnly,
     MeanTeacher,
     OnlinePseudoLabel,
     OnlineSSLDEC,
     SemiSupervisedObjective,
+    SoftDistillation,
     StoredTargets,
     SupervisedLoss,
 )
@@ -25,6 +27,14 @@ def online(teacher, **options):
     return objective
 
 
+def fixmatch(teacher, **options):
+    return FixMatch(**{"labeled_loss": SupervisedLoss(), "rule_options": {"threshold": 0.3}, **options})
+
+
+def soft_distillation(teacher, **options):
+    return SoftDistillation(**{"labeled_loss": SupervisedLoss(), **options})
+
+
 METHODS = {
     "mean teacher": MeanTeacher,
     "own pseudo-labels": lambda teacher, **options: OnlinePseudoLabel(**options),
@@ -32,6 +42,8 @@ METHODS = {
     "online ssldec": online,
     "confident ssldec": lambda teacher, **options: online(teacher, rule="dec", confident=True, **options),
     "stored targets": lambda teacher, **options: StoredTargets(**options),
+    "fixmatch": fixmatch,
+    "soft distillation": soft_distillation,
 }
 
 
@@ -74,10 +86,11 @@ def test_without_a_ramp_the_weight_is_whole_from_the_first_step(case, method):
 
 def test_unlabeled_crops_alone_make_a_step(case, method):
     """The schedule `alternate` never mixes both kinds."""
-    output = method(case.teacher, weight=2.0)(case.network, case.only("unlabeled"))
+    objective = method(case.teacher, weight=2.0)
+    output = objective(case.network, case.only("unlabeled"))
     assert "loss_labeled" not in output
     assert output["loss"].item() == pytest.approx(2 * output["loss_unlabeled"].item())
-    assert len(output["pred"]) == 3
+    assert len(output["pred"]) == 3 * len(objective.views)
     output["loss"].backward()
     assert any(bool((p.grad != 0).any()) for p in case.network.parameters())
 
@@ -148,10 +161,34 @@ def test_a_softmax_network_learns_background(softmax, method):
 def test_both_kinds_take_one_forward_pass_labeled_first(case, method):
     seen = []
     case.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    output = method(case.teacher)(case.network, case.batch)
+    objective = method(case.teacher)
+    output = objective(case.network, case.batch)
     assert len(seen) == 1
-    assert torch.equal(seen[0], torch.cat([case.batch["image"], case.unlabeled["strong"]]))
-    assert len(output["pred"]) == 5
+    views = [case.unlabeled[view] for view in objective.views]
+    assert torch.equal(seen[0], torch.cat([case.batch["image"], *views]))
+    assert len(output["pred"]) == len(seen[0]) == 2 + 3 * len(views)
+
+
+def test_only_fixmatch_shows_the_student_two_views(case, method):
+    objective = method(case.teacher)
+    assert objective.views == (("image", "strong") if isinstance(objective, FixMatch) else ("strong",))
+
+
+def test_a_subclass_gets_the_views_it_asks_for_one_after_the_other(case):
+    seen = {}
+
+    class Both(SemiSupervisedObjective):
+        views = ("image", "strong")
+
+        def unlabeled_term(self, log_q, valid, unlabeled, first):
+            seen.update(log_q=log_q.detach(), valid=valid)
+            return log_q.sum() * 0, {}
+
+    Both()(case.network, case.batch)
+    with torch.no_grad():
+        scores = [case.network(case.unlabeled[view])[:, case.first :] for view in Both.views]
+    assert torch.allclose(seen["log_q"], torch.cat(scores).log_softmax(1), atol=1e-6)
+    assert len(seen["valid"]) == 3
 
 
 def test_a_teacher_sees_the_unchanged_view(case, method):
