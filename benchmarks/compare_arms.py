@@ -18,12 +18,16 @@ from typing import Any
 import click
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.stats import wilcoxon
+
+from medssl.evaluation.bootstrap import mean_interval
+from medssl.evaluation.ranks import holm, wilcoxon
 
 BASELINE = "labeled-only"
 CEILING = "ceiling"
 SCORES = ("test", "unlabeled (transductive)")
 FACTOR = ", with anatomy"
+EXACT_SCANS = 50
+"""Test scans up to which the signed-rank test is exact."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -110,18 +114,9 @@ def against(
         for seed in shared
     ]
     difference = np.mean(per_scan, axis=0)
-    draws = np.random.default_rng(0).choice(difference, (10_000, len(scans))).mean(1)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return {"gain": difference.mean(), "low": low, "high": high, "p": float(wilcoxon(difference).pvalue)}
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Correct p-values for their number."""
-    corrected, largest = {}, 0.0
-    for rank, arm in enumerate(sorted(p, key=lambda name: p[name])):
-        largest = max(largest, min(1.0, p[arm] * (len(p) - rank)))
-        corrected[arm] = largest
-    return corrected
+    low, high = mean_interval(difference)
+    p = wilcoxon(difference, exact_up_to=EXACT_SCANS).p
+    return {"gain": difference.mean(), "low": low, "high": high, "p": p}
 
 
 def text(dice: Mapping[int, float]) -> str:

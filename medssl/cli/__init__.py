@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -15,6 +17,7 @@ COMMANDS = {
     "train": "Train a network on the labeled scans of a folder.",
     "segment": "Make label maps of scans, on the scans' own grid.",
     "evaluate": "Compare label maps with references.",
+    "classify": "Classify 2D images: train, distill, predict, export, compare.",
     "info": "Show versions, devices, budgets, and the card of a model.",
     "demo": "Run the whole path on a simulated cohort and write a report.",
 }
@@ -22,30 +25,43 @@ COMMANDS = {
 
 
 class Verbs(click.Group):
-    """Commands that are imported only when they are called, so that --help is instant."""
+    """Commands that are imported only when they are called, so that --help is instant.
+
+    Args:
+        verbs: Verb -> one line, in the order people need them.
+        package: Where the modules of the verbs are.
+        kwargs: See `click.Group`.
+    """
+
+    def __init__(
+        self, *, verbs: Mapping[str, str] = COMMANDS, package: str = "medssl.cli", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.verbs, self.package = verbs, package
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order people need them."""
-        return list(COMMANDS)
+        return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.verbs:
             return None
-        command: click.Command = getattr(import_module(f"medssl.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"{self.package}.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.verbs.items()))
 
     def invoke(self, ctx: click.Context) -> object:
         """Turn an error a user can act on into one message and exit code 1."""
         try:
             return super().invoke(ctx)
         except MedsslError as error:
-            if ctx.params.get("debug"):
+            if ctx.find_root().params.get("debug"):
                 raise
             raise click.ClickException(str(error)) from error
 

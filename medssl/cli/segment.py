@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, mask_option, progress_bar
+from medssl.cli.ranks import ended_cleanly, ranks_of_environment
+from medssl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medssl.workflows.shards import Shard
 
 
 def parse_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -21,6 +28,16 @@ def parse_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -
     except ValueError as error:
         msg = f"'{value}' is no size; expected for example 4GB."
         raise click.BadParameter(msg) from error
+
+
+def parse_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard:
+    """Parse "1/3"."""
+    from medssl.workflows.shards import Shard, shard_of_text
+
+    try:
+        return Shard() if value is None else shard_of_text(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def cache_folder() -> Path:
@@ -60,33 +77,45 @@ def cache_folder() -> Path:
     show_default=True,
     help="Numbers of the network; auto takes the faster, under the same condition.",
 )
+@click.option("--shard", metavar="I/N", callback=parse_shard,
+              help="Do only part I of N of the subjects; I counts from 1. The tables cover all parts.")  # fmt: skip
 @mask_option
 @device_option
-def segment(data: tuple[Path, ...], out: Path, model: Path | None, **options: object) -> None:
+def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard, **options: object) -> None:
     """Segment DATA: a folder, a datalist, or the files of one subject (T1w, then T2w).
 
     Label maps lie on the scans' own grid. Finished subjects are skipped, so an interrupted call goes on
-    where it stopped. Only use models you trust: a bundle's configuration may run code.
+    where it stopped. Several machines share a cohort with --shard, several processes with torchrun. Only use
+    models you trust: a bundle's configuration may run code.
     """
     from medssl.workflows.models import Model, quiet_libraries
     from medssl.workflows.segment import Options
     from medssl.workflows.segment import segment as run
 
     quiet_libraries()
+    ranks = ranks_of_environment()
+    first, shard = ranks.rank == 0, shard.divided(ranks.rank, ranks.ranks)
+    places = {"local_rank": ranks.local_rank, "local_ranks": ranks.local_ranks, "cache": cache_folder()}
 
     def describe(ready: Model) -> None:
         what = "Packaged model" if model is None else "Model"
-        STDERR.print(f"{what}: {ready.name}; {ready.trained_on}.")
+        if first:
+            STDERR.print(f"{what}: {ready.name}; {ready.trained_on}.")
 
-    with progress_bar("Segmenting") as progress:
+    with ended_cleanly(), progress_bar("Segmenting") if first else nullcontext() as progress:
         place = data[0] if len(data) == 1 else list(data)
-        result = run(place, out, model, Options(**options, cache=cache_folder()), progress, describe)
+        result = run(place, out, model, Options(**options, **places, shard=shard), progress, describe)
     for reason in result.failed.values():
         STDERR.print(f"[red]failed[/] {reason}", soft_wrap=True)
+    part = "" if shard.count == 1 else f"Shard {shard}: "
     counts = (
         f"{len(result.done)} segmented, {len(result.skipped)} finished before, {len(result.failed)} failed."
     )
-    STDERR.print(counts + (f" Network run by {result.backend}." if result.backend else ""))
-    STDOUT.print(str(out), soft_wrap=True)
+    STDERR.print(
+        part + counts + (f" Network run by {result.backend}." if result.backend else ""), soft_wrap=True
+    )
+    if first:
+        STDOUT.print(str(out), soft_wrap=True)
+    ranks.wait_for_the_others()
     if result.failed:
         raise SystemExit(1)

@@ -9,7 +9,7 @@ from medssl.engines.metrics_table import MetricsTable
 from medssl.engines.optimization import GradientClipping, linear_decay
 from medssl.engines.teacher import Teacher
 from medssl.engines.trainer import SemiSupervisedTrainer
-from medssl.engines.validation import EarlyStopping, Validation
+from medssl.engines.validation import EarlyStopping, Validation, scores_and_labels
 from medssl.engines.watching import PartsToTensorBoard, VanishingClasses
 
 T = TypeVar("T")
@@ -42,5 +42,6 @@ __all__ = [
     "defined_above",
     "is_distributed",
     "linear_decay",
+    "scores_and_labels",
     "torch_rank",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.handlers import ValidationHandler
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -66,3 +67,12 @@ class EarlyStopping:
                 "No better score in %d validations: stopped at step %d", self.waited, engine.state.iteration
             )
             engine.terminate()
+
+
+def scores_and_labels(output: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the scores of images and their class numbers, as ignite's metrics want them.
+
+    Shapes:
+        return: ``(B, K)`` and ``(B,)``
+    """
+    return output["pred"], output["label"].flatten()

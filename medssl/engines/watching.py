@@ -15,7 +15,7 @@ from medssl.engines.checkpoints import torch_rank
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("loss_labeled", "loss_unlabeled", "unlabeled_weight", "confidence")
+PARTS = ("loss_labeled", "loss_unlabeled", "unlabeled_weight", "confidence", "kept")
 """Scalars of an objective's output that are recorded."""
 
 
@@ -45,27 +45,28 @@ class PartsToTensorBoard(TensorBoardHandler):
 class VanishingClasses:
     """Warn when the predictions on unlabeled crops lose a class that the labeled scans have.
 
-    Watches ``mass`` of the output: the voxels that the teacher gives to each class, averaged over epochs.
+    Watches ``mass`` of the output: the voxels or images that the teacher gives to each class, averaged over epochs.
 
     Args:
-        shares: Voxels of each label in the labeled scans, background included.
-        names: Names of the labels, in the same order.
+        shares: Labeled voxels or images of each class, background included.
+        names: Names of the classes, in the same order.
         least: Warn below this part of the labeled share.
+        background: Whether the first class is background, which needs no labeled examples.
     """
 
-    def __init__(self, shares: Tensor, names: Sequence[str], least: float = 0.1) -> None:
+    def __init__(
+        self, shares: Tensor, names: Sequence[str], least: float = 0.1, *, background: bool = True
+    ) -> None:
         self.expected = shares.double() / shares.double().sum().clamp_min(1)
         self.names = list(names)
         self.least = least
         self.vanished: list[str] = []
         self._mass = torch.zeros(0)
-        absent = [
-            name for name, share in zip(self.names[1:], self.expected[1:], strict=True) if not float(share)
-        ]
+        counted = list(zip(self.names, self.expected, strict=True))[int(background) :]
+        absent = [name for name, share in counted if not float(share)]
         if absent and torch_rank() == 0:
             logger.warning(
-                "No labeled training scan has %s: it cannot be learned. Label it in one scan, or leave it out "
-                "of the label table.",
+                "No labeled example of %s for training: it cannot be learned. Label one, or leave the class out.",
                 ", ".join(absent),
             )
 
@@ -95,9 +96,9 @@ class VanishingClasses:
                 self.vanished.append(name)
                 if torch_rank() == 0:
                     logger.warning(
-                        "%s is vanishing from the predictions on unlabeled scans: %.2f %% of their voxels at "
-                        "step %d against %.2f %% of the labeled ones. If the held-out Dice falls too, use "
-                        "target_rule 'soft' or 'prior', a smaller unlabeled_weight, or more labeled scans.",
+                        "%s is vanishing from the predictions on unlabeled data: %.2f %% of them at step %d against "
+                        "%.2f %% of the labeled ones. If the held-out score falls too, use target_rule 'soft' or "
+                        "'prior', a smaller unlabeled_weight, or more labels.",
                         name,
                         100 * float(share),
                         engine.state.iteration,

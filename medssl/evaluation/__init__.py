@@ -1,1 +1,1 @@
-"""Scores of tissue maps against a reference."""
+"""Scores of tissue maps and of classifiers, and what follows from them: verdicts, audits, comparisons."""

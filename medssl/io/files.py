@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -130,6 +131,46 @@ def read_tsv(path: Path | str) -> list[dict[str, str]]:
             msg = f"{path}: the row {row} has {len(row)} cells; the header {header} has {len(header)}."
             raise InputError(msg, "Separate the cells by single tabs.")
     return [dict(zip(header, (cell.strip() for cell in row), strict=True)) for row in rows]
+
+
+def write_csv(path: Path | str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """Write a comma-separated table atomically: names of files may hold anything, so cells are quoted where needed.
+
+    Numbers are written as in `write_tsv`, texts as they are.
+
+    Args:
+        path: The final name.
+        rows: Column name -> value.
+        columns: The columns in their order.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+        ValueError: A row holds a column that the header lacks.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {name: value if isinstance(value, str) else _cell(value) for name, value in row.items()}
+        )
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: Path | str) -> list[dict[str, str]]:
+    """Read a comma-separated table as one dictionary of texts a row.
+
+    Raises:
+        InputError: The file is missing, no text, or a row has more or fewer cells than the header.
+    """
+    reader = csv.DictReader(io.StringIO(_read_text(Path(path)).removeprefix("\ufeff"), newline=""))
+    rows = list(reader)
+    ragged = [number for number, row in enumerate(rows, start=2) if None in row or None in row.values()]
+    if not reader.fieldnames or ragged:
+        where = f"line {ragged[0]} has not as many cells as the header" if ragged else "it is empty"
+        msg = f"{path} is no comma-separated table: {where}."
+        raise InputError(msg, "Write a header line, and as many cells in every row; quote cells with commas.")
+    return rows
 
 
 def sha256(path: Path | str) -> str:

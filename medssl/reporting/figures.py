@@ -143,7 +143,7 @@ def plot_subject(
     age = "" if age_months is None else f"{age_months:g} months"
     headline = ", ".join(part for part in (title, age) if part)
     top, bottom = 0.5 if headline else 0.22, 0.38 + 0.16 * key.rows
-    figure = _figure(panel * columns + left, sum(heights) + top + bottom, _DPI)
+    figure = blank_figure(panel * columns + left, sum(heights) + top + bottom, _DPI)
     width, height = figure.get_size_inches()
     axes = figure.subplots(
         len(VIEWS),
@@ -184,14 +184,14 @@ def plot_learning_curve(rows: Rows, table: LabelTable) -> Figure:
     }
     mean = _curve(rows, "val_dice")
     panels = 2 if dice or mean.size else 1
-    figure = _figure(5.4, 2.1 * panels + 0.3)
+    figure = blank_figure(5.4, 2.1 * panels + 0.3)
     axes = figure.subplots(panels, 1, squeeze=False, sharex=True)[:, 0]
     _draw_loss(axes[0], _curve(rows, "loss"))
     if panels == 2:
         for name, (points, color) in dice.items():
             _draw_line(axes[1], points, color, name)
         _draw_line(axes[1], mean, INK, "mean", style=(0, (4, 2)))
-        _style(axes[1], "validation Dice")
+        quiet_axis(axes[1], "validation Dice")
         _legend(axes[1])
     axes[-1].set_xlabel("step", color=INK)
     figure.set_layout_engine("constrained")
@@ -241,22 +241,40 @@ def figure_to_png(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.ascontiguousarray(canvas.buffer_rgba())
-    height, width, _ = pixels.shape
     colors, inverse, counts = np.unique(pixels.view(np.uint32), return_inverse=True, return_counts=True)
     channels = colors.view(np.uint8).reshape(-1, 4)
     palette = channels[np.sort(np.argsort(-counts, kind="stable")[:256])]
     nearest = cKDTree(palette).query(channels)[1].astype(np.uint8)
-    scanlines = np.zeros((height, width + 1), np.uint8)  # each begins with its filter: none
-    scanlines[:, 1:] = nearest[inverse].reshape(height, width)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        (
-            _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-            _png_chunk(b"PLTE", palette[:, :3].tobytes()),
-            _png_chunk(b"tRNS", palette[:, 3].tobytes()),
-            _png_chunk(b"IDAT", zlib.compress(scanlines.tobytes(), 9)),
-            _png_chunk(b"IEND", b""),
-        )
+    chunks = (
+        _png_chunk(b"PLTE", palette[:, :3].tobytes()),
+        _png_chunk(b"tRNS", palette[:, 3].tobytes()),
     )
+    return _png(nearest[inverse].reshape(*pixels.shape[:2], 1), 3, *chunks)
+
+
+def image_to_png(image: NDArray[np.uint8]) -> bytes:
+    """Write a small picture as PNG, pixel by pixel as it is.
+
+    Shapes:
+        image: ``(H, W, 1)`` gray or ``(H, W, 3)`` color
+
+    Raises:
+        ValueError: Another shape or type.
+    """
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
+        msg = f"Found a picture of shape {image.shape} and type {image.dtype}; expected (H, W, 1 or 3) of uint8."
+        raise ValueError(msg)
+    return _png(image, 0 if image.shape[2] == 1 else 2)
+
+
+def _png(image: NDArray[np.uint8], kind: int, *chunks: bytes) -> bytes:
+    """Write a PNG of 8 bits a channel; kind 0 is gray, 2 color, 3 places in a palette."""
+    height, width, channels = image.shape
+    scanlines = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter: none
+    scanlines[:, 1:] = image.reshape(height, -1)
+    head = _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
+    content = _png_chunk(b"IDAT", zlib.compress(scanlines.tobytes(), 9))
+    return b"".join((b"\x89PNG\r\n\x1a\n", head, *chunks, content, _png_chunk(b"IEND", b"")))
 
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -264,7 +282,14 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
-def _figure(width: float, height: float, dpi: int = _PLOT_DPI) -> Figure:
+def blank_figure(width: float, height: float, dpi: int = _PLOT_DPI) -> Figure:
+    """Return an empty transparent figure.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        dpi: Pixels an inch.
+    """
     figure = Figure(figsize=(width, height), dpi=dpi)
     figure.patch.set_alpha(0.0)
     return figure
@@ -492,7 +517,7 @@ def _draw_loss(axis: Axes, points: NDArray[np.float64]) -> None:
         smooth = np.convolve(points[:, 1], np.ones(width) / width, mode="valid")
         middle = points[width // 2 : width // 2 + len(smooth), 0]
         axis.plot(middle, smooth, color=INK, linewidth=1.6)
-    _style(axis, "training loss")
+    quiet_axis(axis, "training loss")
 
 
 def _draw_line(
@@ -520,7 +545,7 @@ def _draw_line(
 def _strips(values: Mapping[str, list[float]], table: LabelTable, quantity: str) -> Figure:
     """Draw one horizontal strip of dots per label."""
     colors = {label.abbreviation: label.color for label in table.foreground}
-    figure = _figure(5.4, 0.42 * len(values) + 0.6)
+    figure = blank_figure(5.4, 0.42 * len(values) + 0.6)
     axis = figure.subplots()
     for row, (name, strip) in enumerate(values.items()):
         spread = np.linspace(-0.16, 0.16, len(strip)) if len(strip) > 1 else np.zeros(len(strip))
@@ -529,13 +554,13 @@ def _strips(values: Mapping[str, list[float]], table: LabelTable, quantity: str)
             axis.vlines(float(np.median(strip)), row - 0.34, row + 0.34, color=INK, linewidth=2.0, zorder=2)
     axis.set_yticks(range(len(values)), list(values))
     axis.set_ylim(len(values) - 0.5, -0.5)
-    _style(axis, "")
+    quiet_axis(axis, "")
     axis.set_xlabel(quantity, color=INK)
     figure.set_layout_engine("constrained")
     return figure
 
 
-def _style(axis: Axes, ylabel: str) -> None:
+def quiet_axis(axis: Axes, ylabel: str) -> None:
     """Give an axis the quiet look all plots share."""
     axis.set_facecolor("none")
     axis.set_ylabel(ylabel, color=INK)

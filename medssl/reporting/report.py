@@ -85,6 +85,22 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """Small pictures side by side, as many in a row as fit.
+
+    Args:
+        pictures: Each with what is to be seen (`Picture.alt`) and a line below (`Picture.caption`).
+        title: Stands above.
+        note: Stands below, in small print.
+    """
+
+    pictures: tuple[Picture, ...]
+    title: str = ""
+    note: str = ""
+    kind: ClassVar[str] = "gallery"
+
+
+@dataclass(frozen=True)
 class Commands:
     """Shell commands, to be copied.
 
@@ -110,7 +126,7 @@ class Facts:
     kind: ClassVar[str] = "facts"
 
 
-Block = Text | Steps | Table | Picture | Commands | Facts
+Block = Text | Steps | Table | Picture | Gallery | Commands | Facts
 
 
 @dataclass(frozen=True)

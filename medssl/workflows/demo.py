@@ -71,7 +71,7 @@ def demo(
         OutputError: The folder is in use.
     """
     plan = plan or DemoPlan()
-    _make_room(out, overwrite)
+    make_room(out, overwrite)
     cohort, run, maps, scores = out / "cohort", out / "run", out / "maps", out / "scores.tsv"
     subjects = plan.labeled + plan.validation + plan.unlabeled + plan.test
     sizes = f"--subjects {subjects} --labeled {plan.labeled} --unlabeled {plan.unlabeled}"
@@ -123,7 +123,12 @@ def demo(
     )
 
 
-def _make_room(out: Path, overwrite: bool) -> None:
+def make_room(out: Path, overwrite: bool) -> None:
+    """Make the folder of a demo, in place of an earlier one if that is wished.
+
+    Raises:
+        OutputError: The folder is in use, or was not made by a demo.
+    """
     if out.exists() and any(out.iterdir()):
         if not (overwrite and (out / MARKER).is_file()):
             msg = f"The folder {out} is not empty" + (

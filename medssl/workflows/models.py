@@ -54,18 +54,21 @@ class Model:
     device: str = "cpu"
 
 
-def packaged_bundle() -> Path:
-    """Return the folder of the bundle that comes with the package.
+def packaged_bundle(name: str = PACKAGED) -> Path:
+    """Return the folder of a bundle that comes with the package.
+
+    Args:
+        name: Of the folder.
 
     Raises:
         InputError: The installation lacks it.
     """
-    inside = Path(str(resources.files("medssl"))) / "_bundles" / PACKAGED
-    checkout = Path(str(resources.files("medssl"))).parent / "bundles" / PACKAGED
+    inside = Path(str(resources.files("medssl"))) / "_bundles" / name
+    checkout = Path(str(resources.files("medssl"))).parent / "bundles" / name
     for folder in (inside, checkout):
         if (folder / "configs" / "metadata.json").is_file():
             return folder
-    msg = f"This installation of medssl lacks its bundle '{PACKAGED}'. Install the package again."
+    msg = f"This installation of medssl lacks its bundle '{name}'. Install the package again."
     raise InputError(msg)
 
 

@@ -72,7 +72,7 @@ def test_background_counts_only_where_it_has_a_cluster():
 def test_a_class_that_no_labeled_scan_has_is_told_at_the_start(caplog):
     watcher = VanishingClasses(torch.tensor([0, 5, 0, 7]), NAMES)
     assert len(caplog.records) == 1
-    assert "No labeled training scan has white matter" in caplog.text
+    assert "No labeled example of white matter" in caplog.text
     _run(watcher, [[[5.0, 0.0, 7.0]]])
     assert watcher.vanished == []
     assert len(caplog.records) == 1

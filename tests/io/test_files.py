@@ -150,3 +150,19 @@ def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="out is a file"):
         files.require_writable_folder(tmp_path / "out")
+
+
+def test_comma_separated_tables_come_back_whatever_the_names_hold(tmp_path: Path) -> None:
+    rows = [{"path": 'a, "b"  c.png', "p": 0.25}, {"path": "zwei\nZeilen ä.png", "p": None}]
+    files.write_csv(tmp_path / "t.csv", rows, ["path", "p"])
+    assert files.read_csv(tmp_path / "t.csv") == [
+        {"path": 'a, "b"  c.png', "p": "0.25"},
+        {"path": "zwei\nZeilen ä.png", "p": ""},
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1\n", "a,b\n1,2,3\n"])
+def test_ragged_comma_separated_tables_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=r"t\.csv is no comma-separated table"):
+        files.read_csv(tmp_path / "t.csv")

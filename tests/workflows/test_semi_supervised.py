@@ -283,7 +283,7 @@ def test_a_class_that_no_labeled_scan_has_is_named(scans, tmp_path, caplog):
     rows = ["index\tname", "1\tgray", "2\twhite", "3\tfluid", "4\tmyelin"]
     (cohort / "derivatives" / "manual" / "dseg.tsv").write_text("\n".join(rows) + "\n")
     train(cohort, tmp_path / "run", options("ssldec"))
-    said = [record.getMessage() for record in caplog.records if "No labeled training scan" in record.message]
+    said = [record.getMessage() for record in caplog.records if "No labeled example of" in record.message]
     assert len(said) == 1
     assert "has myelin:" in said[0]
 

@@ -1,0 +1,49 @@
+"""`medssl classify bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example
+
+
+@example("medssl classify bench phone --data images --max-mb 5 --max-ms 10")
+@click.command()
+@click.argument("exports", type=EXISTING, nargs=-1, required=True)
+@click.option("--data", type=EXISTING, help="Images whose val/ scores the files.")
+@click.option(
+    "--run", "models", type=EXISTING, multiple=True, help="The run of each export, to time torch too."
+)
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True,
+              help="Numbers of threads to time with; repeat the option.")  # fmt: skip
+@click.option(
+    "--runs", default=50, show_default=True, type=click.IntRange(50), help="Timed runs of each form."
+)
+@click.option("--openvino", is_flag=True, help="Time OpenVINO as well.")
+@click.option("--max-mb", type=float, help="Which is the best within this size?")
+@click.option("--max-ms", type=float, help="Which is the best within this time?")
+@click.option("--out", type=EXISTING, help="JSON to write.")
+def bench(exports: tuple[Path, ...], **options: object) -> None:
+    """Time the exported classifiers in the folders EXPORTS, one image at a time, and say which one fits.
+
+    Times hold for this machine only: measure on the one that will run the model.
+    """
+    from medssl.workflows.classification.bench import bench_exports
+    from medssl.workflows.models import quiet_libraries
+
+    quiet_libraries()
+    done = bench_exports(exports, **options)
+    table = Table(box=None, pad_edge=False)
+    for name in ("export", "form", "threads", "p50 ms", "p95 ms"):
+        table.add_column(name, justify="left" if name in ("export", "form") else "right")
+    for name, rows in done.rows.items():
+        for row in rows:
+            table.add_row(name, row.name, str(row.threads), f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}")
+    STDOUT.print(table)
+    STDERR.print(
+        f"Not beaten in accuracy, time and size at once: {', '.join(one.name for one in done.best) or 'n/a'}."
+    )
+    STDOUT.print(done.choice.sentence, soft_wrap=True)

@@ -1,0 +1,50 @@
+"""Options that several commands of `medssl classify` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medssl.cli.common import EXISTING, device_option, parse_settings
+
+PRESETS = ["natural", "chest-xray", "microscopy", "digits", "grey", "none"]
+"""As in `medssl.transforms.image_augmentation.PRESETS`; a test compares both. Help must not import torch."""
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what `train` and `distill` have in common."""
+    options = [
+        click.option("--network", default="vgg-small-64", show_default=True, help="See: medssl classify networks."),
+        click.option("--budget", default="standard", show_default=True,
+                     help="quick, standard or full: 400, 2000 or 10000 steps of 64 images."),
+        click.option("--steps", type=click.IntRange(1), help="Optimizer steps instead of the budget's."),
+        click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation and draws."),
+        click.option("--size", type=click.IntRange(8), help="Pixels a side.  [default: the network's own]"),
+        click.option("--channels", type=click.IntRange(1), help="1: gray, 3: color.  [default: as the images]"),
+        click.option("--preset", type=click.Choice(PRESETS), default="natural", show_default=True,
+                     help="What augmentation may do to an image."),
+        click.option("--labels-per-class", type=click.IntRange(1),
+                     help="Keep so many labels a class; the other images count as unlabeled."),
+        click.option("--hold-out", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
+                     help="Share of the labeled images to validate on, where the folder has no val/."),
+        click.option("--pretrained", help="Weights of the backbone: a file, or 'cached'. Nothing is downloaded."),
+        click.option("--unlabeled", type=EXISTING, help="Folder of unlabeled images beside the data."),
+        click.option("--transductive", is_flag=True,
+                     help="Allow unlabeled images that are validation or test images too; outputs say so."),
+        click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing."),
+        device_option,
+        click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+        click.option("--set", "settings", multiple=True, callback=parse_settings, metavar="KEY=VALUE",
+                     help="Change a value of the configuration, such as learning_rate=0.0005."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def existing_file(value: str | None) -> str | None:
+    """Return a path as text, or a word such as "cached" as it is."""
+    return None if value is None else str(Path(value))

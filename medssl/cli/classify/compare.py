@@ -1,0 +1,5 @@
+"""`medssl classify compare`."""
+
+from medssl.cli.classify_compare import compare
+
+__all__ = ["compare"]

@@ -1,0 +1,62 @@
+"""`medssl classify distill`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medssl.cli.classify.common import training_options
+from medssl.cli.common import EXISTING, STDERR, STDOUT, TrainingBar, example
+from medssl.errors import MedsslError
+
+
+@example("medssl classify distill images --out run --kind data --teacher resnet18 --network vgg-small-64")
+@click.command()
+@click.argument("data", type=EXISTING)
+@click.option("--out", type=EXISTING, required=True, help="Run folder to make; it is a MONAI bundle.")
+@click.option("--kind", type=click.Choice(["plain", "data", "model", "data-model"]), default="data",
+              show_default=True, help="How many teachers and views: one, or several of either.")  # fmt: skip
+@click.option("--teacher", "teachers", multiple=True, help="Network of a teacher.  [default: the student's]")
+@click.option("--view", "views", multiple=True, help="View for the teachers, such as hflip.  [default: five]")
+@click.option(
+    "--threshold", default=0.8, show_default=True, help="Labels are kept where the teachers are surer."
+)
+@click.option("--reduce", type=click.Choice(["mean_prob", "vote"]), default="mean_prob", show_default=True,
+              help="How teachers and views become one label.")  # fmt: skip
+@click.option(
+    "--balance", type=float, help="Keep at most so many times as many of a class as of the scarcest."
+)
+@click.option("--cap", type=float, help="Keep at most so many times as many labels as there are given ones.")
+@click.option(
+    "--rounds", default=1, show_default=True, type=click.IntRange(1), help="More: the iterative variant."
+)
+@training_options
+def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
+    """Train teachers on the labels of DATA, let them label the unlabeled images, train a student on both.
+
+    Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
+    of it. Every label that the teachers gave stands in pseudo_labels/round-N.csv.
+    """
+    from medssl.transforms.image_views import DATA_DISTILLATION
+    from medssl.workflows.classification.distill import DistillOptions
+    from medssl.workflows.classification.distill import distill as run_distillation
+    from medssl.workflows.classification.pseudo_labels import KeepRule
+    from medssl.workflows.classification.train import ClassifyOptions
+    from medssl.workflows.models import quiet_libraries
+
+    quiet_libraries()
+    rule = KeepRule(**{name: options.pop(name) for name in ("threshold", "reduce", "balance", "cap")})
+    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds")}
+    views = options.pop("views") or DATA_DISTILLATION
+    chosen = DistillOptions(**own, views=tuple(views), rule=rule, student=ClassifyOptions(**options))
+    try:
+        with TrainingBar("macro F1") as bar:
+            run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)
+    except MedsslError as error:
+        if getattr(error, "resumable", False):
+            cure = "Go on with the same command and --resume."
+            raise MedsslError(str(error), cure) from error
+        raise
+    STDOUT.print(str(out), soft_wrap=True)

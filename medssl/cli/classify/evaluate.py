@@ -1,0 +1,51 @@
+"""`medssl classify evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from medssl.cli.common import EXISTING, STDOUT, device_option, example, progress_bar
+
+
+@example("medssl classify evaluate images --out report --model run")
+@click.command()
+@click.argument("data", type=EXISTING)
+@click.option("--out", type=EXISTING, required=True, help="Folder for scores, predictions and report.html.")
+@click.option("--model", type=EXISTING, required=True, help="Run folder, bundle or .pt file.")
+@click.option("--section", type=click.Choice(["test", "validation", "training"]), default="test",
+              show_default=True, help="Which labeled images.")  # fmt: skip
+@click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
+@click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
+@device_option
+def evaluate(
+    data: Path, out: Path, model: Path, section: str, views: tuple[str, ...], overwrite: bool, device: str
+) -> None:
+    """Score a classifier on the labeled images of DATA, and write a report to open."""
+    from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
+    from medssl.workflows.classification.report import write_report
+    from medssl.workflows.devices import choose_device
+    from medssl.workflows.models import quiet_libraries
+
+    quiet_libraries()
+    with progress_bar("Classifying") as progress:
+        result = evaluate_classifier(
+            data,
+            model,
+            section=section,
+            views=("identity", *views),
+            device=choose_device(device),
+            progress=progress,
+        )
+    write_evaluation(out, result, data, overwrite)
+    page = write_report(out, data, model, result)
+    table = Table(box=None, pad_edge=False)
+    for name in ("measure", "value", "95 % interval"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    for name, value in result.scores.measures.items():
+        low, high = result.scores.interval.get(name, (float("nan"),) * 2)
+        table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if low == low else "")  # noqa: PLR0124
+    STDOUT.print(table)
+    STDOUT.print(str(page), soft_wrap=True)

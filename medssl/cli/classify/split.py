@@ -1,0 +1,31 @@
+"""`medssl classify split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example
+
+
+@example("medssl classify split images --out manifest.csv --validation 0.1 --test 0.25 --labels-per-class 75")
+@click.command()
+@click.argument("data", type=EXISTING)
+@click.option(
+    "--out", type=EXISTING, required=True, help="Manifest to write (CSV); images stay where they are."
+)
+@click.option("--validation", default=0.1, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
+@click.option("--test", default=0.25, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
+@click.option("--labels-per-class", type=click.IntRange(1), help="Keep so many; the rest becomes unlabeled.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same division.")
+def split(out: Path, data: Path, **options: float) -> None:
+    """Divide the labeled images of DATA, class by class, groups (patients) whole; write a manifest.
+
+    Draws are nested: those of 25 labels a class are contained in those of 75 with the same seed.
+    """
+    from medssl.workflows.classification.split import split_folder
+
+    counts = split_folder(data, out, **options)
+    STDERR.print(", ".join(f"{number} {name}" for name, number in counts.items()) + " images.")
+    STDOUT.print(str(out), soft_wrap=True)

@@ -1,0 +1,103 @@
+"""Which networks are worth choosing from: none other is better, faster and smaller at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network as it would be installed.
+
+    Args:
+        name: Of the network and its precision, such as "mixnet_s, int8".
+        macro_f1: 0 to 1, on held-out images.
+        p50_ms: Median latency of one image on the target, in ms.
+        size_mb: Of the file, in MB.
+    """
+
+    name: str
+    macro_f1: float
+    p50_ms: float
+    size_mb: float
+
+    @property
+    def measured(self) -> bool:
+        """Whether all three numbers are known."""
+        return all(isfinite(value) for value in (self.macro_f1, self.p50_ms, self.size_mb))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer to "which is the best that fits?".
+
+    Args:
+        best: None where nothing fits.
+        admissible: Everything that fits, the best first.
+        sentence: For people.
+    """
+
+    best: Candidate | None
+    admissible: tuple[Candidate, ...]
+    sentence: str
+
+
+def dominates(first: Candidate, second: Candidate) -> bool:
+    """Tell whether the first is at least as good in everything and better in something."""
+    ahead = (
+        first.macro_f1 - second.macro_f1,
+        second.p50_ms - first.p50_ms,
+        second.size_mb - first.size_mb,
+    )
+    return min(ahead) >= 0 and max(ahead) > 0
+
+
+def non_dominated(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates that no other one dominates, the fastest first.
+
+    A candidate with an unmeasured number is left out. Equal ones stay together.
+    """
+    measured = [one for one in candidates if one.measured]
+    front = [one for one in measured if not any(dominates(other, one) for other in measured)]
+    return tuple(sorted(front, key=lambda one: (one.p50_ms, one.size_mb, one.name)))
+
+
+def best_within(
+    candidates: Sequence[Candidate], *, max_mb: float | None = None, max_ms: float | None = None
+) -> Choice:
+    """Return the candidate of the highest macro F1 that keeps to the limits, or say that there is none.
+
+    Args:
+        candidates: Measured on the same images and the same machine; unmeasured ones cannot be chosen.
+        max_mb: Largest file allowed, in MB.
+        max_ms: Longest median latency allowed, in ms.
+
+    Notes:
+        Of equal macro F1 the faster wins, then the smaller, then the name that comes first. The macro F1 of
+        a best of many is a little too good: confirm it on images that did not choose it.
+    """
+    limit_mb, limit_ms = (inf if limit is None else limit for limit in (max_mb, max_ms))
+    fitting = [
+        one for one in candidates if one.measured and one.size_mb <= limit_mb and one.p50_ms <= limit_ms
+    ]
+    fitting.sort(key=lambda one: (-one.macro_f1, one.p50_ms, one.size_mb, one.name))
+    best = fitting[0] if fitting else None
+    return Choice(best, tuple(fitting), _sentence(best, len(fitting), candidates, _limits(max_mb, max_ms)))
+
+
+def _sentence(best: Candidate | None, fitting: int, candidates: Sequence[Candidate], limits: str) -> str:
+    unmeasured = sum(not one.measured for one in candidates)
+    left_out = f" {unmeasured} of them lack a measurement." if unmeasured else ""
+    if best is None:
+        return f"None of {len(candidates)} networks keeps to {limits}.{left_out}"
+    return (
+        f"{best.name} is the best of the {fitting} of {len(candidates)} networks that keep to {limits}: macro F1 "
+        f"{best.macro_f1:.3f}, {best.p50_ms:.3g} ms, {best.size_mb:.3g} MB.{left_out}"
+    )
+
+
+def _limits(max_mb: float | None, max_ms: float | None) -> str:
+    parts = [f"{limit:g} {unit}" for limit, unit in ((max_mb, "MB"), (max_ms, "ms")) if limit is not None]
+    return " and ".join(parts) if parts else "no limit"

@@ -1,0 +1,177 @@
+"""Did the unlabeled images help? The supervised baseline of the same budget is trained beside every method."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from medssl.errors import OutputError
+from medssl.evaluation.classification_verdict import ClassificationVerdict, verdict
+from medssl.io.files import read_json, require_writable_folder, write_json
+from medssl.io.image_cohort import ImageCohort, write_manifest
+from medssl.workflows.classification.candidates import Say
+from medssl.workflows.classification.methods import online_method
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.rounds import train_method
+from medssl.workflows.classification.train import (
+    ClassifyOptions,
+    cohort_of_run,
+    prepare_classifier,
+    repeat_command,
+    usable_cohort,
+)
+from medssl.workflows.provenance import relative
+from medssl.workflows.running import Training, Watcher, require_parts
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = "candidates"
+"""Folder of a run that holds the runs it was chosen from."""
+
+SUPERVISED = "supervised"
+
+PROMOTED = ("configs", "models", "events")
+"""Folders that are copied from the better run to the top of the run folder."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a training with its baseline did.
+
+    Args:
+        training: The run that is returned.
+        verdict: Whether the unlabeled images helped.
+    """
+
+    training: Training
+    verdict: ClassificationVerdict
+
+
+def train_with_baseline(
+    data: Path,
+    out: Path,
+    options: ClassifyOptions,
+    watcher: Watcher | None = None,
+    *,
+    resume: bool = False,
+    say: Say = logger.info,
+) -> Compared:
+    """Train a method and the supervised baseline of equal steps, images and augmentation; return the better one.
+
+    Both are compared on the validation images, on which both chose their best step too; test images are not
+    looked at. Without validation images nothing can be told, and the method's network is returned.
+
+    Args:
+        data: As in `train_classifier`.
+        out: The run folder. It becomes a copy of the better run; both lie under ``candidates``.
+        options: Of the semi-supervised run.
+        watcher: Told about the progress of each training.
+        resume: Go on with the run in ``out``.
+        say: Told what comes next.
+
+    Raises:
+        MedsslError: As in `train_classifier`.
+    """
+    if (out / "verdict.json").is_file():
+        msg = f"The run in {out} is finished."
+        raise OutputError(msg, "Choose a new --out for another run.")
+    if resume:
+        options = ClassifyOptions(**{**read_json(out / "plan.json")["options"], "unlabeled": None})
+    else:
+        _begin(out, usable_cohort(data, options), options, data)
+    cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
+    candidates = {
+        SUPERVISED: replace(options, method=SUPERVISED, rounds=0, settings=shared_settings(options))
+    }
+    candidates[options.method] = options
+    trainings = {
+        name: train_method(out / CANDIDATES / name, cohort, chosen, data, watcher, say)
+        for name, chosen in candidates.items()
+    }
+    found = compare_runs(options.method, cohort, trainings[SUPERVISED].run, trainings[options.method].run)
+    winner = options.method if found.method_wins else SUPERVISED
+    promote(out, trainings[winner].run, winner, found, repeat_command(data, out, options, baseline=True))
+    say(found.sentence)
+    return Compared(replace(trainings[winner], run=out), found)
+
+
+def has_baseline(out: Path) -> bool:
+    """Tell whether a run folder belongs to a training with its baseline, finished or not."""
+    return (out / "plan.json").is_file()
+
+
+def compare_runs(method: str, cohort: ImageCohort, baseline: Path, candidate: Path) -> ClassificationVerdict:
+    """Compare two runs on the validation images."""
+    models = [load_classifier(run) for run in (baseline, candidate)]
+    before, after = (predict_items(cohort.validation, [model]).probabilities for model in models)
+    labels = numbers_of(cohort.validation, models[0].card.classes)
+    return verdict(method, labels, before, after)
+
+
+def promote(out: Path, source: Path, winner: str, found: ClassificationVerdict, command: str) -> None:
+    """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
+    for name in PROMOTED:
+        target = out / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target)
+    shutil.copyfile(source / "LICENSE", out / "LICENSE")
+    shutil.copyfile(source / "metrics.tsv", out / "metrics.tsv")
+    record: dict[str, Any] = dict(read_json(source / "run.json"))
+    record["data_sha256"] = {
+        relative(source / path, out): digest for path, digest in record["data_sha256"].items()
+    }
+    said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
+    write_json(out / "run.json", record | {"command": command, "verdict": said})
+    write_json(out / "verdict.json", said)
+
+
+def shared_settings(options: ClassifyOptions) -> dict[str, Any]:
+    """Return the settings that a supervised configuration has too; those of the overlay are left out."""
+    return {
+        name: value
+        for name, value in options.settings.items()
+        if name.partition("#")[0] not in METHOD_SETTINGS and not name.startswith(METHOD_PARTS)
+    }
+
+
+METHOD_SETTINGS = frozenset(
+    {
+        *(
+            "unlabeled_weight",
+            "unlabeled_share",
+            "unlabeled_start",
+            "threshold",
+            "threshold_rule",
+            "rule_options",
+        ),
+        *("target_rule", "features", "alpha", "views", "temperature", "loss", "network_def", "card"),
+    }
+)
+"""Values of the overlays, which a supervised configuration does not have; those under them too."""
+
+METHOD_PARTS = ("train#unlabeled", "train#sampler#mixture", "train#dataloader#views")
+"""Where the overlays change the training itself."""
+
+
+def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
+    """Write the plan from which the run is resumed: options, and which images are used for what."""
+    online_method(options.method)
+    require_writable_folder(out, [data])
+    if out.exists() and any(out.iterdir()):
+        msg = f"The folder {out} is not empty."
+        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
+        prepare_classifier(Path(scratch) / "run", cohort, replace(options, rounds=0), data)
+        require_parts(Path(scratch) / "run")
+    write_manifest(out / "images.csv", cohort)
+    kept = {name: value for name, value in vars(options).items() if name != "unlabeled"}
+    kept["settings"] = dict(options.settings)
+    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})

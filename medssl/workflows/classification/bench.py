@@ -1,0 +1,122 @@
+"""How large and how fast exported classifiers are on this machine, and which to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from medssl.errors import InputError
+from medssl.evaluation.classification import scores
+from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
+from medssl.inference.latency import Forms, Latency, benchmark, file_mb, this_machine
+from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.io.files import write_json
+from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_with_onnx
+
+FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}
+"""Precision -> file of an export."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured.
+
+    Args:
+        rows: Times of every form and number of threads, by the name of the export.
+        candidates: Macro F1 on the validation images, milliseconds and size of each file.
+        best: The non-dominated ones.
+        choice: The answer to the question for limits.
+    """
+
+    rows: dict[str, list[Latency]]
+    candidates: tuple[Candidate, ...]
+    best: tuple[Candidate, ...]
+    choice: Choice
+
+
+def bench_exports(
+    exports: Sequence[Path],
+    data: Path | None = None,
+    *,
+    threads: Sequence[int] = (1,),
+    runs: int = 50,
+    openvino: bool = False,
+    models: Sequence[Path] = (),
+    max_mb: float | None = None,
+    max_ms: float | None = None,
+    out: Path | None = None,
+) -> Bench:
+    """Time exported classifiers and say which one fits.
+
+    Args:
+        exports: Folders that `export_run` wrote.
+        data: Folder whose validation images score the files; None: scores stay unknown.
+        threads: Numbers of threads.
+        runs: Timed runs of each.
+        openvino: Whether OpenVINO runs the files too.
+        models: Runs of the exports, in their order, to time torch as well.
+        max_mb: Limit of the file.
+        max_ms: Limit of the median at the first number of threads.
+        out: JSON to write.
+
+    Raises:
+        InputError: A folder holds no export.
+    """
+    cohort = None if data is None else read_image_cohort(data)
+    rows: dict[str, list[Latency]] = {}
+    candidates: list[Candidate] = []
+    for place, folder in enumerate(exports):
+        files = {name: folder / file for name, file in FILES.items() if (folder / file).is_file()}
+        if "float32" not in files:
+            msg = f"{folder} holds no model.onnx."
+            raise InputError(msg, "Export a run first: medssl classify export RUN --out FOLDER.")
+        runner = OnnxClassifier(files["float32"])
+        network = load_classifier(models[place]).network if place < len(models) else None
+        forms = Forms(network, files["float32"], files.get("int8"), openvino)
+        shape = (runner.channels, runner.size, runner.size)
+        with torch.inference_mode():
+            rows[folder.name] = benchmark(forms, shape, threads=threads, runs=runs)
+        for precision, file in files.items():
+            fastest = min(
+                row.p50_ms
+                for row in rows[folder.name]
+                if row.name.endswith(precision)
+                and not row.name.startswith("torch")
+                and row.threads == threads[0]
+            )
+            found = float("nan") if cohort is None else _macro_f1(file, cohort)
+            candidates.append(Candidate(f"{folder.name}, {precision}", found, fastest, file_mb(file)))
+    done = Bench(
+        rows,
+        tuple(candidates),
+        non_dominated(candidates),
+        best_within(candidates, max_mb=max_mb, max_ms=max_ms),
+    )
+    if out is not None:
+        write_json(
+            out,
+            {
+                "machine": asdict(this_machine()),
+                "times": {name: [asdict(row) for row in some] for name, some in rows.items()},
+                "candidates": [asdict(one) for one in candidates],
+                "non_dominated": [one.name for one in done.best],
+                "choice": done.choice.sentence,
+            },
+        )
+    return done
+
+
+def _macro_f1(file: Path, cohort: ImageCohort) -> float:
+    runner = OnnxClassifier(file)
+    labels = numbers_of(cohort.validation, runner.classes)
+    if not len(labels):
+        return float("nan")
+    found = scores(
+        labels, predict_with_onnx(cohort.validation, runner).probabilities, runner.classes, draws=0
+    )
+    return float(found.measures["macro_f1"])

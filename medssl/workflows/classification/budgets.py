@@ -1,0 +1,49 @@
+"""What a training of a classifier may cost, defined once: steps x images, teachers and students added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medssl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ImageBudget:
+    """The cost of one method, all its rounds, teachers and students added up.
+
+    Args:
+        name: "quick", "standard" or "full".
+        steps: Optimizer steps.
+        images: Images a step, labeled and unlabeled ones added up.
+    """
+
+    name: str
+    steps: int
+    images: int
+
+    def describe(self, steps: int | None = None) -> str:
+        """Return one line for people, with other steps where they are given."""
+        name = self.name if steps is None else f"{self.name} with other steps"
+        return f"{name}: {steps or self.steps} steps x {self.images} images"
+
+
+BUDGETS = {
+    budget.name: budget
+    for budget in (
+        ImageBudget("quick", steps=400, images=64),
+        ImageBudget("standard", steps=2000, images=64),
+        ImageBudget("full", steps=10000, images=64),
+    )
+}
+
+
+def image_budget(name: str) -> ImageBudget:
+    """Return a budget.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in BUDGETS:
+        msg = f"There is no budget '{name}'. Choose one of: {', '.join(BUDGETS)}."
+        raise ConfigError(msg)
+    return BUDGETS[name]

@@ -1,0 +1,292 @@
+"""Distillation: teachers label the unlabeled images they are sure of, a student learns from both kinds of labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from medssl.errors import ConfigError, DatalistError, OutputError
+from medssl.evaluation.classification_verdict import ClassificationVerdict
+from medssl.io.files import read_csv, read_json, require_writable_folder, write_json
+from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
+from medssl.self_training import Outcome, self_train
+from medssl.transforms.image_views import DATA_DISTILLATION, image_views
+from medssl.workflows.classification.baseline import (
+    CANDIDATES,
+    SUPERVISED,
+    compare_runs,
+    promote,
+)
+from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.candidates import Say, train_candidate
+from medssl.workflows.classification.methods import distillation
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import predict_passes
+from medssl.workflows.classification.pseudo_labels import KeepRule, write_pseudo_labels
+from medssl.workflows.classification.train import ClassifyOptions, cohort_of_run, usable_cohort
+from medssl.workflows.provenance import command_line
+from medssl.workflows.running import Training, Watcher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """What a user chooses for a distillation.
+
+    Args:
+        kind: A key of `methods.DISTILLATIONS`.
+        student: What the student is; its budget is that of all trainings added up, its ``method`` is not used.
+        teachers: Networks of the teachers; the student's own where none is given.
+        views: Further views of an image that teachers look at.
+        rule: Which of the teachers' labels are kept.
+        rounds: Most rounds; with more than one the teachers learn from the kept labels too.
+    """
+
+    kind: str = "data"
+    student: ClassifyOptions = field(default_factory=ClassifyOptions)
+    teachers: tuple[str, ...] = ()
+    views: tuple[str, ...] = DATA_DISTILLATION
+    rule: KeepRule = field(default_factory=KeepRule)
+    rounds: int = 1
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a distillation did.
+
+    Args:
+        training: The run that is returned.
+        verdict: Whether the student is better than supervised training of the whole budget.
+        outcome: Rounds, and why there was no further one.
+    """
+
+    training: Training
+    verdict: ClassificationVerdict
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Labels that teachers gave to the unlabeled images.
+
+    Args:
+        labels: Image -> class, of those that are kept; of this round and all before.
+    """
+
+    labels: Mapping[str, str]
+
+
+def distill(
+    data: Path,
+    out: Path,
+    options: DistillOptions,
+    watcher: Watcher | None = None,
+    *,
+    resume: bool = False,
+    say: Say = logger.info,
+) -> Distilled:
+    """Train teachers on the labels, let them label the unlabeled images, train a student on both kinds.
+
+    All trainings share one budget of steps; the supervised baseline has all of it for the student's network.
+
+    Args:
+        data: As in `train_classifier`.
+        out: The run folder; it becomes a copy of the better of student and baseline.
+        options: See `DistillOptions`.
+        watcher: Told about the progress of each training.
+        resume: Go on with the run in ``out``.
+        say: Told what comes next.
+
+    Raises:
+        MedsslError: As in `train_classifier`.
+        ConfigError: The options do not go together.
+    """
+    teachers = _teachers(options)
+    if (out / "verdict.json").is_file():
+        msg = f"The run in {out} is finished."
+        raise OutputError(msg, "Choose a new --out for another run.")
+    if not resume:
+        _begin(out, usable_cohort(data, options.student), options, data)
+    cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
+    room = _Room(data, out, cohort, options, teachers, watcher, say)
+    outcome = self_train(
+        fit=room.fit,
+        predict=room.predict,
+        changed=room.changed,
+        rounds=options.rounds,
+        tolerance=room.tolerance,
+    )
+    student = room.train_student(outcome)
+    whole = replace(options.student, method=SUPERVISED, steps=room.steps)
+    baseline = train_candidate(out / CANDIDATES / SUPERVISED, cohort, whole, data, watcher, say)
+    found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run)
+    winner = student if found.method_wins else baseline
+    promote(out, winner.run, winner.run.name, found, _command(data, out, options))
+    say(found.sentence)
+    return Distilled(replace(winner, run=out), found, outcome)
+
+
+class _Room:
+    """The trainings and predictions of one distillation, each in a folder of its own, none done twice."""
+
+    tolerance = 1e-9
+    """Stop when no image gets another label."""
+
+    def __init__(
+        self,
+        data: Path,
+        out: Path,
+        cohort: ImageCohort,
+        options: DistillOptions,
+        teachers: Sequence[str],
+        watcher: Watcher | None,
+        say: Say,
+    ) -> None:
+        self.data, self.out, self.cohort, self.options = data, out, cohort, options
+        self.teachers, self.watcher, self.say = tuple(teachers), watcher, say
+        self.steps = options.student.steps or image_budget(options.student.budget).steps
+        self.share = self.steps // (len(teachers) * options.rounds + 1)
+        self.kept: PseudoLabels | None = None
+
+    def fit(self, stage: int, targets: PseudoLabels | None) -> None:
+        """Train the teachers of a stage; the last stage needs none, since the student follows."""
+        self.kept = targets
+        if stage == self.options.rounds:
+            return
+        cohort = with_labels(self.cohort, targets)
+        for number, network in enumerate(self.teachers):
+            own = replace(
+                self.options.student,
+                method=SUPERVISED,
+                network=network,
+                steps=self.share,
+                seed=self.options.student.seed + 1000 * (number + 1),
+            )
+            run = self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{network}"
+            train_candidate(run, cohort, own, self.data, self.watcher, self.say)
+
+    def predict(self, number: int) -> PseudoLabels:
+        """Let the teachers of the round before label the images that have no label yet; the record is a CSV."""
+        kept = self._kept(number - 1)
+        remaining = [item for item in self.cohort.unlabeled if item.name not in kept]
+        path = self._table(number)
+        if remaining and not path.is_file():
+            self._write_labels(path, number, remaining)
+        return PseudoLabels(self._kept(number))
+
+    @staticmethod
+    def changed(before: PseudoLabels, now: PseudoLabels) -> float:
+        """Return the share of labels that are new or other ones."""
+        same = sum(before.labels.get(name) == label for name, label in now.labels.items())
+        return 1 - same / max(1, len(now.labels))
+
+    def train_student(self, outcome: Outcome) -> Training:
+        """Train the student on the given labels and on those that were kept."""
+        cohort = with_labels(self.cohort, self.kept)
+        own = replace(self.options.student, method=SUPERVISED, steps=self.share)
+        run = self.out / CANDIDATES / "student"
+        self.say(
+            f"{len(self.kept.labels) if self.kept else 0} labels of the teachers were kept: {outcome.reason}"
+        )
+        return train_candidate(run, cohort, own, self.data, self.watcher, self.say)
+
+    def _table(self, number: int) -> Path:
+        return self.out / "pseudo_labels" / f"round-{number}.csv"
+
+    def _kept(self, last: int) -> dict[str, str]:
+        """Return the labels that were kept up to a round."""
+        tables = [self._table(number) for number in range(1, last + 1)]
+        rows = [row for table in tables if table.is_file() for row in read_csv(table)]
+        return {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
+
+    def _write_labels(self, path: Path, number: int, items: Sequence[ImageItem]) -> None:
+        options = self.options
+        models = [
+            load_classifier(self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}")
+            for place, network in enumerate(self.teachers)
+        ]
+        views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
+        passes = predict_passes(items, models, views)
+        write_pseudo_labels(
+            path,
+            items,
+            models[0].card.classes,
+            passes,
+            options.rule,
+            labeled=len(self.cohort.training),
+            round_number=number,
+        )
+        facts = {
+            "distillation": options.kind,
+            "views": views,
+            "seed": options.student.seed,
+            **vars(options.rule),
+        }
+        write_json(
+            path.with_suffix(".json"),
+            {**facts, "teachers_sha256": [model.weights_sha256 for model in models]},
+        )
+
+
+def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort:
+    """Add unlabeled images with the labels of the teachers to the training images."""
+    if labels is None:
+        return replace(cohort, unlabeled=())
+    taught = tuple(
+        ImageItem(item.path, item.name, labels.labels[item.name], item.group)
+        for item in cohort.unlabeled
+        if item.name in labels.labels
+    )
+    return replace(cohort, training=cohort.training + taught, unlabeled=())
+
+
+def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) -> None:
+    """Write which images are used for what, so that a resumed run uses them alike."""
+    require_writable_folder(out, [data])
+    if out.exists() and any(out.iterdir()):
+        msg = f"The folder {out} is not empty."
+        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    if not cohort.unlabeled:
+        msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
+        raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
+    write_manifest(out / "images.csv", cohort)
+    write_json(out / "plan.json", {"classes": list(cohort.classes), "distillation": options.kind})
+
+
+def _teachers(options: DistillOptions) -> tuple[str, ...]:
+    """Return the networks of the teachers.
+
+    Raises:
+        ConfigError: Too few or too many for this kind of distillation.
+    """
+    least = distillation(options.kind).teachers
+    teachers = options.teachers or (options.student.network,) * least
+    if len(teachers) < least or (least == 1 and len(teachers) > 1):
+        wanted = "one teacher" if least == 1 else f"at least {least} teachers"
+        msg = f"{options.kind} distillation takes {wanted}; found {len(teachers)}."
+        raise ConfigError(msg, "Give --teacher as often as there are teachers.")
+    image_views(["identity", *options.views])
+    if options.rounds < 1:
+        msg = f"--rounds {options.rounds} is below 1."
+        raise ConfigError(msg, "Give 1 or more.")
+    return teachers
+
+
+def _command(data: Path, out: Path, options: DistillOptions) -> str:
+    student = options.student
+    chosen = [
+        ("kind", options.kind),
+        *[("teacher", name) for name in options.teachers],
+        ("network", student.network),
+        *options.rule.as_options(),
+        ("rounds", options.rounds),
+        ("budget", student.budget),
+        ("steps", student.steps),
+        ("seed", student.seed),
+        ("preset", student.preset),
+        ("labels-per-class", student.labels_per_class),
+    ]
+    return command_line("classify distill", [data], out, chosen)

@@ -1,0 +1,114 @@
+"""Scores of a classifier on labeled images, with everything a reader needs to trust or doubt them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medssl.errors import DatalistError, OutputError
+from medssl.evaluation.classification import ClassificationScores, scores
+from medssl.evaluation.operating_points import AbstainPoint, choose_abstain_threshold, score_abstaining
+from medssl.io.files import require_writable_folder, write_json
+from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.predict import (
+    Predictions,
+    Progress,
+    numbers_of,
+    predict_items,
+    write_predictions,
+)
+
+LEAST_ACCURACY = 0.95
+"""Share of right answers that the abstain threshold is chosen for, on the validation images."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier answers on labeled images.
+
+    Args:
+        section: "test", "validation" or "training".
+        scores: See `evaluation.classification.scores`.
+        abstaining: Coverage and accuracy with the threshold chosen on the validation images, or None.
+        predictions: Of the images, in their order.
+        labels: True class numbers.
+        model: Which was scored.
+    """
+
+    section: str
+    scores: ClassificationScores
+    abstaining: AbstainPoint | None
+    predictions: Predictions
+    labels: np.ndarray
+    model: ImageModel
+
+
+def evaluate_classifier(
+    data: Path,
+    model: Path,
+    *,
+    section: str = "test",
+    views: tuple[str, ...] = ("identity",),
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a classifier on a section of a folder of images.
+
+    Args:
+        data: Folder or manifest.
+        model: Run folder, bundle or ``.pt`` file.
+        section: Which images. Nothing is chosen on them.
+        views: Whose probabilities are averaged.
+        device: "cpu", "cuda", ...
+        progress: See `predict.Progress`.
+
+    Raises:
+        DatalistError: The section holds no image.
+        InputError: A class that the model does not know.
+    """
+    cohort = read_image_cohort(data)
+    items = cohort.section(section)
+    if not items:
+        msg = f"{data.name} holds no {section} image."
+        raise DatalistError(msg, "Put labeled images into test/, or name another --section.")
+    loaded = load_classifier(model, device)
+    labels = numbers_of(items, loaded.card.classes)
+    predictions = predict_items(items, [loaded], views, progress)
+    abstaining = None
+    if section == "test" and cohort.validation:
+        held_out = predict_items(cohort.validation, [loaded], views, progress)
+        chosen = choose_abstain_threshold(
+            numbers_of(cohort.validation, loaded.card.classes), held_out.probabilities, LEAST_ACCURACY
+        )
+        if chosen is not None:  # None: no threshold reaches that accuracy on the validation images
+            abstaining = score_abstaining(labels, predictions.probabilities, chosen.threshold)
+    found = scores(labels, predictions.probabilities, loaded.card.classes)
+    return Evaluation(section, found, abstaining, predictions, labels, loaded)
+
+
+def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:
+    """Write ``scores.json``, ``predictions.csv`` and return the folder.
+
+    Raises:
+        OutputError: The folder holds an evaluation already, or cannot be written.
+    """
+    require_writable_folder(out, [data])
+    if (out / "scores.json").exists() and not overwrite:
+        msg = f"{out} holds an evaluation already."
+        raise OutputError(msg, "Give another --out, or --overwrite.")
+    write_predictions(out / "predictions.csv", result.predictions)
+    found = result.scores
+    write_json(
+        out / "scores.json",
+        {
+            "section": result.section,
+            "model": result.model.name,
+            "weights_sha256": result.model.weights_sha256,
+            **found.record(),
+            "abstaining": None if result.abstaining is None else asdict(result.abstaining),
+        },
+    )
+    return out

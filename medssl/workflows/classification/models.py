@@ -1,0 +1,95 @@
+"""Finding a classifier: a run folder, a bundle, a lone file of weights, or an exported ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medssl.errors import CheckpointError, InputError
+from medssl.io.checkpoint import read_checkpoint, weights_of
+from medssl.io.classifier_card import ClassifierCard, classifier_card_of
+from medssl.io.files import sha256
+from medssl.networks import ClusteringNetwork
+from medssl.networks.compact import build_classifier
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A classifier that is ready to predict, and what is known about it.
+
+    Args:
+        name: For people and for file names.
+        network: With its weights, in evaluation mode; images in [0, 1] to scores.
+        card: Classes in the order of the scores, size and channels of its input, temperature.
+        weights_sha256: Of the file of weights.
+        device: Where the network is.
+    """
+
+    name: str
+    network: nn.Module
+    card: ClassifierCard
+    weights_sha256: str
+    device: str = "cpu"
+
+
+def load_classifier(model: Path | str, device: str = "cpu") -> ImageModel:
+    """Load a classifier; its file of weights says all that is needed.
+
+    Args:
+        model: Run folder, bundle folder, or a ``.pt`` file.
+        device: Where to put it.
+
+    Raises:
+        InputError: There is nothing of that name.
+        CheckpointError: The file is no classifier, or belongs to another network than it says.
+    """
+    path = weights_file(Path(model))
+    content = read_checkpoint(path)
+    card = classifier_card_of(content)
+    if card is None:
+        msg = f"{path.name} holds weights, but does not say what they classify."
+        raise CheckpointError(msg, "Give the model.pt of a run of 'medssl classify train'.")
+    network = network_of(card)
+    try:
+        network.load_state_dict(dict(weights_of(content)))
+    except RuntimeError as error:
+        msg = f"{path.name} says that it is a {card.network.get('name')}, but its weights are not that network's."
+        raise CheckpointError(msg, "Copy the file again, or train again.") from error
+    name = path.parent.parent.resolve().name if path.parent.name == "models" else path.stem
+    return ImageModel(name, network.eval().to(torch.device(device)), card, sha256(path), device)
+
+
+def weights_file(model: Path) -> Path:
+    """Return the file of weights that ``--model`` means.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = model / "models" / "model.pt" if model.is_dir() else model
+    if not path.is_file():
+        msg = f"No classifier was found at {model}: expected a folder with models/model.pt, or a .pt file."
+        raise InputError(msg, "Train one: medssl classify train IMAGES --out RUN.")
+    return path
+
+
+def network_of(card: ClassifierCard) -> nn.Module:
+    """Build the network that a card describes, with random weights."""
+    told = card.network
+    network = build_classifier(
+        str(told["name"]),
+        out_channels=int(told["out_channels"]),
+        in_channels=int(told["in_channels"]),
+        size=card.size,
+    )
+    if "clusters" not in told:
+        return network
+    return ClusteringNetwork(
+        network,
+        features=int(told["out_channels"]),
+        labels=int(told["clusters"]),
+        background=True,
+        alpha=float(told["alpha"]),
+    )

@@ -1,0 +1,209 @@
+"""Classes and probabilities of images, from a checkpoint or an exported file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medssl.errors import CheckpointError, ConfigError, InputError
+from medssl.inference.classification import predict_probabilities
+from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.io.classifier_card import ClassifierCard
+from medssl.io.files import write_csv
+from medssl.io.image_cohort import find_images
+from medssl.io.image_items import ImageItem
+from medssl.io.images import read_image
+from medssl.transforms.classification import image_preprocessing
+from medssl.transforms.image_views import image_views
+from medssl.workflows.classification.models import ImageModel, load_classifier
+
+BATCH = 64
+"""Images that are predicted at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (name, done, all)."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says about some images.
+
+    Args:
+        names: Of the images, as they were found.
+        classes: In the order of the columns.
+        probabilities: ``(N, K)``, calibrated by the model's temperature.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+
+
+def predict_items(
+    items: Sequence[ImageItem],
+    models: Sequence[ImageModel],
+    views: Sequence[str] = ("identity",),
+    progress: Progress | None = None,
+) -> Predictions:
+    """Average the probabilities of classifiers over views.
+
+    Args:
+        items: Images.
+        models: One or several, all with the same classes and input.
+        views: Names of `transforms.image_views.VIEWS`.
+        progress: See `Progress`.
+
+    Raises:
+        ConfigError: A view is unknown.
+        CheckpointError: The models do not belong together.
+        ImageError: An image cannot be read.
+    """
+    mean = predict_passes(items, models, views, progress, each=False)
+    return Predictions(
+        tuple(item.name for item in items), tuple(models[0].card.classes), mean.double().numpy()
+    )
+
+
+def predict_passes(
+    items: Sequence[ImageItem],
+    models: Sequence[ImageModel],
+    views: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    each: bool = True,
+) -> Tensor:
+    """Return the probabilities of every model for every view, or their mean.
+
+    Shapes:
+        return: ``(M, N, K)``, M models times views, the views of the first model first; ``(N, K)`` as a mean
+    """
+    card = models[0].card
+    _require_one_task(models)
+    if not items:
+        return torch.zeros(
+            (len(models) * len(views), 0, len(card.classes)) if each else (0, len(card.classes))
+        )
+    return predict_probabilities(
+        [model.network for model in models],
+        prepared(items, card, progress),
+        views=image_views(views),
+        temperatures=[model.card.temperature for model in models],
+        batch_size=BATCH,
+        each=each,
+    )
+
+
+def _require_one_task(models: Sequence[ImageModel]) -> None:
+    """Refuse to average models of other classes or another input.
+
+    Raises:
+        CheckpointError: Which one differs, and in what.
+    """
+    tasks = [
+        (list(one.card.classes), one.card.size, one.card.channels, one.card.interpolation) for one in models
+    ]
+    for model, task in zip(models, tasks, strict=True):
+        if task != tasks[0]:
+            msg = f"{model.name} and {models[0].name} do not belong together: found {task}, expected {tasks[0]}."
+            raise CheckpointError(msg, "Average models of the same classes, size and channels.")
+
+
+def prepared(
+    items: Sequence[ImageItem], card: ClassifierCard | OnnxClassifier, progress: Progress | None = None
+) -> Iterator[Tensor]:
+    """Yield images in batches as a model takes them, ``(B, C, S, S)`` uint8."""
+    prepare = image_preprocessing(card.size, card.channels, card.interpolation)
+    for first in range(0, len(items), BATCH):
+        batch = items[first : first + BATCH]
+        yield torch.stack([prepare(read_image(item.path)) for item in batch])
+        if progress is not None:
+            progress(batch[-1].name, first + len(batch), len(items))
+
+
+def predict_with_onnx(
+    items: Sequence[ImageItem], runner: OnnxClassifier, progress: Progress | None = None
+) -> Predictions:
+    """Classify images with an exported file; no network is built."""
+    batches: Iterable[Tensor] = prepared(items, runner, progress)
+    found = [runner.probabilities(batch.numpy()) for batch in batches]
+    return Predictions(
+        tuple(item.name for item in items), tuple(runner.classes), np.concatenate(found).astype(np.float64)
+    )
+
+
+def write_predictions(path: Path, predictions: Predictions, abstain_below: float = 0.0) -> None:
+    """Write ``path,label,confidence,p_<class>...``, one row an image; an empty label where it abstains.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    columns = ["path", "label", "confidence", *[f"p_{name}" for name in predictions.classes]]
+    rows = []
+    for name, q in zip(predictions.names, predictions.probabilities, strict=True):
+        sure = float(q.max()) >= abstain_below
+        rows.append(
+            {
+                "path": name,
+                "label": predictions.classes[int(q.argmax())] if sure else "",
+                "confidence": float(q.max()),
+                **{f"p_{one}": float(value) for one, value in zip(predictions.classes, q, strict=True)},
+            }
+        )
+    write_csv(path, rows, columns)
+
+
+def predict_folder(
+    data: Path | str,
+    out: Path | str,
+    model: Path | str,
+    *,
+    views: Sequence[str] = ("identity",),
+    abstain_below: float = 0.0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Predictions:
+    """Classify every image below a folder, or one image, and write a table.
+
+    Args:
+        data: Folder or image.
+        out: CSV to write.
+        model: Run folder, bundle or ``.pt`` file; an ``.onnx`` file is run by onnxruntime.
+        views: Whose probabilities are averaged; an exported file takes "identity" alone.
+        abstain_below: Images that are less sure get no label.
+        device: "cpu", "cuda", ...
+        progress: See `Progress`.
+
+    Raises:
+        InputError: No image is there, or one cannot be read.
+        ConfigError: A view is unknown, or asked of an exported file.
+    """
+    place = Path(data)
+    items = [ImageItem(place, place.name, None)] if place.is_file() else find_images(place)
+    if not str(model).endswith(".onnx"):
+        predictions = predict_items(items, [load_classifier(model, device)], views, progress)
+    elif tuple(views) == ("identity",):
+        predictions = predict_with_onnx(items, OnnxClassifier(model), progress)
+    else:
+        msg = f"{Path(model).name} is an exported file; views are averaged by checkpoints only."
+        raise ConfigError(msg, "Leave --view out, or give the run folder.")
+    write_predictions(Path(out), predictions, abstain_below)
+    return predictions
+
+
+def numbers_of(items: Sequence[ImageItem], classes: Sequence[str]) -> np.ndarray:
+    """Return the class numbers of labeled images in a model's own order.
+
+    Raises:
+        InputError: An image has a class that the model does not know.
+    """
+    order = {name: number for number, name in enumerate(classes)}
+    foreign = sorted({str(item.label) for item in items} - set(order))
+    if foreign:
+        msg = f"The model knows {', '.join(classes)}; the images have {', '.join(foreign)} too."
+        raise InputError(msg, "Use a model of these classes, or leave those images out.")
+    return np.array([order[str(item.label)] for item in items], dtype=np.int64)

@@ -1,0 +1,95 @@
+"""The labels that teachers give to unlabeled images: which are kept, and a table that shows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medssl.functional.distillation import consensus, kept_images, mean_probabilities, require_keep_rule
+from medssl.io.files import write_csv
+from medssl.io.image_items import ImageItem
+
+
+@dataclass(frozen=True)
+class KeepRule:
+    """Which labels a student learns from; see `functional.distillation.kept_images`.
+
+    Args:
+        threshold: A label is kept where its probability is above.
+        reduce: "mean_prob" or "vote".
+        balance: Keep no more than so many times as many of a class as of the scarcest; None: as they come.
+        cap: Keep no more than so many times as many as there are given labels; None for no limit.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    threshold: float = 0.8
+    reduce: str = "mean_prob"
+    balance: float | None = None
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        require_keep_rule("threshold", self.threshold, self.balance)
+
+    def as_options(self) -> list[tuple[str, object]]:
+        """Return what a command says about it."""
+        return list(vars(self).items())
+
+
+def write_pseudo_labels(
+    path: Path,
+    items: Sequence[ImageItem],
+    classes: Sequence[str],
+    passes: Tensor,
+    rule: KeepRule,
+    *,
+    labeled: int,
+    round_number: int,
+) -> None:
+    """Write one row an unlabeled image: its label, how sure it is, and whether it is kept.
+
+    Args:
+        path: CSV to write.
+        items: The images, in the order of the passes.
+        classes: In the order of the probabilities.
+        passes: See `predict.predict_passes`.
+        rule: Which labels are kept.
+        labeled: Number of given labels, for the cap.
+        round_number: Counted from 1.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    found = consensus(passes, rule.reduce)
+    places = {name: place for place, name in enumerate(sorted(item.name for item in items))}
+    kept = kept_images(
+        found,
+        "threshold",
+        value=rule.threshold,
+        balance=rule.balance,
+        most=None if rule.cap is None else int(rule.cap * labeled),
+        order=torch.tensor([places[item.name] for item in items]),
+    )
+    rows = []
+    for place, (item, q) in enumerate(zip(items, mean_probabilities(passes).tolist(), strict=True)):
+        number = int(found.label[place])
+        rows.append(
+            {
+                "path": item.name,
+                "label": classes[number],
+                "class_index": number,
+                "confidence": float(found.confidence[place]),
+                "kept": "yes" if bool(kept[place]) else "no",
+                "round": round_number,
+                "teacher_votes": int(found.votes[place]),
+                "n_views": len(passes),
+                **{f"p_{name}": value for name, value in zip(classes, q, strict=True)},
+            }
+        )
+    columns = ["path", "label", "class_index", "confidence", "kept", "round", "teacher_votes", "n_views"]
+    write_csv(path, rows, [*columns, *[f"p_{name}" for name in classes]])

@@ -1,0 +1,218 @@
+"""The report on a classifier: what a run folder, its images and its measurements have to say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.evaluation.audit import audit_pseudo_labels
+from medssl.evaluation.classification import as_text, scores
+from medssl.inference.latency import this_machine
+from medssl.io.files import read_csv, read_json, read_tsv, write_text
+from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.io.image_items import ImageItem
+from medssl.io.images import read_image
+from medssl.networks.compact import network_facts
+from medssl.reporting.classification import (
+    MAX_THUMBNAILS,
+    Arm,
+    ClassificationReport,
+    Networks,
+    ShownImage,
+    render_classification_report,
+)
+from medssl.workflows.classification.baseline import CANDIDATES, SUPERVISED
+from medssl.workflows.classification.bench import Bench
+from medssl.workflows.classification.evaluate import Evaluation
+from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_items
+
+MOST_LOOKED_AT = 2000
+"""Unlabeled images among which the least certain ones are looked for."""
+
+
+def write_report(
+    out: Path,
+    data: Path,
+    run: Path,
+    result: Evaluation,
+    *,
+    bench: Bench | None = None,
+    student: Path | None = None,
+    commands: Sequence[str] = (),
+) -> Path:
+    """Write ``report.html`` and return it.
+
+    Args:
+        out: Folder.
+        data: The images that were scored.
+        run: Run folder or file of weights of the model that was scored.
+        result: Its scores.
+        bench: Times of its exported files.
+        student: Run folder of a distillation, whose pseudo-labels are audited; None: those of the run itself.
+        commands: What was typed.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    cohort = read_image_cohort(data)
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    found = result.scores
+    page = ClassificationReport(
+        headline=(
+            f"{as_text(100 * found.measures['accuracy'], 1)} % of {found.n} {result.section} images are right; "
+            f"macro F1 {as_text(found.measures['macro_f1'])}."
+        ),
+        arms=_arms(run, cohort, result, record),
+        shown=_name(record),
+        scored_on=f"{found.n} {result.section} images",
+        selection=(
+            "The best step, the temperature and the abstain threshold were chosen on validation images, or left as "
+            "they are where there are none. Test images chose nothing."
+        ),
+        verdict=record.get("verdict", {}).get("sentence", ""),
+        done=_done(record),
+        warnings=_warnings(result.model, record),
+        counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
+        operating=_operating(result),
+        audit=_audit(student or run, cohort, result.model),
+        least_certain=_least_certain(cohort.unlabeled[:MOST_LOOKED_AT], result.model),
+        networks=_networks(bench),
+        commands=commands or [command for command in [record.get("command")] if command],
+        facts=_facts(result.model, record),
+        footer="Written by medssl. For research, not for diagnosis.",
+    )
+    write_text(out / "report.html", render_classification_report(page))
+    return out / "report.html"
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """Return what the page calls the network that was scored."""
+    method = str(record.get("verdict", {}).get("returned", record.get("method", "model")))
+    return "labeled-only" if method == SUPERVISED else method
+
+
+def _arms(run: Path, cohort: ImageCohort, result: Evaluation, record: Mapping[str, Any]) -> list[Arm]:
+    """Score every candidate of a run on the same images, labeled-only first."""
+    own = Arm(_name(record), result.scores.record(), _curve(run))
+    items = cohort.section(result.section)
+    others = []
+    for folder in sorted((run / CANDIDATES).glob("*/models")):
+        name = "labeled-only" if folder.parent.name == SUPERVISED else folder.parent.name
+        if name != own.name:
+            model = load_classifier(folder.parent)
+            found = predict_items(items, [model]).probabilities
+            labels = numbers_of(items, model.card.classes)
+            measured = scores(labels, found, model.card.classes).record()
+            others.append(Arm(name, measured, _curve(folder.parent)))
+    return sorted([own, *others], key=lambda arm: arm.name != "labeled-only")
+
+
+def _curve(run: Path) -> tuple[Sequence[Mapping[str, object]], ...]:
+    path = run / "metrics.tsv"
+    return (read_tsv(path),) if path.is_file() else ()
+
+
+def _done(record: Mapping[str, Any]) -> list[str]:
+    if not record:
+        return []
+    budget, images = record["budget"], record["images"]
+    labeled = f"{images['training']} labeled images of {len(record['classes'])} classes"
+    said = [
+        f"{record['network']} was trained for {budget['steps']} steps of {budget['images']} images on {labeled}."
+    ]
+    if "verdict" in record:
+        said.append(
+            "The supervised baseline had the same number of steps and images a step, and the same augmentation."
+        )
+    return said
+
+
+def _warnings(model: ImageModel, record: Mapping[str, Any]) -> list[str]:
+    said = []
+    if record.get("transductive"):
+        said.append("Transductive: unlabeled images of the training may be among those that are scored here.")
+    facts = network_facts(str(model.card.network["name"]))
+    if not facts.license_is_free:
+        said.append(f"The published weights of {facts.name} are under the license {facts.license}: read it.")
+    return said
+
+
+def _operating(result: Evaluation) -> list[tuple[str, str]]:
+    point = result.abstaining
+    if point is None:
+        return []
+    return [
+        ("abstain below", f"{point.threshold:.3f}"),
+        ("images that get an answer", f"{100 * point.coverage:.1f} %"),
+        ("right among them", f"{100 * point.accuracy:.1f} %"),
+    ]
+
+
+def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] | None:
+    """Return the audit of the last round's pseudo-labels, None where there are none."""
+    tables = sorted((run / "pseudo_labels").glob("round-*.csv"))
+    if not tables:
+        return None
+    rows = read_csv(tables[-1])
+    classes = list(model.card.classes)
+    probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
+    labeled = Counter(item.label for item in cohort.training)
+    validation = None
+    if cohort.validation:
+        q = predict_items(cohort.validation, [model]).probabilities
+        validation = (numbers_of(cohort.validation, classes), q)
+    return audit_pseudo_labels(
+        [Path(row["path"]).name for row in rows],
+        probabilities / probabilities.sum(1, keepdims=True),
+        np.array([row["kept"] == "yes" for row in rows]),
+        classes,
+        [labeled[name] for name in classes],
+        validation=validation,
+    ).record()
+
+
+def _least_certain(items: Sequence[ImageItem], model: ImageModel) -> list[ShownImage]:
+    if not items:
+        return []
+    q = predict_items(items, [model]).probabilities
+    shown = []
+    for place in np.argsort(q.max(1), kind="stable")[:MAX_THUMBNAILS]:
+        label = model.card.classes[int(q[place].argmax())]
+        image = read_image(items[place].path)
+        shown.append(ShownImage(image, f"{Path(items[place].name).name}: {label} {q[place].max():.2f}"))
+    return shown
+
+
+def _networks(bench: Bench | None) -> Networks | None:
+    if bench is None:
+        return None
+    some, machine = bench.candidates, this_machine()
+    return Networks(
+        [one.name for one in some],
+        [one.macro_f1 for one in some],
+        [one.p50_ms for one in some],
+        [one.size_mb for one in some],
+        [one.name for one in bench.best],
+        bench.choice.sentence,
+        machine=f"One image at a time on {machine.processor}; macro F1 on validation images.",
+    )
+
+
+def _facts(model: ImageModel, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    card = model.card
+    facts = [
+        ("network", str(card.network["name"])),
+        ("input", f"{card.size} x {card.size}, {card.channels} channel{'s' * (card.channels > 1)}"),
+        ("classes", ", ".join(card.classes)),
+        ("temperature", f"{card.temperature:.3f}"),
+        ("weights, sha256", model.weights_sha256[:16]),
+        ("license of the network's weights", network_facts(str(card.network["name"])).license),
+    ]
+    if record:
+        facts += [("seed", str(record["seed"])), *record["versions"].items()]
+    return facts

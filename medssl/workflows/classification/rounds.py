@@ -1,0 +1,172 @@
+"""SSLDEC for images in rounds: the network clusters the pool, its sharpened assignments teach the next round."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medssl.engines.checkpoints import save_atomically
+from medssl.errors import ConfigError, DatalistError
+from medssl.functional.clustering import RULES, cluster_mass, log_target_distribution
+from medssl.io.files import write_json, write_tsv
+from medssl.io.image_cohort import ImageCohort
+from medssl.self_training import self_train
+from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.candidates import Say, train_candidate
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import predict_passes
+from medssl.workflows.classification.train import PER_EPOCH, ClassifyOptions
+from medssl.workflows.running import Training, Watcher
+
+logger = logging.getLogger(__name__)
+
+SCHEDULES = ("union_warm", "union_reinit")
+"""A round goes on from the weights of the one before, or (as published) from new ones."""
+
+
+@dataclass(frozen=True)
+class PoolTargets:
+    """What a round learns from the unlabeled images.
+
+    Args:
+        log_p: Log target distribution.
+        label: Likeliest class of the teacher.
+        path: Where the targets lie.
+
+    Shapes:
+        log_p: ``(N, K)``; label: ``(N,)``
+    """
+
+    log_p: Tensor
+    label: Tensor
+    path: Path
+
+
+def train_method(
+    run: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path, watcher: Watcher | None, say: Say
+) -> Training:
+    """Train one method in a folder: in rounds where they are asked for, else in one go."""
+    if options.rounds:
+        return train_in_rounds(run, cohort, options, data, watcher, say)
+    return train_candidate(run, cohort, options, data, watcher, say)
+
+
+def train_in_rounds(
+    run: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path, watcher: Watcher | None, say: Say
+) -> Training:
+    """Fit on the labels, then in rounds on labels and targets; all stages share the budget equally.
+
+    Args:
+        run: Folder of the last stage; the stages before lie beside it in ``<run>-rounds``.
+        cohort: Labeled and unlabeled images.
+        options: ``rounds``, ``target_rule`` and ``schedule`` say how; ``method`` is "ssldec".
+        data: Where the images come from, for the record.
+        watcher: Told about the progress.
+        say: Told what comes next.
+
+    Raises:
+        ConfigError: There is no such rule or schedule, or another method than SSLDEC.
+        DatalistError: There are no unlabeled images.
+
+    Source:
+        Enguehard et al., IEEE Access 2019 ("dec", "union_reinit").
+    """
+    _require(options, cohort)
+    stages = _Stages(run.with_name(f"{run.name}-rounds"), cohort, options, data, watcher, say)
+    outcome = self_train(
+        fit=stages.fit, predict=stages.predict, changed=stages.changed, rounds=options.rounds
+    )
+    done = stages.trainings[outcome.rounds]
+    if not (run / "run.json").is_file():
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(done.run, run)
+    write_json(run.with_name(f"{run.name}-rounds") / "rounds.json", vars(outcome))
+    say(f"{outcome.rounds} rounds: {outcome.reason}")
+    return replace(done, run=run)
+
+
+class _Stages:
+    """The trainings of all rounds and the targets between them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cohort: ImageCohort,
+        options: ClassifyOptions,
+        data: Path,
+        watcher: Watcher | None,
+        say: Say,
+    ) -> None:
+        self.folder, self.cohort, self.options = folder, cohort, options
+        self.data, self.watcher, self.say = data, watcher, say
+        steps = options.steps or image_budget(options.budget).steps
+        self.steps = max(PER_EPOCH, steps // (options.rounds + 1) // PER_EPOCH * PER_EPOCH)
+        self.trainings: dict[int, Training] = {}
+        self.rows: list[dict[str, object]] = []
+
+    def fit(self, stage: int, targets: PoolTargets | None) -> None:
+        """Train a stage: the first one on the labels, with the same head."""
+        own = replace(self.options, steps=self.steps, seed=self.options.seed + stage, target_rule=None)
+        cohort = self.cohort
+        if targets is None:
+            cohort = replace(cohort, unlabeled=())
+        else:
+            settings = {**own.settings, "targets": str(targets.path.resolve())}
+            if self.options.schedule == "union_warm":
+                settings["init_weights"] = str((self._run(stage - 1) / "models" / "model.pt").resolve())
+            own = replace(own, method="stored-targets", settings=settings)
+        self.trainings[stage] = train_candidate(
+            self._run(stage), cohort, own, self.data, self.watcher, self.say
+        )
+
+    def predict(self, number: int) -> PoolTargets:
+        """Cluster the pool with the network of the stage before, and sharpen."""
+        model = load_classifier(self._run(number - 1))
+        q = predict_passes(self.cohort.unlabeled, [model], ["identity"], each=False).double()
+        log_q = q.clamp_min(1e-12).log()
+        mass = cluster_mass(q, torch.ones(len(q), dtype=torch.bool))
+        known = torch.tensor([self.cohort.number(item) for item in self.cohort.training])
+        prior = known.bincount(minlength=len(self.cohort.classes)).double()
+        log_p = log_target_distribution(log_q, self.options.target_rule or "prior", mass, prior).float()
+        path = self.folder / f"targets-{number}.pt"
+        save_atomically({"log_p": log_p}, path)
+        self._record(number, q, mass)
+        return PoolTargets(log_p, q.argmax(1), path)
+
+    def changed(self, before: PoolTargets, now: PoolTargets) -> float:
+        """Return the share of images whose likeliest class is another one."""
+        share = float((before.label != now.label).double().mean())
+        self.rows[-1]["changed"] = share
+        write_tsv(self.folder / "rounds.tsv", self.rows, list(self.rows[0]))
+        return share
+
+    def _run(self, stage: int) -> Path:
+        return self.folder / f"round-{stage}"
+
+    def _record(self, number: int, q: Tensor, mass: Tensor) -> None:
+        shares = (mass / mass.sum()).tolist()
+        row = {"round": number, "changed": float("nan"), "confidence": float(q.amax(1).mean())}
+        named = {f"share_{name}": share for name, share in zip(self.cohort.classes, shares, strict=True)}
+        self.rows.append({**row, **named})
+        write_tsv(self.folder / "rounds.tsv", self.rows, list(self.rows[0]))
+
+
+def _require(options: ClassifyOptions, cohort: ImageCohort) -> None:
+    if options.method != "ssldec":
+        msg = f"--rounds belongs to --method ssldec; found {options.method}."
+        raise ConfigError(msg, "Teachers of other methods: medssl classify distill.")
+    for what, found, known in (
+        ("target rule", options.target_rule or "prior", RULES),
+        ("schedule", options.schedule, SCHEDULES),
+    ):
+        if found not in known:
+            msg = f"There is no {what} '{found}' for images. Choose one of: {', '.join(known)}."
+            raise ConfigError(msg)
+    if not cohort.unlabeled:
+        msg = f"{cohort.root.name} holds no unlabeled image, so there is nothing to cluster."
+        raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")

@@ -1,0 +1,49 @@
+"""Dividing a folder of labeled images without moving one: the manifest says who is who."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medssl.errors import OutputError
+from medssl.io.files import require_writable_folder
+from medssl.io.image_cohort import read_image_cohort, write_manifest
+from medssl.io.image_items import SECTIONS
+from medssl.io.image_splits import draw_labeled, split_cohort
+
+
+def split_folder(
+    data: Path,
+    out: Path,
+    *,
+    validation: float = 0.1,
+    test: float = 0.25,
+    labels_per_class: int | None = None,
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write a manifest that divides labeled images class by class, groups whole.
+
+    Args:
+        data: Folder or manifest.
+        out: CSV to write.
+        validation: Share of the labeled images.
+        test: Share of the labeled images.
+        labels_per_class: Labels to keep for training; the other training images become unlabeled.
+        seed: The same seed gives the same division.
+
+    Returns:
+        Section -> number of images.
+
+    Raises:
+        OutputError: The manifest exists, or cannot be written.
+        DatalistError: Too few images of a class.
+    """
+    if out.exists():
+        msg = f"{out} exists."
+        raise OutputError(msg, "Give another --out.")
+    cohort = read_image_cohort(data)
+    require_writable_folder(out.parent)
+    divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
+    if labels_per_class is not None:
+        divided = draw_labeled(divided, labels_per_class=labels_per_class, seed=seed)
+    write_manifest(out, divided)
+    return {name: len(divided.section(name)) for name in SECTIONS}

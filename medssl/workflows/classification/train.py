@@ -1,0 +1,331 @@
+"""Training a classifier: the bundle's own configuration, run through MONAI's workflow, recorded in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.io.files import read_json, require_writable_folder, sha256, write_json, write_text
+from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
+from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
+from medssl.io.image_splits import carve_validation, draw_labeled
+from medssl.io.images import read_image
+from medssl.networks.compact import network_facts
+from medssl.transforms.image_augmentation import PRESETS
+from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.methods import online_method
+from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
+from medssl.workflows.devices import choose_device
+from medssl.workflows.models import packaged_bundle, read_config
+from medssl.workflows.provenance import command_line, relative, versions
+from medssl.workflows.running import Training, Watcher, run_training
+
+BUNDLE = "compact_image_classification"
+"""Folder name of the bundle of image classifiers."""
+
+COPIED = ("evaluate.yaml", "logging.conf")
+"""Configurations a run folder takes from the bundle as they are."""
+
+SHARED = ("classes", "network_name", "image_size", "channels", "interpolation")
+"""Values that training and inference have in common."""
+
+LEAST_HELD_OUT = 5
+"""Labeled images a class from which on some are held out where the data have no validation images."""
+
+PER_EPOCH = 25
+"""Steps between two looks at the validation images."""
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """What a user chooses for the training of a classifier.
+
+    Args:
+        method: A key of `methods.ONLINE`.
+        network: A name of the registry of networks.
+        budget: A key of `budgets.BUDGETS`.
+        steps: Optimizer steps instead of the budget's.
+        seed: Of initialization, order, augmentation and dropout, and of what is drawn from the labeled images.
+        device: "auto", "cpu", "cuda", ...
+        size: Pixels a side; None for the network's own.
+        channels: 1 for gray, 3 for color; None for those of the images.
+        preset: Of augmentation, see `transforms.image_augmentation`.
+        labels_per_class: Keep so many labels a class, the rest counts as unlabeled; None for all.
+        hold_out: Share of the labeled images to hold out where the data have no validation images.
+        pretrained: File of weights of the backbone, or "cached".
+        unlabeled: Folder of unlabeled images beside the data.
+        rounds: Of SSLDEC with stored targets, see `rounds.train_in_rounds`; 0: targets are made online.
+        target_rule: Of SSLDEC; None for the configuration's.
+        schedule: How rounds go on, see `rounds.train_in_rounds`.
+        transductive: Allow unlabeled images that are validation or test images too, and say so everywhere.
+        skip_unreadable: Leave unreadable images out instead of refusing.
+        settings: Further values of the configuration, id -> value.
+    """
+
+    method: str = "supervised"
+    network: str = "vgg-small-64"
+    budget: str = "standard"
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    size: int | None = None
+    channels: int | None = None
+    preset: str = "natural"
+    labels_per_class: int | None = None
+    hold_out: float = 0.2
+    pretrained: str | None = None
+    unlabeled: Path | None = None
+    rounds: int = 0
+    target_rule: str | None = None
+    schedule: str = "union_warm"
+    transductive: bool = False
+    skip_unreadable: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train_classifier(
+    data: Path,
+    out: Path,
+    options: ClassifyOptions | None = None,
+    watcher: Watcher | None = None,
+    resume: bool = False,
+) -> Training:
+    """Train on the labeled images of a folder or manifest, with the unlabeled ones where the method uses them.
+
+    Args:
+        data: Folder tree, folder with ``images.csv``, or CSV manifest.
+        out: The run folder to make, or to go on with.
+        options: See `ClassifyOptions`; a resumed run keeps its own.
+        watcher: Told about the progress.
+        resume: Go on with the run in ``out``.
+
+    Raises:
+        InputError: Images that cannot be used, or that changed since the run began.
+        DatalistError: No labeled images, or images in two sections that must not share any.
+        OutputError: The run folder is in use, or cannot be written.
+        ConfigError: An option or setting is unknown.
+        TrainingInterrupted: The user stopped it; everything is saved.
+    """
+    options = options or ClassifyOptions()
+    if resume:
+        require_same_images(out)
+    else:
+        prepare_classifier(out, usable_cohort(data, options), options, data)
+    return run_training(out, watcher or Watcher(), resume)
+
+
+def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
+    """Read and check the images; draw the labels that shall be used and those that are held out.
+
+    Raises:
+        InputError: Images that cannot be read, or leaks.
+        DatalistError: There is no labeled image.
+    """
+    cohort = read_image_cohort(data, unlabeled=options.unlabeled)
+    if not cohort.training:
+        msg = f"No labeled image for training was found in {data.name} ({len(cohort.unlabeled)} unlabeled ones were)."
+        raise DatalistError(msg, "Put images into train/CLASS/, or list them with a label in images.csv.")
+    look = inspect_images(cohort)
+    findings = check_images(cohort, "skip" if options.skip_unreadable else "fail", check=look)
+    cohort = without_images(cohort, findings)
+    require_no_image_leaks(cohort, transductive=options.transductive, check=replace(look, findings=()))
+    if options.labels_per_class is not None:
+        cohort = draw_labeled(cohort, labels_per_class=options.labels_per_class, seed=options.seed)
+    fewest = min(sum(item.label == name for item in cohort.training) for name in cohort.classes)
+    if options.hold_out and not cohort.validation and fewest >= LEAST_HELD_OUT:
+        cohort = carve_validation(cohort, share=options.hold_out, seed=options.seed)
+    return cohort
+
+
+def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
+    """Write a run folder: configuration, manifest, record. Nothing is trained yet.
+
+    Raises:
+        OutputError: The folder is in use, or cannot be written.
+        ConfigError: An option or setting is unknown.
+    """
+    if not online_method(options.method).overlays:
+        cohort = replace(cohort, unlabeled=())
+    require_writable_folder(out, [data])
+    if out.exists() and any(out.iterdir()):
+        msg = f"The folder {out} is not empty."
+        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    bundle = packaged_bundle(BUNDLE)
+    values = _values(cohort, options)
+    overlays = [bundle / "configs" / name for name in online_method(options.method).overlays]
+    config = changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
+    write_text(out / "configs" / "train.yaml", as_yaml(config, "The whole configuration of this run."))
+    shared = {name: config[name] for name in SHARED} | {"network_def": _without_references(config)}
+    inference = changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
+    write_text(
+        out / "configs" / "inference.yaml", as_yaml(inference, "Classifies with the weights of this run.")
+    )
+    for name in COPIED:
+        shutil.copyfile(bundle / "configs" / name, out / "configs" / name)
+    shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
+    write_json(out / "configs" / "metadata.json", _metadata(bundle, cohort, values))
+    write_manifest(out / "images.csv", cohort)
+    write_json(out / "run.json", _record(out, cohort, options, values, data))
+
+
+def _without_references(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the network of a configuration as one that lacks the values of its overlay can hold it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(one) for name, one in value.items() if name != "pretrained"}
+        if isinstance(value, str) and value.startswith("@") and value[1:] not in SHARED:
+            return config[value[1:]]
+        return value
+
+    network: dict[str, Any] = plain(config["network_def"])
+    return network
+
+
+def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
+    """Return what a run changes in the bundle's training configuration."""
+    facts = network_facts(options.network)
+    method = online_method(options.method)
+    budget = image_budget(options.budget)
+    steps = options.steps or budget.steps
+    per_epoch = PER_EPOCH if steps % PER_EPOCH == 0 else 1
+    if options.preset not in PRESETS:
+        msg = f"There is no preset '{options.preset}'. Choose one of: {', '.join(PRESETS)}."
+        raise ConfigError(msg)
+    values: dict[str, Any] = {
+        "dataset_dir": "@bundle_root",
+        "allow_outside": True,
+        "output_dir": "@bundle_root",
+        "classes": list(cohort.classes),
+        "network_name": facts.name,
+        "image_size": options.size or facts.input_size,
+        "channels": options.channels or channels_of(cohort),
+        "interpolation": facts.interpolation,
+        "preset": options.preset,
+        "seed": options.seed,
+        "batch_size": budget.images,
+        "steps_per_epoch": per_epoch,
+        "epochs": steps // per_epoch,
+        **method.values,
+    }
+    if options.target_rule is not None and options.method == "ssldec":
+        values["target_rule"] = options.target_rule
+    if options.pretrained is not None:
+        values["pretrained"] = options.pretrained
+    if options.device != "auto":
+        values["device"] = f"$torch.device('{choose_device(options.device)}')"
+    return values | dict(options.settings)
+
+
+def channels_of(cohort: ImageCohort, looked_at: int = 16) -> int:
+    """Return 1 where the first labeled images are all gray, else 3."""
+    shapes = {read_image(item.path).shape[2] for item in cohort.training[:looked_at]}
+    return 1 if shapes == {1} else 3
+
+
+def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of the bundle that a run folder is."""
+    metadata: dict[str, Any] = read_json(bundle / "configs" / "metadata.json")
+    image = metadata["network_data_format"]["inputs"]["image"]
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    image["num_channels"] = values["channels"]
+    image["spatial_shape"] = [values["image_size"], values["image_size"]]
+    image["channel_def"] = {
+        str(c): name for c, name in enumerate(["gray"] if values["channels"] == 1 else "RGB")
+    }
+    pred["num_channels"] = len(cohort.classes)
+    pred["channel_def"] = {str(number): name for number, name in enumerate(cohort.classes)}
+    classes = ", ".join(f"{number} {name}" for number, name in enumerate(cohort.classes))
+    return metadata | {
+        "name": f"medssl run ({values['network_name']})",
+        "data_source": f"{len(cohort.training)} labeled and {len(cohort.unlabeled)} unlabeled images",
+        "label_classes": classes,
+        "pred_classes": classes,
+        "eval_metrics": {},
+    }
+
+
+def repeat_command(data: Path, out: Path, options: ClassifyOptions, *, baseline: bool = False) -> str:
+    """Return the command that repeats a run, with or without the baseline beside it."""
+    chosen = [
+        ("method", options.method),
+        ("no-baseline", not baseline and options.method != "supervised"),
+        ("rounds", options.rounds),
+        ("target-rule", options.target_rule),
+        ("schedule", options.schedule if options.rounds else None),
+        ("network", options.network),
+        ("budget", options.budget),
+        ("steps", options.steps),
+        ("seed", options.seed),
+        ("size", options.size),
+        ("channels", options.channels),
+        ("preset", options.preset),
+        ("labels-per-class", options.labels_per_class),
+        ("hold-out", str(options.hold_out)),
+        ("pretrained", relative(options.pretrained, out.parent) if options.pretrained else None),
+        ("unlabeled", relative(options.unlabeled, out.parent) if options.unlabeled else None),
+        ("transductive", options.transductive),
+        ("skip-unreadable", options.skip_unreadable),
+        ("device", options.device if options.device != "auto" else None),
+        *[("set", f"{name}={one_line(value)}") for name, value in options.settings.items()],
+    ]
+    return command_line("classify train", [data], out, chosen)
+
+
+def _record(
+    out: Path, cohort: ImageCohort, options: ClassifyOptions, values: Mapping[str, Any], data: Path
+) -> dict[str, Any]:
+    sections = {name: getattr(cohort, name) for name in ("training", "validation", "test", "unlabeled")}
+    return {
+        "command": repeat_command(data, out, options),
+        "versions": versions(),
+        "data": relative(data, out),
+        "method": options.method,
+        "network": values["network_name"],
+        "seed": options.seed,
+        "device": options.device,
+        "budget": {"steps": values["epochs"] * values["steps_per_epoch"], "images": values["batch_size"]},
+        "classes": list(cohort.classes),
+        "image": {"size": values["image_size"], "channels": values["channels"]},
+        "images": {name: len(items) for name, items in sections.items()},
+        "transductive": options.transductive,
+        "data_sha256": image_hashes(cohort, out),
+        "finished": False,
+    }
+
+
+def image_hashes(cohort: ImageCohort, start: Path) -> dict[str, str]:
+    """Return the sha256 of every image that training sees, by its path as seen from a folder."""
+    items = (*cohort.training, *cohort.validation, *cohort.unlabeled)
+    return {relative(item.path, start): sha256(item.path) for item in items}
+
+
+def cohort_of_run(out: Path, classes: Sequence[str]) -> ImageCohort:
+    """Read the manifest of a run folder: which of its images were used for what."""
+    return read_image_cohort(out / "images.csv", classes=classes, allow_outside=True)
+
+
+def require_same_images(out: Path) -> None:
+    """Compare the images of a run with those it began with.
+
+    Raises:
+        InputError: An image is gone or changed, or there is no run to go on with.
+        OutputError: The run is finished.
+    """
+    if not (out / "run.json").is_file():
+        msg = f"{out} holds no run.json, so there is no run to go on with."
+        raise InputError(msg, "Start it without --resume.")
+    record = read_json(out / "run.json")
+    if record.get("finished"):
+        msg = f"The run in {out} is finished ({record.get('steps')} steps)."
+        raise OutputError(msg, "Choose a new --out for another run.")
+    cohort = cohort_of_run(out, record["classes"])
+    now = image_hashes(cohort, out)
+    different = sorted(name for name, value in record["data_sha256"].items() if now.get(name) != value)
+    if different:
+        msg = f"The images changed since the run in {out} began: {', '.join(different[:5])}."
+        raise InputError(msg, "Put the files back as they were, or start a new run.")

@@ -1,0 +1,89 @@
+"""The supervised baseline beside every method: same budget, an honest sentence, the better one returned."""
+
+import json
+
+import pytest
+import yaml
+from pictures import options
+from runs import StopAfter, same, weights
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import ConfigError, OutputError
+from medssl.workflows.classification import baseline
+from medssl.workflows.classification.baseline import (
+    METHOD_PARTS,
+    METHOD_SETTINGS,
+    has_baseline,
+    shared_settings,
+    train_with_baseline,
+)
+from medssl.workflows.classification.train import BUNDLE
+from medssl.workflows.models import packaged_bundle
+
+
+def record(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def test_both_are_trained_with_the_same_steps_images_and_augmentation(compared):
+    done, _ = compared
+    runs = [done.training.run / "candidates" / name for name in ("supervised", "ssldec")]
+    assert record(runs[0])["budget"] == record(runs[1])["budget"]
+    configs = [yaml.safe_load((run / "configs" / "train.yaml").read_text()) for run in runs]
+    for name in ("preset", "batch_size", "learning_rate", "epochs", "seed", "image_size"):
+        assert configs[0][name] == configs[1][name]
+
+
+def test_the_better_one_is_at_the_top_and_the_sentence_says_so(compared):
+    done, said = compared
+    run = done.training.run
+    told = json.loads((run / "verdict.json").read_text())
+    assert told == record(run)["verdict"]
+    assert said[-1] == told["sentence"] == done.verdict.sentence
+    assert same(weights(run), weights(run / "candidates" / told["returned"]))
+    assert "--no-baseline" not in record(run)["command"]
+
+
+@pytest.mark.parametrize(("wins", "returned"), [(True, "ssldec"), (False, "supervised")])
+def test_what_is_returned_follows_the_verdict(wins, returned, pictures, tmp_path, monkeypatch):
+    found = baseline.ClassificationVerdict("helped" if wins else "did not help", "said", 24, None, None)
+    monkeypatch.setattr(baseline, "compare_runs", lambda *_: found)
+    done = train_with_baseline(pictures, tmp_path / "run", options(method="ssldec"))
+    assert record(done.training.run)["method"] == returned
+    assert same(weights(done.training.run), weights(tmp_path / "run" / "candidates" / returned))
+
+
+def test_a_stopped_comparison_goes_on_where_it_stopped(compared, pictures, tmp_path):
+    chosen = options(method="ssldec", settings={"unlabeled_start": 0.0})
+    with pytest.raises(TrainingInterrupted):
+        train_with_baseline(pictures, tmp_path / "run", chosen, StopAfter(6))
+    assert has_baseline(tmp_path / "run")
+    done = train_with_baseline(pictures, tmp_path / "run", options(), resume=True)
+    assert same(weights(done.training.run), weights(compared[0].training.run))
+    with pytest.raises(OutputError, match="is finished"):
+        train_with_baseline(pictures, tmp_path / "run", options(), resume=True)
+
+
+def test_settings_of_a_method_do_not_reach_the_baseline():
+    given = {"unlabeled_weight": 2, "loss#rule": "dec", "learning_rate": 0.1, "train#sampler#mixture": None}
+    assert shared_settings(options(settings=given)) == {"learning_rate": 0.1}
+
+
+def test_every_value_of_an_overlay_is_known_as_one():
+    configs = packaged_bundle(BUNDLE) / "configs"
+    for path in configs.glob("train_*.yaml"):
+        for name in yaml.safe_load(path.read_text()):
+            root = name.partition("#")[0]
+            assert root in METHOD_SETTINGS | {"targets"} or name.startswith(METHOD_PARTS), (path.name, name)
+
+
+def test_a_value_that_does_not_work_is_seen_before_the_baseline_trains(pictures, tmp_path):
+    begun = []
+    with pytest.raises(ConfigError):
+        train_with_baseline(
+            pictures,
+            tmp_path / "run",
+            options(method="ssldec", target_rule="sharpest"),
+            say=begun.append,
+        )
+    assert not begun

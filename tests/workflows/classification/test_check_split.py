@@ -1,0 +1,51 @@
+"""Looking at a folder of images, and dividing it without moving one."""
+
+import shutil
+
+import pytest
+from pictures import write_pictures
+
+from medssl.errors import DatalistError, OutputError
+from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification.check import check_folder
+from medssl.workflows.classification.split import split_folder
+
+
+def test_a_good_folder_has_no_problems(pictures):
+    found = check_folder(pictures)
+    assert found.problems == ()
+    assert found.counts == (("dark", "6", "12", "5"), ("light", "6", "12", "5"))
+    assert (found.unlabeled, found.sizes, found.channels) == (20, "16 x 16", "1")
+
+
+def test_unreadable_and_leaking_images_are_named(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    (images / "train" / "dark" / "0.png").write_bytes(b"")
+    shutil.copyfile(images / "test" / "light" / "1.png", images / "unlabelled" / "copy.png")
+    problems = "\n".join(check_folder(images).problems)
+    assert "train/dark/0.png" in problems
+    assert "copy.png" in problems
+    assert not any("copy.png" in one for one in check_folder(images, transductive=True).problems)
+
+
+def test_what_is_missing_is_remarked_on(tmp_path):
+    images = write_pictures(tmp_path / "images", training=2, validation=0, test=0, unlabeled=0)
+    said = " ".join(check_folder(images).remarks)
+    for word in ("Fewer than 5", "No validation", "No test", "No unlabeled"):
+        assert word in said
+
+
+def test_a_split_is_written_and_read_back(tmp_path):
+    images = write_pictures(tmp_path / "images", training=20, validation=0, test=0)
+    counts = split_folder(images, tmp_path / "split.csv", validation=0.2, test=0.2, labels_per_class=5)
+    assert counts["test"] == 8
+    assert counts["training"] == 10
+    cohort = read_image_cohort(tmp_path / "split.csv", allow_outside=True)
+    assert {name: len(cohort.section(name)) for name in counts} == counts
+    with pytest.raises(OutputError, match="exists"):
+        split_folder(images, tmp_path / "split.csv")
+
+
+def test_a_divided_folder_is_not_divided_again(pictures, tmp_path):
+    with pytest.raises(DatalistError, match="test images already"):
+        split_folder(pictures, tmp_path / "split.csv")

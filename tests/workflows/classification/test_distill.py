@@ -1,0 +1,105 @@
+"""Distillation: who teaches whom, which labels are kept, and that the budget is shared."""
+
+import csv
+import json
+
+import pytest
+from pictures import options
+from runs import StopAfter, same, weights
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import ConfigError, DatalistError
+from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification.distill import DistillOptions, distill
+from medssl.workflows.classification.pseudo_labels import KeepRule
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def chosen(kind="plain", **changes):
+    student = options(steps=12, **changes.pop("student", {}))
+    return DistillOptions(kind=kind, student=student, **changes)
+
+
+@pytest.fixture(scope="module")
+def distilled(pictures):
+    """Read only."""
+    return distill(pictures, pictures.parent / "distilled", chosen("data", rule=KeepRule(threshold=0.0)))
+
+
+def test_every_unlabeled_image_has_a_row_and_the_kept_ones_are_learned(distilled):
+    """D16."""
+    run = distilled.training.run
+    labels = rows(run / "pseudo_labels" / "round-1.csv")
+    assert len(labels) == 20
+    assert {row["kept"] for row in labels} == {"yes"}, "a threshold of 0 keeps all"
+    student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
+    assert len(student.training) == 12 + 20
+    assert {row["n_views"] for row in labels} == {"6"}
+
+
+def test_teachers_and_student_share_the_steps_of_the_baseline(distilled):
+    run = distilled.training.run
+    steps = [json.loads(path.read_text())["steps"] for path in run.glob("teachers/*/run.json")]
+    student, baseline = (
+        json.loads((run / "candidates" / name / "run.json").read_text())["steps"]
+        for name in ("student", "supervised")
+    )
+    assert sum(steps) + student == baseline == 12
+
+
+def test_nothing_is_kept_above_a_threshold_of_one(pictures, tmp_path):
+    done = distill(pictures, tmp_path / "run", chosen(rule=KeepRule(threshold=1.0)))
+    assert {row["kept"] for row in rows(tmp_path / "run" / "pseudo_labels" / "round-1.csv")} == {"no"}
+    student = read_image_cohort(
+        done.training.run / "candidates" / "student" / "images.csv", allow_outside=True
+    )
+    assert len(student.training) == 12
+
+
+def test_several_teachers_and_rounds(pictures, tmp_path):
+    rule = KeepRule(threshold=0.5)
+    done = distill(pictures, tmp_path / "run", chosen("model", rounds=2, rule=rule, student={"seed": 3}))
+    assert len(list((tmp_path / "run" / "teachers").iterdir())) in (2, 4)
+    first = rows(tmp_path / "run" / "pseudo_labels" / "round-1.csv")
+    kept = [row["path"] for row in first if row["kept"] == "yes"]
+    second = tmp_path / "run" / "pseudo_labels" / "round-2.csv"
+    if second.is_file():
+        assert not set(kept) & {row["path"] for row in rows(second)}, "only what has no label yet is labeled"
+    assert done.outcome.rounds <= 2
+
+
+def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, distilled):
+    same_options = chosen("data", rule=KeepRule(threshold=0.0))
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", same_options, StopAfter(8))
+    done = distill(pictures, tmp_path / "run", same_options, resume=True)
+    students = [one.training.run / "candidates" / "student" for one in (done, distilled)]
+    assert same(*[weights(run) for run in students])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "model", "teachers": ("vgg-small-28",)}, "at least 2"),
+        ({"kind": "plain", "teachers": ("vgg-small-28", "vgg-small-28")}, "one teacher"),
+        ({"kind": "big"}, "data-model"),
+        ({"rounds": 0}, "below 1"),
+        ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
+    ],
+)
+def test_bad_options_are_refused_before_a_teacher_trains(changes, words, pictures, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        distill(pictures, tmp_path / "run", chosen(**changes))
+    assert not (tmp_path / "run" / "teachers").exists()
+
+
+def test_without_unlabeled_images_there_is_nothing_to_distill(tmp_path):
+    from pictures import write_pictures
+
+    images = write_pictures(tmp_path / "images", unlabeled=0)
+    with pytest.raises(DatalistError, match="no unlabeled image"):
+        distill(images, tmp_path / "run", chosen())

@@ -1,0 +1,57 @@
+"""Exported files answer as the network does, int8 passes its gate or is not written, and bench says what fits."""
+
+import json
+
+import pytest
+
+from medssl.errors import InputError, OutputError
+from medssl.workflows.classification.bench import bench_exports
+from medssl.workflows.classification.export import export_run
+from medssl.workflows.classification.predict import predict_folder
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(compared):
+    """Read only."""
+    run = compared[0].training.run
+    return export_run(run, run.parent / "files", int8=True)
+
+
+def test_the_file_answers_as_the_network_does(exported, compared, pictures, tmp_path):
+    assert exported.parity.passed
+    run = compared[0].training.run
+    network = predict_folder(pictures / "test", tmp_path / "a.csv", run)
+    file = predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / "model.onnx")
+    assert file.classes == network.classes
+    assert abs(file.probabilities - network.probabilities).max() < 1e-4
+
+
+def test_int8_is_written_only_if_it_was_chosen(exported):
+    written = (exported.folder / "model.int8.onnx").is_file()
+    assert written == (exported.int8.chosen is not None)
+    told = json.loads((exported.folder / "export.json").read_text())
+    assert told["int8"]["sentence"] == str(exported.int8)
+    assert told["parity"]["passed"]
+
+
+def test_an_export_is_not_overwritten_unasked(exported, compared):
+    with pytest.raises(OutputError, match="--overwrite"):
+        export_run(compared[0].training.run, exported.folder)
+
+
+def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp_path):
+    done = bench_exports([exported.folder], pictures, max_mb=100, max_ms=1000, out=tmp_path / "bench.json")
+    told = json.loads((tmp_path / "bench.json").read_text())
+    assert {row.threads for rows in done.rows.values() for row in rows} == {1}
+    assert all(0 <= one.macro_f1 <= 1 for one in done.candidates)
+    assert done.choice.best is not None
+    assert told["choice"] == done.choice.sentence
+    assert str(tmp_path) not in (tmp_path / "bench.json").read_text()
+    assert bench_exports([exported.folder], pictures, max_mb=0.0001).choice.best is None
+
+
+def test_a_folder_without_an_export_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no model\.onnx"):
+        bench_exports([tmp_path])

@@ -1,0 +1,110 @@
+"""Predictions from the checkpoint alone, and how they are scored."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from pictures import CLASSES, picture
+from PIL import Image
+
+from medssl.errors import CheckpointError, ConfigError, InputError
+from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_folder, predict_items
+
+
+@pytest.fixture(scope="module")
+def run(compared):
+    return compared[0].training.run
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_file_of_weights_is_enough(run, pictures, tmp_path):
+    """D15."""
+    alone = shutil.copyfile(run / "models" / "model.pt", tmp_path / "alone.pt")
+    from_run = predict_folder(pictures / "test", tmp_path / "a.csv", run)
+    from_file = predict_folder(pictures / "test", tmp_path / "b.csv", alone)
+    assert np.array_equal(from_run.probabilities, from_file.probabilities)
+    found = rows(tmp_path / "b.csv")
+    assert list(found[0]) == ["path", "label", "confidence", "p_dark", "p_light"]
+    assert found[0]["path"] == "dark/0.png"
+
+
+def test_one_image_is_predicted_like_in_a_batch(run, pictures, tmp_path):
+    """D17, D18."""
+    whole = predict_folder(pictures / "test", tmp_path / "a.csv", run)
+    one = predict_folder(pictures / "test" / "dark" / "0.png", tmp_path / "b.csv", run)
+    assert one.names == ("0.png",)
+    assert np.allclose(one.probabilities[0], whole.probabilities[0], atol=1e-5)
+
+
+def test_views_are_averaged_and_unknown_ones_refused(run, pictures, tmp_path):
+    items = read_image_cohort(pictures).test
+    model = load_classifier(run)
+    plain = predict_items(items, [model]).probabilities
+    assert np.allclose(predict_items(items, [model, model]).probabilities, plain, atol=1e-6)
+    both = predict_items(items, [model], ["identity", "hflip"]).probabilities
+    alone = predict_items(items, [model], ["hflip"]).probabilities
+    assert np.allclose(both, (plain + alone) / 2, atol=1e-6)
+    with pytest.raises(ConfigError, match="upside_down"):
+        predict_folder(pictures, tmp_path / "a.csv", run, views=["upside_down"])
+
+
+def test_unsure_images_get_no_label(run, pictures, tmp_path):
+    predict_folder(pictures / "test", tmp_path / "a.csv", run, abstain_below=1.0)
+    assert {row["label"] for row in rows(tmp_path / "a.csv")} <= {"", *CLASSES}
+    assert all(row["label"] == "" for row in rows(tmp_path / "a.csv") if float(row["confidence"]) < 1)
+
+
+def test_class_numbers_follow_the_model_not_the_folder(pictures):
+    items = read_image_cohort(pictures).test
+    assert numbers_of(items, ["light", "dark"]).tolist() == [1] * 5 + [0] * 5
+    with pytest.raises(InputError, match="light"):
+        numbers_of(items, ["dark", "dim"])
+
+
+def test_weights_of_something_else_are_refused(run, tmp_path):
+    with pytest.raises(InputError, match="No classifier"):
+        load_classifier(tmp_path)
+    brain = tmp_path / "brain.pt"
+    import torch
+
+    torch.save({"a": torch.zeros(1)}, brain)
+    with pytest.raises(CheckpointError, match="does not say what"):
+        load_classifier(brain)
+
+
+def test_a_folder_without_images_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        predict_folder(tmp_path / "empty", tmp_path / "a.csv", run)
+
+
+def test_evaluation_scores_the_test_images(run, pictures, tmp_path):
+    result = evaluate_classifier(pictures, run)
+    write_evaluation(tmp_path / "report", result, pictures)
+    told = json.loads((tmp_path / "report" / "scores.json").read_text())
+    predicted = rows(tmp_path / "report" / "predictions.csv")
+    right = np.mean([row["label"] == row["path"].split("/")[1] for row in predicted])
+    assert told["accuracy"] == pytest.approx(right)
+    assert told["n"] == 10
+    assert str(tmp_path) not in (tmp_path / "report" / "scores.json").read_text()
+
+
+def test_evaluation_needs_the_models_classes(run, tmp_path):
+    for label, name in enumerate(("dark", "bright")):
+        folder = tmp_path / "images" / "test" / name
+        folder.mkdir(parents=True)
+        train = tmp_path / "images" / "train" / name
+        train.mkdir(parents=True)
+        Image.fromarray(picture(label, 1 + label)).save(folder / "0.png")
+        Image.fromarray(picture(label, 5 + label)).save(train / "0.png")
+    with pytest.raises(InputError, match="bright"):
+        evaluate_classifier(tmp_path / "images", run)

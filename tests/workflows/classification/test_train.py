@@ -1,0 +1,140 @@
+"""Training of classifiers: run folders, resume, data that must not change or leak."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from pictures import CLASSES, options, picture, write_pictures
+from PIL import Image
+from runs import StopAfter, same, table, texts, weights
+
+from medssl.engines import TrainingInterrupted
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.io.classifier_card import classifier_card_of
+from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification.methods import ONLINE
+from medssl.workflows.classification.train import train_classifier
+
+
+def tree_hash(root):
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return hashlib.sha256(b"".join(str(p).encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+@pytest.mark.parametrize("method", ONLINE)
+def test_every_method_trains_and_leaves_the_data_as_they_are(method, pictures, tmp_path):
+    before = tree_hash(pictures)
+    done = train_classifier(pictures, tmp_path / "run", options(method=method))
+    assert done.steps == 4
+    assert 0 <= done.best <= 1
+    card = classifier_card_of(weights(done.run))
+    assert card.classes == list(CLASSES)
+    assert tree_hash(pictures) == before, "D7"
+
+
+@pytest.mark.parametrize("method", [name for name in ONLINE if name != "supervised"])
+def test_unlabeled_images_count_in_every_epoch(method, pictures, tmp_path):
+    """D1: the unlabeled term is there in every epoch, after resuming too."""
+    chosen = options(method=method, steps=4, settings={"steps_per_epoch": 1, "epochs": 4})
+    with pytest.raises(TrainingInterrupted):
+        train_classifier(pictures, tmp_path / "run", chosen, StopAfter(2))
+    run = train_classifier(pictures, tmp_path / "run", resume=True).run
+    rows = table(run / "metrics.tsv")
+    assert len(rows) == 4
+    assert all(row["loss_unlabeled"] for row in rows)
+
+
+def test_other_unlabeled_images_give_other_weights(pictures, tmp_path):
+    """D1."""
+    fewer = write_pictures(tmp_path / "fewer", unlabeled=7)
+    chosen = options(method="mean-teacher", steps=4)
+    one = train_classifier(pictures, tmp_path / "one", chosen).run
+    other = train_classifier(fewer, tmp_path / "other", chosen).run
+    assert not same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("method", ["supervised", "ssldec", "mixmatch", "flexmatch"])
+def test_a_stopped_run_goes_on_bit_for_bit(method, pictures, tmp_path):
+    chosen = options(method=method, steps=6, settings={"steps_per_epoch": 3, "epochs": 2})
+    whole = train_classifier(pictures, tmp_path / "whole", chosen).run
+    with pytest.raises(TrainingInterrupted):
+        train_classifier(pictures, tmp_path / "stopped", chosen, StopAfter(2))
+    resumed = train_classifier(pictures, tmp_path / "stopped", resume=True).run
+    assert same(weights(whole), weights(resumed))
+    assert table(whole / "metrics.tsv") == table(resumed / "metrics.tsv")
+
+
+def test_images_that_changed_since_the_run_began_are_refused(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    with pytest.raises(TrainingInterrupted):
+        train_classifier(images, tmp_path / "run", options(), StopAfter(1))
+    Image.fromarray(picture(1, 999)).save(images / "train" / "dark" / "0.png")
+    with pytest.raises(InputError, match=r"train/dark/0\.png"):
+        train_classifier(images, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_is_not_gone_on_with(pictures, tmp_path):
+    train_classifier(pictures, tmp_path / "run", options())
+    with pytest.raises(OutputError, match="is finished"):
+        train_classifier(pictures, tmp_path / "run", resume=True)
+    with pytest.raises(OutputError, match="not empty"):
+        train_classifier(pictures, tmp_path / "run", options())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"network": "vgg-smal-28"}, ConfigError, "vgg-smal-28"),
+        ({"method": "fixmach"}, ConfigError, "fixmatch"),
+        ({"preset": "sepia"}, ConfigError, "microscopy"),
+        ({"settings": {"learning_rat": 1}}, ConfigError, "learning_rate"),
+        ({"labels_per_class": 50}, DatalistError, "dark"),
+    ],
+)
+def test_bad_options_leave_nothing_behind(changes, error, words, pictures, tmp_path):
+    with pytest.raises(error, match=words):
+        train_classifier(pictures, tmp_path / "run", options(**changes))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_copy_of_a_test_image_among_the_unlabeled_is_refused(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    shutil.copyfile(images / "test" / "dark" / "0.png", images / "unlabelled" / "copy.png")
+    with pytest.raises(DatalistError, match=r"copy\.png"):
+        train_classifier(images, tmp_path / "run", options(method="ssldec"))
+    train_classifier(images, tmp_path / "run", options(method="ssldec", transductive=True))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["transductive"]
+
+
+def test_few_labels_are_drawn_and_some_held_out(tmp_path):
+    images = write_pictures(tmp_path / "images", training=12, validation=0)
+    run = train_classifier(images, tmp_path / "run", options(labels_per_class=10)).run
+    counts = json.loads((run / "run.json").read_text())["images"]
+    assert counts["training"] == 16
+    assert counts["validation"] == 4
+
+
+def test_the_run_folder_names_no_place_and_lists_every_image(pictures, tmp_path):
+    run = train_classifier(pictures, tmp_path / "run", options(method="ssldec")).run
+    assert not [path for path in texts(run) if str(tmp_path) in path.read_text()]
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    assert len(cohort.unlabeled) == 20
+    assert len(cohort.training) == 12
+
+
+def test_the_averaged_network_is_the_one_that_is_kept(pictures, tmp_path):
+    run = train_classifier(pictures, tmp_path / "run", options(settings={"average": 0.0})).run
+    resume = torch.load(run / "checkpoints" / "resume.pt", weights_only=True)
+    head = next(name for name in resume["model"] if name.endswith("weight"))
+    assert torch.equal(resume["teacher"][head], resume["model"][head])
+
+
+def test_unreadable_images_are_refused_or_left_out(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    (images / "unlabelled" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"unlabelled/0\.png"):
+        train_classifier(images, tmp_path / "run", options())
+    run = train_classifier(images, tmp_path / "run", options(method="ssldec", skip_unreadable=True)).run
+    assert json.loads((run / "run.json").read_text())["images"]["unlabeled"] == 19
