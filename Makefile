@@ -5,18 +5,22 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo demo-classify test check bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,fast,classify]"
 	touch $(STAMP)
 
 # The whole path on simulated scans; ends with a report to open.
 demo: $(STAMP)
 	$(BIN)/medssl demo --out demo --overwrite
+
+# The same for image classification.
+demo-classify: $(STAMP)
+	$(BIN)/medssl classify demo --out demo-images --overwrite
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -34,4 +38,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/inference.py --json benchmarks/results/inference.json
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo demo-images build dist .pytest_cache .ruff_cache .import_linter_cache

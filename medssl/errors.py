@@ -31,6 +31,10 @@ class DatalistError(InputError):
     """The list of subjects contradicts itself or lacks what a command needs."""
 
 
+class ImageError(InputError):
+    """An image file cannot be read, or holds what no network should see."""
+
+
 class CheckpointError(MedsslError):
     """Weights cannot be loaded, or belong to another network or label table."""
 

@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import CheckpointError
+from medssl.io.cards import carried, carrying, require_same_facts, weights_of
+from medssl.io.classifier_card import ClassifierCard, classifier_card_of
 from medssl.labels import LabelTable
+
+__all__ = ["ModelCard", "card_of", "load_weights", "read_checkpoint", "start_from", "weights_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,16 @@ class ModelCard:
         """The label table of the outputs."""
         return LabelTable.from_rows(self.labels)
 
+    @property
+    def inputs(self) -> Sequence[str]:
+        """What the first layer must fit."""
+        return self.contrasts
+
+    @property
+    def outputs(self) -> list[tuple[object, object]]:
+        """What the last layer must fit."""
+        return _values_and_names(self.labels)
+
     def state_dict(self) -> dict[str, str]:
         """Return the card as JSON text, which a weights-only checkpoint may hold."""
         return {"json": json.dumps(vars(self))}
@@ -64,11 +78,7 @@ class ModelCard:
         The file stays a flat state dict, as MONAI's exports and MONAI Label want it: the card travels in
         the metadata that torch keeps beside the entries of every state dict.
         """
-        carried = OrderedDict((name, value.detach().cpu()) for name, value in weights.items())
-        metadata = dict(getattr(weights, "_metadata", {}))
-        metadata[_CARD] = self.state_dict()
-        carried._metadata = metadata  # type: ignore[attr-defined]  # noqa: SLF001 (torch's own name)
-        return carried
+        return carrying(weights, _CARD, self.state_dict())
 
     def require_same(self, other: ModelCard, where: str) -> None:
         """Compare another card with this one.
@@ -76,17 +86,12 @@ class ModelCard:
         Raises:
             CheckpointError: Contrasts, labels or spacing differ.
         """
-        for what, found, expected in (
+        facts = (
             ("contrasts", other.contrasts, self.contrasts),
-            ("label table", _values_and_names(other.labels), _values_and_names(self.labels)),
+            ("label table", other.outputs, self.outputs),
             ("spacing in mm", other.spacing, self.spacing),
-        ):
-            if found != expected:
-                msg = (
-                    f"{where} belongs to another model: its {what} is {found}, expected {expected}. "
-                    f"Give the run or bundle that the weights came from."
-                )
-                raise CheckpointError(msg)
+        )
+        require_same_facts(facts, where)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -117,17 +122,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def card_of(content: Mapping[str, Any]) -> ModelCard | None:
     """Return the card that a checkpoint carries, or None where it has none."""
-    card = getattr(weights_of(content), "_metadata", {}).get(_CARD)
+    card = carried(content, _CARD)
     return None if card is None else ModelCard(**json.loads(card["json"]))
 
 
-def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """Return the state dict inside a checkpoint, whether it is flat or under ``model``."""
-    weights: Mapping[str, Tensor] = content.get("model", content)
-    return weights
-
-
-def load_weights(network: nn.Module, path: Path, card: ModelCard | None = None) -> nn.Module:
+def load_weights(network: nn.Module, path: Path, card: ModelCard | ClassifierCard | None = None) -> nn.Module:
     """Load weights into a network and return it.
 
     Args:
@@ -139,16 +138,16 @@ def load_weights(network: nn.Module, path: Path, card: ModelCard | None = None) 
         CheckpointError: Unreadable, of another network, or with another card.
     """
     content = read_checkpoint(path)
-    found = card_of(content)
-    if card is not None and found is not None:
+    found = None if card is None else _card_of_kind(content, card, path.name)
+    if found is not None:
         card.require_same(found, path.name)
     _require_same_parameters(network.state_dict(), weights_of(content), path)
     network.load_state_dict(dict(weights_of(content)))
     return network
 
 
-def start_from(network: nn.Module, path: str | None, card: ModelCard) -> list[str]:
-    """Start from given weights, leaving out what does not fit the head of a new label table.
+def start_from(network: nn.Module, path: str | None, card: ModelCard | ClassifierCard) -> list[str]:
+    """Start from given weights, leaving out what does not fit the head of a new label table or list of classes.
 
     Args:
         network: Network to start; changed in place.
@@ -159,21 +158,21 @@ def start_from(network: nn.Module, path: str | None, card: ModelCard) -> list[st
         Names of the parameters that keep their random start (the head, where the label table differs).
 
     Raises:
-        CheckpointError: Another network or other contrasts: more than the head would be left out.
+        CheckpointError: Another kind of network or other inputs: more than the head would be left out.
     """
     if path is None:
         return []
     network = getattr(network, "module", network)
     content = read_checkpoint(Path(path))
     given, own = weights_of(content), network.state_dict()
-    found = card_of(content)
-    other_labels = found is not None and _values_and_names(found.labels) != _values_and_names(card.labels)
+    found = _card_of_kind(content, card, Path(path).name)
+    other_labels = found is not None and found.outputs != card.outputs
     head = list(own)[-2:] if other_labels else []
     left_out = [
         name for name in own if name in head or name not in given or given[name].shape != own[name].shape
     ]
-    if found is not None and found.contrasts != card.contrasts:
-        msg = f"{Path(path).name} was trained on {found.contrasts}; this run has {card.contrasts}."
+    if found is not None and found.inputs != card.inputs:
+        msg = f"{Path(path).name} was trained on {found.inputs}; this run has {card.inputs}."
         raise CheckpointError(msg)
     if len(left_out) > 2 or len(left_out) == len(own):
         _require_same_parameters(own, given, Path(path))
@@ -183,6 +182,15 @@ def start_from(network: nn.Module, path: str | None, card: ModelCard) -> list[st
             "Another label table: %s start anew, everything else from %s", left_out, Path(path).name
         )
     return left_out
+
+
+def _card_of_kind(content: Mapping[str, Any], card: ModelCard | ClassifierCard, where: str) -> Any:
+    """Return the card in a checkpoint, or None; refuse one of another kind than the run's."""
+    found = card_of(content) or classifier_card_of(content)
+    if found is not None and type(found) is not type(card):
+        msg = f"{where} carries a {type(found).__name__}; expected a {type(card).__name__}."
+        raise CheckpointError(msg, "Give weights that were trained for the same task.")
+    return found
 
 
 def _require_same_parameters(own: Mapping[str, Tensor], given: Mapping[str, Any], path: Path) -> None:

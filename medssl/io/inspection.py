@@ -117,6 +117,13 @@ def inspect_subject(
         section: Where it is listed.
         resample: Whether contrasts on another grid are to be resampled by their headers.
     """
+    return _inspect(subject, contrasts, table, section, resample)[0]
+
+
+def _inspect(
+    subject: Subject, contrasts: Sequence[str], table: LabelTable, section: str, resample: bool
+) -> tuple[SubjectReport, list[Volume | None]]:
+    """Return what is wrong with a subject, and its images as far as they can be read."""
     found = _Findings(subject)
     images = _inspect_images(found, subject, contrasts, resample)
     first = images[0]
@@ -125,7 +132,7 @@ def inspect_subject(
     files = dict(zip(contrasts, subject.images, strict=True))
     files |= {"label": subject.label} if subject.label else {}
     files |= {"mask": Path(subject.mask)} if subject.mask and subject.mask != NO_MASK else {}
-    return SubjectReport(
+    report = SubjectReport(
         subject=subject.key,
         section=section,
         files=files,
@@ -136,6 +143,7 @@ def inspect_subject(
         mask_origin=_mask_origin(subject, contrasts[0]),
         problems=tuple(found.problems),
     )
+    return report, images
 
 
 def inspect_cohort(cohort: Cohort, transductive: bool = False) -> list[Problem]:
@@ -152,7 +160,9 @@ def inspect_cohort(cohort: Cohort, transductive: bool = False) -> list[Problem]:
     return [*_listed_twice(cohort), *_shared_files(cohort), *_split_subjects(cohort, allowed)]
 
 
-def require_usable(subject: Subject, cohort: Cohort, section: str, resample: bool = False) -> None:
+def require_usable(
+    subject: Subject, cohort: Cohort, section: str, resample: bool = False
+) -> tuple[Volume, ...]:
     """Refuse a subject with a fatal problem.
 
     Args:
@@ -161,11 +171,15 @@ def require_usable(subject: Subject, cohort: Cohort, section: str, resample: boo
         section: Where it is listed.
         resample: Whether contrasts on another grid are to be resampled by their headers.
 
+    Returns:
+        Its images, each on its own grid.
+
     Raises:
         MedsslError: The first fatal problem.
     """
-    report = inspect_subject(subject, cohort.contrasts, cohort.table, section, resample)
+    report, images = _inspect(subject, cohort.contrasts, cohort.table, section, resample)
     _raise_first_fatal(report.problems)
+    return tuple(image for image in images if image is not None)
 
 
 def require_usable_cohort(

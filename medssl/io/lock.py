@@ -1,0 +1,160 @@
+"""A file that says who is writing here, so that two processes do not write the same results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from medssl.errors import OutputError
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds a lock.
+
+    Args:
+        process: Its number; 0 where the file does not say.
+        host: The machine it runs on.
+        since: When it took the lock.
+    """
+
+    process: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        process = f"process {self.process} on {self.host}" if self.process else "an unknown process"
+        return f"{process} since {self.since}"
+
+    def is_gone(self) -> bool:
+        """Tell whether it ran on this machine and is no more; of other machines nobody knows."""
+        return self.process > 0 and self.host == socket.gethostname() and not _runs(self.process)
+
+
+@contextmanager
+def locked(path: Path, what: str, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock file while the block runs; it is removed at the end, whatever happens.
+
+    The lock of a process of this machine that is gone is taken over.
+
+    Args:
+        path: The file; missing folders are made.
+        what: Start of the message, such as "The folder out".
+        patience_s: How long to wait for another holder.
+
+    Raises:
+        OutputError: Another process holds it, or the folder cannot be written to.
+    """
+    mine = _mine()
+    end = time.monotonic() + patience_s
+    while not _taken(path, mine):
+        holder = holder_of(path)
+        if holder is not None and time.monotonic() >= end:
+            raise refusal(what, holder, path)
+        if holder is not None:
+            time.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        if _text(path) == mine:
+            path.unlink(missing_ok=True)
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Return who holds a lock; a file whose process is gone is removed.
+
+    Returns:
+        None where nobody holds it.
+    """
+    text = _text(path)
+    if text is None:
+        return None
+    holder = _holder(text, path)
+    if not holder.is_gone():
+        return holder
+    logger.warning("%s was left by %s, which is gone; it is taken over.", path.name, holder)
+    path.unlink(missing_ok=True)
+    return None
+
+
+def refusal(what: str, holder: Holder, path: Path) -> OutputError:
+    """Return the error for a lock that somebody else holds."""
+    msg = f"{what} is being written by {holder}."
+    cure = f"Wait for it, or choose another --out. If no such process runs any more, delete {path}."
+    return OutputError(msg, cure)
+
+
+def _mine() -> str:
+    now = datetime.now().astimezone().isoformat(timespec="microseconds")
+    return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now})
+
+
+def _taken(path: Path, mine: str) -> bool:
+    """Write the lock file; tell whether there was none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path.parent, error) from error
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(mine)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _not_writable(path.parent, error) from error
+    return True
+
+
+def _not_writable(folder: Path, error: OSError) -> OutputError:
+    msg = f"Cannot write to {folder}: {error.strerror or error}."
+    return OutputError(msg, "Choose another folder, free some space, or change its permissions.")
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""  # it is there, and somebody else's
+
+
+def _holder(text: str, path: Path) -> Holder:
+    """Read a lock file; of one that was cut off only its age is known."""
+    try:
+        told = json.loads(text)
+        return Holder(int(told["process"]), str(told["host"]), str(told["since"])[:19].replace("T", " "))
+    except (ValueError, TypeError, KeyError):
+        seconds = path.stat().st_mtime if path.exists() else time.time()
+        return Holder(0, "", f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}")
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process of this machine runs.
+
+    This one does not count: a lock with its number is that of an earlier process, as in containers, where
+    numbers start anew.
+    """
+    if process == os.getpid():
+        return False
+    if os.name == "nt":  # there, signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

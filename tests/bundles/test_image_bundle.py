@@ -1,0 +1,178 @@
+"""The bundle of image classifiers: what MONAI expects of it, and its commands as they are printed."""
+
+import csv
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, create_workflow
+from pictures import TINY, options, write_pictures
+from runs import same, weights
+
+import medssl
+from medssl.io.checkpoint import read_checkpoint
+from medssl.io.classifier_card import classifier_card_of
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.train import train_classifier
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "compact_image_classification"
+CONFIGS = BUNDLE / "configs"
+OVERLAYS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in {"train", "inference"})
+STACKS = [
+    ["train.yaml"],
+    ["inference.yaml"],
+    *[
+        ["train.yaml", *(["train_ssldec.yaml"] if path.stem == "train_targets" else []), path.name]
+        for path in OVERLAYS
+    ],
+]
+READ_BY_MONAI = {
+    "imports", "bundle_root", "dataset_dir", "device", "initialize", "run", "train", "validate", "evaluator",
+    "handlers", "preprocessing", "dataset", "dataloader", "datalist", "inferer", "postprocessing", "network",
+    "network_def", "image_key", "resume", "init_weights", "average", "num_workers",
+    "target_rule",  # of stored targets, which are made before
+}  # fmt: skip
+
+
+def read(name):
+    return yaml.safe_load((CONFIGS / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A copy whose numbers are small, with a folder of tiny images."""
+    root = tmp_path_factory.mktemp("bundles") / "compact_image_classification"
+    shutil.copytree(BUNDLE, root)
+    small = {"network_name": TINY["network"], "image_size": 16, "channels": 1, "preset": "none", "epochs": 2,
+             "steps_per_epoch": 2, "batch_size": 8}  # fmt: skip
+    for file in ("train.yaml", "inference.yaml"):
+        text = (root / "configs" / file).read_text()
+        for name, value in small.items():
+            text = re.sub(rf"(?m)^{name}: \S+", f"{name}: {value}", text)
+        text = re.sub(r"(?m)^classes: \[.*\]", "classes: [dark, light]", text)
+        (root / "configs" / file).write_text(text)
+    write_pictures(root / "data")
+    return root
+
+
+def run(command, folder):
+    words = shlex.split(command)
+    assert words[0] == "python"
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+COMMANDS = [
+    line
+    for line in (BUNDLE / "docs" / "README.md").read_text().splitlines()
+    if line.startswith("python -m monai")
+]
+
+
+def test_the_printed_commands_run_in_their_order(bundle):
+    assert len(COMMANDS) == 12
+    trainings = [command for command in COMMANDS if "train.yaml" in command and "evaluate" not in command]
+    for command in trainings[1:]:
+        run(command, bundle)
+    run(trainings[0], bundle)  # last, so that what follows finds its weights
+    for command in COMMANDS[len(trainings) :]:
+        if "verify_net_in_out" not in command:
+            run(command.replace("[1,3,64,64]", "[1,1,16,16]"), bundle)
+    with (bundle / "eval" / "predictions.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 2 * (6 + 12 + 5) + 20
+    assert all(abs(float(row[1]) + float(row[2]) - 1) < 1e-5 for row in rows)
+    assert rows[0][0] == "test/dark/0.png"
+    assert (bundle / "eval" / "metrics.csv").is_file()
+    exported = torch.jit.load(bundle / "models" / "model.ts")
+    image = torch.rand(3, 1, 16, 16)
+    assert torch.allclose(exported(image), load_classifier(bundle).network(image), atol=1e-5)
+
+
+def test_the_packaged_network_verifies():
+    command = next(command for command in COMMANDS if "verify_net_in_out" in command)
+    run(command, BUNDLE)
+
+
+@pytest.mark.parametrize("files", [stack for stack in STACKS if "evaluate.yaml" not in stack])
+def test_monai_finds_every_property(files, bundle):
+    torch.save({"log_p": torch.zeros(20, 2)}, bundle / "targets.pt")
+    workflow = create_workflow(
+        config_file=[str(bundle / "configs" / name) for name in files],
+        workflow_type="infer" if files == ["inference.yaml"] else "train",
+        meta_file=str(CONFIGS / "metadata.json"),
+        logging_file=False,
+        bundle_root=str(bundle),
+        **({"load_pretrain": False} if files == ["inference.yaml"] else {}),
+    )
+    assert not workflow.check_properties()
+
+
+def test_the_command_line_and_the_bundle_give_the_same_weights(bundle, tmp_path):
+    data = write_pictures(tmp_path / "images")
+    told = options(steps=None, settings={"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}, method="ssldec")
+    own = train_classifier(data, tmp_path / "run", told).run
+    out = tmp_path / "out"
+    stack = "\"['configs/train.yaml','configs/train_ssldec.yaml']\""
+    places = f"--dataset_dir {data} --output_dir {out} --ckpt_dir {out}"
+    run(f"python -m monai.bundle run --config_file {stack} {places}", bundle)
+    assert same(weights(own), torch.load(out / "model.pt", weights_only=True))
+
+
+def test_metadata_fit_the_schema_and_the_version():
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    schema = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["medssl"] == medssl.__version__
+    named = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(named.values()) == read("inference.yaml")["classes"]
+
+
+def test_the_packaged_weights_are_of_the_packaged_configuration():
+    card = classifier_card_of(read_checkpoint(BUNDLE / "models" / "model.pt"))
+    inference = read("inference.yaml")
+    assert card.classes == inference["classes"]
+    assert (card.size, card.channels) == (inference["image_size"], inference["channels"])
+    assert card.network["name"] == inference["network_name"]
+    assert json.loads((CONFIGS / "metadata.json").read_text())["eval_metrics"]["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("name", ["network_name", "image_size", "channels", "interpolation", "preprocessing"])
+def test_train_and_inference_agree(name):
+    inference = read("inference.yaml")
+    if name == "preprocessing":
+        inference = inference["preprocessing"]
+    assert read("train.yaml")[name] == inference[name]
+
+
+@pytest.mark.parametrize("files", STACKS)
+def test_no_key_is_dead(files):
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in files])
+    config = {key: value for key, value in parser.config.items() if key != "_meta_"}
+    text = json.dumps(config)
+    own = {key for key in config if not re.search(rf"[@%]{key}(#|\b)", text)}
+    assert own <= READ_BY_MONAI
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)
+def test_overlays_are_short(path):
+    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) < 25
+
+
+def test_files_that_the_model_zoo_expects_are_there():
+    for name in ("LICENSE", "configs/logging.conf", "docs/data_license.txt", "large_files.yml"):
+        assert (BUNDLE / name).is_file(), name
