@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from medssl.cli import Verbs
+from medssl.cli.common import example
 
 VERBS = {
     "simulate": "Make a folder of simulated images.",
@@ -23,6 +24,7 @@ VERBS = {
 """Verb -> one line; each is a module of this package with a command of the same name."""
 
 
+@example("medssl classify demo --out demo-images")
 @click.group(cls=Verbs, verbs=VERBS, package=__name__)
 def classify() -> None:
     r"""Classify 2D images with compact networks, from few labels.

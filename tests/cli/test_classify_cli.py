@@ -1,0 +1,102 @@
+"""`medssl classify`: every verb answers, lists agree with the package, errors are one message and exit code 1."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pictures import TINY, write_pictures
+
+from medssl.cli import main
+from medssl.cli.classify import VERBS
+from medssl.cli.classify.common import PRESETS
+from medssl.cli.classify.train import METHODS
+from medssl.transforms import image_augmentation
+from medssl.workflows.classification.methods import ONLINE
+
+
+def call(*words):
+    return CliRunner().invoke(main, ["classify", *map(str, words)])
+
+
+def training(*more):
+    sizes = ["--network", TINY["network"], "--size", TINY["size"], "--steps", 4, "--preset", "none"]
+    return [*sizes, "--device", "cpu", *more]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb):
+    done = call(verb, "--help")
+    assert done.exit_code == 0, done.output
+    assert f"medssl classify {verb}" in done.output
+
+
+def test_help_answers_without_torch():
+    lines = "\n".join(f"main(['classify', '{verb}', '--help'], standalone_mode=False)" for verb in VERBS)
+    code = f"import sys\nfrom medssl.cli import main\n{lines}\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False")
+
+
+def test_lists_of_the_command_line_are_those_of_the_package():
+    assert list(ONLINE) == METHODS
+    assert set(image_augmentation.PRESETS) == set(PRESETS)
+
+
+def test_from_a_folder_to_predictions(tmp_path):
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+    done = call("train", images, "--out", run, "--method", "mean-teacher", *training())
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == str(run)
+    assert "unlabeled images" in done.stderr
+    done = call("predict", images / "test", "--out", tmp_path / "p.csv", "--model", run)
+    assert done.exit_code == 0, done.output
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 11
+    done = call("evaluate", images, "--out", tmp_path / "report", "--model", run)
+    assert done.exit_code == 0, done.output
+    assert "macro_f1" in done.stdout
+    assert Path(done.stdout.splitlines()[-1]).is_file()
+
+
+def test_check_says_what_must_be_mended(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    assert call("check", images).exit_code == 0
+    (images / "test" / "dark" / "0.png").write_bytes(b"no image")
+    done = call("check", images)
+    assert done.exit_code == 1
+    assert "test/dark/0.png" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "nowhere", "--out", "run"], "nowhere"),
+        (["predict", "nowhere", "--out", "p.csv", "--model", "nothing"], "no"),
+        (["export", "nothing", "--out", "files"], "No classifier"),
+        (["bench", "nothing"], "model.onnx"),
+        (["evaluate", "nowhere", "--out", "r", "--model", "nothing"], "nowhere"),
+        (["compare", "nowhere.csv", "--out", "c"], "nowhere.csv"),
+    ],
+)
+def test_errors_are_one_message_and_exit_code_1(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call(*words)
+    assert done.exit_code == 1, done.output
+    assert "Traceback" not in done.output
+    assert said in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_rounds_need_the_baseline(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    done = call("train", images, "--out", tmp_path / "run", "--method", "ssldec", "--rounds", 1, "--no-baseline")
+    assert done.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_network_of_the_registry_is_listed():
+    done = call("networks")
+    assert done.exit_code == 0, done.output
+    for name in ("vgg-small-28", "resnet18", "mobilenetv2_100"):
+        assert name in done.stdout
