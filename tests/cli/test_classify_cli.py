@@ -80,6 +80,7 @@ def test_check_says_what_must_be_mended(tmp_path):
     ],
 )
 def test_errors_are_one_message_and_exit_code_1(words, said, tmp_path, monkeypatch):
+    """D8."""
     monkeypatch.chdir(tmp_path)
     done = call(*words)
     assert done.exit_code == 1, done.output
@@ -100,3 +101,13 @@ def test_every_network_of_the_registry_is_listed():
     assert done.exit_code == 0, done.output
     for name in ("vgg-small-28", "resnet18", "mobilenetv2_100"):
         assert name in done.stdout
+
+
+def test_it_runs_without_a_terminal_or_notebook(tmp_path):
+    """D21."""
+    words = ["simulate", str(tmp_path / "images"), "--labeled", "1", "--validation", "0", "--test", "0"]
+    words += ["--unlabeled", "2", "--size", "16"]
+    command = [sys.executable, "-W", "error", "-m", "medssl", "classify", *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "images")

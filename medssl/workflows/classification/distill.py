@@ -32,7 +32,7 @@ from medssl.workflows.running import Training, Watcher
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistillOptions:
     """What a user chooses for a distillation.
 

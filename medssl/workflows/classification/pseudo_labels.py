@@ -14,7 +14,7 @@ from medssl.io.files import write_csv
 from medssl.io.image_items import ImageItem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeepRule:
     """Which labels a student learns from; see `functional.distillation.kept_images`.
 

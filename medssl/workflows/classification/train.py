@@ -40,7 +40,7 @@ PER_EPOCH = 25
 """Steps between two looks at the validation images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
     """What a user chooses for the training of a classifier.
 

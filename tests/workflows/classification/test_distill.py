@@ -103,3 +103,10 @@ def test_without_unlabeled_images_there_is_nothing_to_distill(tmp_path):
     images = write_pictures(tmp_path / "images", unlabeled=0)
     with pytest.raises(DatalistError, match="no unlabeled image"):
         distill(images, tmp_path / "run", chosen())
+
+
+@pytest.mark.parametrize("options_of", [KeepRule, DistillOptions, type(options())])
+def test_options_are_given_by_name_alone(options_of):
+    """D20: a confidence can never land where a batch size belongs."""
+    with pytest.raises(TypeError):
+        options_of(0.8)
