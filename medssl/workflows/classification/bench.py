@@ -39,7 +39,7 @@ class Bench:
     choice: Choice
 
 
-def bench_exports(
+def bench_exports(  # noqa: PLR0913 (one argument an option)
     exports: Sequence[Path],
     data: Path | None = None,
     *,

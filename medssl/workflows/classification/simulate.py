@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from medssl.errors import OutputError
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_writing import write_png
@@ -16,7 +14,7 @@ BLOCK = 32
 """Images that are drawn at once."""
 
 
-def simulate_folder(
+def simulate_folder(  # noqa: PLR0913 (one argument an option)
     out: Path,
     *,
     classes: int = len(CELLS),
