@@ -1,6 +1,11 @@
 """Pipelines from files to tensors and back, shared by training, inference and MONAI Label."""
 
+from medssl.transforms.classification import image_preprocessing
 from medssl.transforms.crops import CropDataset, PairedLoader, StepSampler, label_counts
+from medssl.transforms.image_augmentation import strong_augmentation, weak_augmentation
+from medssl.transforms.image_batches import ImageLoader, OrderedLoader
+from medssl.transforms.image_pool import ImagePool
+from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, VIEWS, image_views, view_images
 from medssl.transforms.mixture import Mixture, mixture_for, stage_ends
 from medssl.transforms.segmentation import (
     augmentation,
@@ -16,21 +21,32 @@ from medssl.transforms.segmentation import (
 from medssl.transforms.targets import Targets
 
 __all__ = [
+    "DATA_DISTILLATION",
+    "VIEWS",
+    "VIEW_PRESETS",
     "CropDataset",
+    "ImageLoader",
+    "ImagePool",
     "Mixture",
+    "OrderedLoader",
     "PairedLoader",
     "StepSampler",
     "Targets",
     "augmentation",
     "crop_preparation",
+    "image_preprocessing",
+    "image_views",
     "label_counts",
     "labels_from_probabilities",
     "mixture_for",
     "postprocessing",
     "preprocessing",
     "stage_ends",
+    "strong_augmentation",
     "to_native_grid",
     "unlabeled_augmentation",
     "unlabeled_preparation",
     "validation_postprocessing",
+    "view_images",
+    "weak_augmentation",
 ]

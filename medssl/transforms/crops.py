@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medssl.transforms.masking import plain
 from medssl.transforms.mixture import Mixture
+from medssl.transforms.order import shuffled
 
 
 class CropDataset(Dataset):
@@ -78,9 +79,7 @@ class CropDataset(Dataset):
             chance = np.random.default_rng((self.seed, 2, number))
             if chance.random() < self.registered_share:
                 return self.registered[int(chance.integers(len(self.registered)))]
-        turn, place = divmod(number, len(self.cache))
-        order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.cache))
-        return self.cache[order[place]]
+        return self.cache[shuffled([number], len(self.cache), self.seed, 0)[0]]
 
 
 class StepSampler(Sampler[int]):

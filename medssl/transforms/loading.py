@@ -22,8 +22,9 @@ class LoadSubjectd(LoadImaged):
 
     A missing mask is made here: the voxels where the first contrast is not zero (skull-stripped data), or
     all voxels where the sample says ``mask: "none"``. Samples that say ``resample: True`` have their other
-    contrasts brought to the grid of the first. The mask on the scan's own grid is kept as
-    ``native_mask``, so that postprocessing can bound the answer exactly.
+    contrasts brought to the grid of the first. An ``image`` that has been read already, a `MetaTensor` in the
+    file's voxel order, is taken as it is. The mask on the scan's own grid is kept as ``native_mask``, so that
+    postprocessing can bound the answer exactly.
 
     Shapes:
         image: ``(C, I, J, K)``; label, mask, native_mask: ``(1, I, J, K)``
@@ -42,7 +43,11 @@ class LoadSubjectd(LoadImaged):
         everywhere = isinstance(sample.get("mask"), str) and sample["mask"] == NO_MASK
         if everywhere or sample.get("mask") is None:
             sample.pop("mask", None)
-        image = self._resampled_images(sample, reader) if sample.pop("resample", self.resample) else None
+        resampled = sample.pop("resample", self.resample)
+        if isinstance(sample.get("image"), MetaTensor):
+            image = sample.pop("image")
+        else:
+            image = self._resampled_images(sample, reader) if resampled else None
         sample = super().__call__(sample, reader)
         image = sample["image"] if image is None else image
         sample["image"] = image
