@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from medssl.errors import OutputError
+from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict, verdict
 from medssl.io.files import read_json, require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, write_manifest
+from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.candidates import Say
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.classification.models import load_classifier
@@ -82,7 +83,7 @@ def train_with_baseline(
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if resume:
-        options = ClassifyOptions(**{**read_json(out / "plan.json")["options"], "unlabeled": None})
+        options = planned(read_json(out / "plan.json")["options"], out)
     else:
         _begin(out, usable_cohort(data, options), options, data)
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
@@ -129,6 +130,8 @@ def promote(out: Path, source: Path, winner: str, found: ClassificationVerdict, 
         relative(source / path, out): digest for path, digest in record["data_sha256"].items()
     }
     said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
+    record["data"] = relative(source / record["data"], out)
+    calibrate(out, cohort_of_run(out, record["classes"]).validation)
     write_json(out / "run.json", record | {"command": command, "verdict": said})
     write_json(out / "verdict.json", said)
 
@@ -161,10 +164,25 @@ METHOD_PARTS = ("train#unlabeled", "train#sampler#mixture", "train#dataloader#vi
 """Where the overlays change the training itself."""
 
 
+def kept_options(options: ClassifyOptions, out: Path) -> dict[str, Any]:
+    """Return options as a plan keeps them: plain values, the folder as seen from the run."""
+    unlabeled = relative(options.unlabeled, out) if options.unlabeled else None
+    return vars(options) | {"unlabeled": unlabeled, "settings": dict(options.settings)}
+
+
+def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
+    """Return the options that a plan keeps."""
+    unlabeled = out / str(kept["unlabeled"]) if kept["unlabeled"] else None
+    return ClassifyOptions(**{**kept, "unlabeled": unlabeled})
+
+
 def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
     """Write the plan from which the run is resumed: options, and which images are used for what."""
     online_method(options.method)
     require_writable_folder(out, [data])
+    if not cohort.unlabeled:
+        msg = f"{data.name} holds no unlabeled image, so there is nothing to compare with labeled-only."
+        raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")
     if out.exists() and any(out.iterdir()):
         msg = f"The folder {out} is not empty."
         raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
@@ -172,6 +190,4 @@ def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path)
         prepare_classifier(Path(scratch) / "run", cohort, replace(options, rounds=0), data)
         require_parts(Path(scratch) / "run")
     write_manifest(out / "images.csv", cohort)
-    kept = {name: value for name, value in vars(options).items() if name != "unlabeled"}
-    kept["settings"] = dict(options.settings)
-    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
+    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept_options(options, out)})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from medssl.io.files import read_json
 from medssl.io.image_cohort import ImageCohort
-from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.train import ClassifyOptions, prepare_classifier, require_same_images
 from medssl.workflows.running import Training, Watcher, run_training
 
@@ -26,8 +25,19 @@ def train_candidate(
     data: Path,
     watcher: Watcher | None = None,
     say: Say = logger.info,
+    files: Mapping[str, Path] | None = None,
 ) -> Training:
-    """Train one of the runs under a run folder; one that is finished is not trained again."""
+    """Train one of the runs under a run folder; one that is finished is not trained again.
+
+    Args:
+        run: Its folder.
+        cohort: Its images.
+        options: See `ClassifyOptions`.
+        data: Where the images come from, for the record.
+        watcher: Told about the progress.
+        say: Told what comes next.
+        files: Name in the run folder -> file that is copied there, so that the folder stands alone.
+    """
     began = (run / "run.json").is_file()
     if began and read_json(run / "run.json")["finished"]:
         record = read_json(run / "run.json")
@@ -38,7 +48,8 @@ def train_candidate(
     else:  # also one that was stopped while it was prepared
         shutil.rmtree(run, ignore_errors=True)
         prepare_classifier(run, cohort, options, data)
+        for name, source in (files or {}).items():
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, run / name)
     resumable = (run / "checkpoints" / "resume.pt").is_file()
-    done = run_training(run, watcher or Watcher(), resume=began and resumable)
-    calibrate(run, cohort)
-    return done
+    return run_training(run, watcher or Watcher(), resume=began and resumable)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict
@@ -17,6 +18,8 @@ from medssl.workflows.classification.baseline import (
     CANDIDATES,
     SUPERVISED,
     compare_runs,
+    kept_options,
+    planned,
     promote,
 )
 from medssl.workflows.classification.budgets import image_budget
@@ -25,7 +28,14 @@ from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
 from medssl.workflows.classification.pseudo_labels import KeepRule, write_pseudo_labels
-from medssl.workflows.classification.train import ClassifyOptions, cohort_of_run, usable_cohort
+from medssl.workflows.classification.train import (
+    ClassifyOptions,
+    cohort_of_run,
+    prepare_classifier,
+    share_of,
+    shared_words,
+    usable_cohort,
+)
 from medssl.workflows.provenance import command_line
 from medssl.workflows.running import Training, Watcher
 
@@ -104,6 +114,8 @@ def distill(
         MedsslError: As in `train_classifier`.
         ConfigError: The options do not go together.
     """
+    if resume and (out / "plan.json").is_file():
+        options = _planned(out)
     teachers = _teachers(options)
     if (out / "verdict.json").is_file():
         msg = f"The run in {out} is finished."
@@ -148,7 +160,7 @@ class _Room:
         self.data, self.out, self.cohort, self.options = data, out, cohort, options
         self.teachers, self.watcher, self.say = tuple(teachers), watcher, say
         self.steps = options.student.steps or image_budget(options.student.budget).steps
-        self.share = self.steps // (len(teachers) * options.rounds + 1)
+        self.share = share_of(self.steps, len(teachers) * options.rounds + 1)
         self.kept: PseudoLabels | None = None
 
     def fit(self, stage: int, targets: PseudoLabels | None) -> None:
@@ -205,7 +217,9 @@ class _Room:
     def _write_labels(self, path: Path, number: int, items: Sequence[ImageItem]) -> None:
         options = self.options
         models = [
-            load_classifier(self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}")
+            load_classifier(
+                self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}"
+            ).uncalibrated()
             for place, network in enumerate(self.teachers)
         ]
         views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
@@ -252,8 +266,21 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
+    with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
+        for number, network in enumerate((options.student.network, *_teachers(options))):
+            own = replace(options.student, method=SUPERVISED, network=network)
+            prepare_classifier(Path(scratch) / str(number), cohort, own, data)
     write_manifest(out / "images.csv", cohort)
-    write_json(out / "plan.json", {"classes": list(cohort.classes), "distillation": options.kind})
+    kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
+    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
+
+
+def _planned(out: Path) -> DistillOptions:
+    """Return the options that a run began with."""
+    kept = read_json(out / "plan.json")["options"]
+    named = {"teachers": tuple(kept["teachers"]), "views": tuple(kept["views"])}
+    student = planned(kept["student"], out)
+    return DistillOptions(**{**kept, **named, "rule": KeepRule(**kept["rule"]), "student": student})
 
 
 def _teachers(options: DistillOptions) -> tuple[str, ...]:
@@ -276,17 +303,12 @@ def _teachers(options: DistillOptions) -> tuple[str, ...]:
 
 
 def _command(data: Path, out: Path, options: DistillOptions) -> str:
-    student = options.student
     chosen = [
         ("kind", options.kind),
         *[("teacher", name) for name in options.teachers],
-        ("network", student.network),
+        *[("view", name) for name in options.views if options.views != DATA_DISTILLATION],
         *options.rule.as_options(),
         ("rounds", options.rounds),
-        ("budget", student.budget),
-        ("steps", student.steps),
-        ("seed", student.seed),
-        ("preset", student.preset),
-        ("labels-per-class", student.labels_per_class),
+        *shared_words(out, options.student),
     ]
     return command_line("classify distill", [data], out, chosen)

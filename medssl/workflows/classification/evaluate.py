@@ -36,6 +36,7 @@ class Evaluation:
         predictions: Of the images, in their order.
         labels: True class numbers.
         model: Which was scored.
+        views: Whose probabilities were averaged.
     """
 
     section: str
@@ -44,6 +45,7 @@ class Evaluation:
     predictions: Predictions
     labels: np.ndarray
     model: ImageModel
+    views: tuple[str, ...] = ("identity",)
 
 
 def evaluate_classifier(
@@ -69,12 +71,12 @@ def evaluate_classifier(
         DatalistError: The section holds no image.
         InputError: A class that the model does not know.
     """
+    loaded = load_classifier(model, device)
     cohort = read_image_cohort(data)
     items = cohort.section(section)
     if not items:
         msg = f"{data.name} holds no {section} image."
         raise DatalistError(msg, "Put labeled images into test/, or name another --section.")
-    loaded = load_classifier(model, device)
     labels = numbers_of(items, loaded.card.classes)
     predictions = predict_items(items, [loaded], views, progress)
     abstaining = None
@@ -86,7 +88,7 @@ def evaluate_classifier(
         if chosen is not None:  # None: no threshold reaches that accuracy on the validation images
             abstaining = score_abstaining(labels, predictions.probabilities, chosen.threshold)
     found = scores(labels, predictions.probabilities, loaded.card.classes)
-    return Evaluation(section, found, abstaining, predictions, labels, loaded)
+    return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views))
 
 
 def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:

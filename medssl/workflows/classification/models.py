@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,10 @@ class ImageModel:
     card: ClassifierCard
     weights_sha256: str
     device: str = "cpu"
+
+    def uncalibrated(self) -> ImageModel:
+        """Return the same model at temperature 1, as targets and pseudo-labels want it."""
+        return replace(self, card=replace(self.card, temperature=1.0))
 
 
 def load_classifier(model: Path | str, device: str = "cpu") -> ImageModel:

@@ -14,7 +14,7 @@ from medssl.errors import CheckpointError, ConfigError, InputError
 from medssl.inference.classification import predict_probabilities
 from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.io.classifier_card import ClassifierCard
-from medssl.io.files import write_csv
+from medssl.io.files import require_writable_folder, write_csv
 from medssl.io.image_cohort import find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.images import read_image
@@ -82,35 +82,35 @@ def predict_passes(
     Shapes:
         return: ``(M, N, K)``, M models times views, the views of the first model first; ``(N, K)`` as a mean
     """
-    card = models[0].card
-    _require_one_task(models)
+    _require_same_classes(models)
     if not items:
-        return torch.zeros(
-            (len(models) * len(views), 0, len(card.classes)) if each else (0, len(card.classes))
+        shape = (0, len(models[0].card.classes))
+        return torch.zeros((len(models) * len(views), *shape) if each else shape)
+    passes = [
+        predict_probabilities(
+            model.network,
+            prepared(items, model.card, progress),
+            views=image_views(views),
+            temperatures=[model.card.temperature],
+            batch_size=BATCH,
+            each=each,
         )
-    return predict_probabilities(
-        [model.network for model in models],
-        prepared(items, card, progress),
-        views=image_views(views),
-        temperatures=[model.card.temperature for model in models],
-        batch_size=BATCH,
-        each=each,
-    )
+        for model in models
+    ]
+    return torch.cat(passes) if each else torch.stack(passes).mean(0)
 
 
-def _require_one_task(models: Sequence[ImageModel]) -> None:
-    """Refuse to average models of other classes or another input.
+def _require_same_classes(models: Sequence[ImageModel]) -> None:
+    """Refuse to average models of other classes; each prepares images as it needs them.
 
     Raises:
-        CheckpointError: Which one differs, and in what.
+        CheckpointError: Which one differs.
     """
-    tasks = [
-        (list(one.card.classes), one.card.size, one.card.channels, one.card.interpolation) for one in models
-    ]
-    for model, task in zip(models, tasks, strict=True):
-        if task != tasks[0]:
-            msg = f"{model.name} and {models[0].name} do not belong together: found {task}, expected {tasks[0]}."
-            raise CheckpointError(msg, "Average models of the same classes, size and channels.")
+    for model in models[1:]:
+        if list(model.card.classes) != list(models[0].card.classes):
+            found, expected = ", ".join(model.card.classes), ", ".join(models[0].card.classes)
+            msg = f"{model.name} tells apart {found}; {models[0].name} tells apart {expected}, in this order."
+            raise CheckpointError(msg, "Average models of the same classes.")
 
 
 def prepared(
@@ -183,6 +183,8 @@ def predict_folder(
         ConfigError: A view is unknown, or asked of an exported file.
     """
     place = Path(data)
+    if place.is_dir():
+        require_writable_folder(Path(out).parent, [place])
     items = [ImageItem(place, place.name, None)] if place.is_file() else find_images(place)
     if not str(model).endswith(".onnx"):
         predictions = predict_items(items, [load_classifier(model, device)], views, progress)

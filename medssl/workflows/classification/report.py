@@ -30,6 +30,7 @@ from medssl.workflows.classification.bench import Bench
 from medssl.workflows.classification.evaluate import Evaluation
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.train import cohort_of_run
 
 MOST_LOOKED_AT = 2000
 """Unlabeled images among which the least certain ones are looked for."""
@@ -75,7 +76,7 @@ def write_report(
             "they are where there are none. Test images chose nothing."
         ),
         verdict=record.get("verdict", {}).get("sentence", ""),
-        done=_done(record),
+        done=_done(run, record),
         warnings=_warnings(result.model, record),
         counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
         operating=_operating(result),
@@ -103,9 +104,9 @@ def _arms(run: Path, cohort: ImageCohort, result: Evaluation, record: Mapping[st
     others = []
     for folder in sorted((run / CANDIDATES).glob("*/models")):
         name = "labeled-only" if folder.parent.name == SUPERVISED else folder.parent.name
-        if name != own.name:
+        if name != own.name and "-round-" not in name:
             model = load_classifier(folder.parent)
-            found = predict_items(items, [model]).probabilities
+            found = predict_items(items, [model], result.views).probabilities
             labels = numbers_of(items, model.card.classes)
             measured = scores(labels, found, model.card.classes).record()
             others.append(Arm(name, measured, _curve(folder.parent)))
@@ -117,17 +118,23 @@ def _curve(run: Path) -> tuple[Sequence[Mapping[str, object]], ...]:
     return (read_tsv(path),) if path.is_file() else ()
 
 
-def _done(record: Mapping[str, Any]) -> list[str]:
+def _done(run: Path, record: Mapping[str, Any]) -> list[str]:
     if not record:
         return []
     budget, images = record["budget"], record["images"]
-    labeled = f"{images['training']} labeled images of {len(record['classes'])} classes"
+    given = len(cohort_of_run(run, record["classes"]).training)
+    labeled = f"{given} labeled images of {len(record['classes'])} classes"
+    if images["training"] > given:
+        labeled += f" and {images['training'] - given} that teachers labeled"
     said = [
         f"{record['network']} was trained for {budget['steps']} steps of {budget['images']} images on {labeled}."
     ]
-    if "verdict" in record:
+    baseline = run / CANDIDATES / SUPERVISED / "run.json"
+    if baseline.is_file():
+        steps = read_json(baseline)["budget"]["steps"]
         said.append(
-            "The supervised baseline had the same number of steps and images a step, and the same augmentation."
+            f"The supervised baseline had {steps} steps of as many images, and the same augmentation; teachers, rounds "
+            "and student of a distillation share that number."
         )
     return said
 

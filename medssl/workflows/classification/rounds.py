@@ -13,14 +13,14 @@ from torch import Tensor
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError, DatalistError
 from medssl.functional.clustering import RULES, cluster_mass, log_target_distribution
-from medssl.io.files import write_json, write_tsv
+from medssl.io.files import read_json, write_json, write_tsv
 from medssl.io.image_cohort import ImageCohort
 from medssl.self_training import self_train
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
-from medssl.workflows.classification.train import PER_EPOCH, ClassifyOptions
+from medssl.workflows.classification.train import INIT_FILE, ClassifyOptions, share_of
 from medssl.workflows.running import Training, Watcher
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def train_in_rounds(
     """Fit on the labels, then in rounds on labels and targets; all stages share the budget equally.
 
     Args:
-        run: Folder of the last stage; the stages before lie beside it in ``<run>-rounds``.
+        run: Folder that becomes a copy of the last stage; all stages lie beside it as ``<run>-round-<number>``.
         cohort: Labeled and unlabeled images.
         options: ``rounds``, ``target_rule`` and ``schedule`` say how; ``method`` is "ssldec".
         data: Where the images come from, for the record.
@@ -77,15 +77,17 @@ def train_in_rounds(
         Enguehard et al., IEEE Access 2019 ("dec", "union_reinit").
     """
     _require(options, cohort)
-    stages = _Stages(run.with_name(f"{run.name}-rounds"), cohort, options, data, watcher, say)
+    stages = _Stages(run.with_name(f"{run.name}-round"), cohort, options, data, watcher, say)
     outcome = self_train(
         fit=stages.fit, predict=stages.predict, changed=stages.changed, rounds=options.rounds
     )
     done = stages.trainings[outcome.rounds]
     if not (run / "run.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(done.run, run)
-    write_json(run.with_name(f"{run.name}-rounds") / "rounds.json", vars(outcome))
+        shutil.copytree(done.run, run)  # beside it, so that relative paths stay right
+        record = dict(read_json(run / "run.json"))
+        write_json(run / "run.json", record | {"method": options.method, "rounds": outcome.rounds})
+    write_json(run.with_name(f"{run.name}-round") / "rounds.json", vars(outcome))
     say(f"{outcome.rounds} rounds: {outcome.reason}")
     return replace(done, run=run)
 
@@ -105,28 +107,30 @@ class _Stages:
         self.folder, self.cohort, self.options = folder, cohort, options
         self.data, self.watcher, self.say = data, watcher, say
         steps = options.steps or image_budget(options.budget).steps
-        self.steps = max(PER_EPOCH, steps // (options.rounds + 1) // PER_EPOCH * PER_EPOCH)
+        self.steps = share_of(steps, options.rounds + 1)
         self.trainings: dict[int, Training] = {}
         self.rows: list[dict[str, object]] = []
 
     def fit(self, stage: int, targets: PoolTargets | None) -> None:
         """Train a stage: the first one on the labels, with the same head."""
         own = replace(self.options, steps=self.steps, seed=self.options.seed + stage, target_rule=None)
-        cohort = self.cohort
+        cohort, files = self.cohort, {}
         if targets is None:
             cohort = replace(cohort, unlabeled=())
         else:
-            settings = {**own.settings, "targets": str(targets.path.resolve())}
+            files["targets.pt"] = targets.path
+            settings = dict(own.settings)
             if self.options.schedule == "union_warm":
-                settings["init_weights"] = str((self._run(stage - 1) / "models" / "model.pt").resolve())
+                files[INIT_FILE] = self._run(stage - 1) / "models" / "model.pt"
+                settings["init_weights"] = f"$@bundle_root + '/{INIT_FILE}'"
             own = replace(own, method="stored-targets", settings=settings)
         self.trainings[stage] = train_candidate(
-            self._run(stage), cohort, own, self.data, self.watcher, self.say
+            self._run(stage), cohort, own, self.data, self.watcher, self.say, files
         )
 
     def predict(self, number: int) -> PoolTargets:
         """Cluster the pool with the network of the stage before, and sharpen."""
-        model = load_classifier(self._run(number - 1))
+        model = load_classifier(self._run(number - 1)).uncalibrated()
         q = predict_passes(self.cohort.unlabeled, [model], ["identity"], each=False).double()
         log_q = q.clamp_min(1e-12).log()
         mass = cluster_mass(q, torch.ones(len(q), dtype=torch.bool))
@@ -146,7 +150,7 @@ class _Stages:
         return share
 
     def _run(self, stage: int) -> Path:
-        return self.folder / f"round-{stage}"
+        return self.folder.with_name(f"{self.folder.name}-{stage}")
 
     def _record(self, number: int, q: Tensor, mass: Tensor) -> None:
         shares = (mass / mass.sum()).tolist()

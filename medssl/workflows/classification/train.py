@@ -17,6 +17,7 @@ from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
 from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
@@ -38,6 +39,9 @@ LEAST_HELD_OUT = 5
 
 PER_EPOCH = 25
 """Steps between two looks at the validation images."""
+
+INIT_FILE = "models/init.pt"
+"""Copy of the weights that a run starts from, so that the run folder stands alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,9 @@ def train_classifier(
         require_same_images(out)
     else:
         prepare_classifier(out, usable_cohort(data, options), options, data)
-    return run_training(out, watcher or Watcher(), resume)
+    done = run_training(out, watcher or Watcher(), resume)
+    calibrate(out, cohort_of_run(out, read_json(out / "run.json")["classes"]).validation)
+    return done
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
@@ -150,7 +156,7 @@ def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions,
     """
     if not online_method(options.method).overlays:
         cohort = replace(cohort, unlabeled=())
-    require_writable_folder(out, [data])
+    require_writable_folder(out, [data, *([options.unlabeled] if options.unlabeled else [])])
     if out.exists() and any(out.iterdir()):
         msg = f"The folder {out} is not empty."
         raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
@@ -192,7 +198,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     method = online_method(options.method)
     budget = image_budget(options.budget)
     steps = options.steps or budget.steps
-    per_epoch = PER_EPOCH if steps % PER_EPOCH == 0 else 1
+    per_epoch = next(number for number in range(PER_EPOCH, 0, -1) if steps % number == 0)
     if options.preset not in PRESETS:
         msg = f"There is no preset '{options.preset}'. Choose one of: {', '.join(PRESETS)}."
         raise ConfigError(msg)
@@ -221,10 +227,27 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     return values | dict(options.settings)
 
 
-def channels_of(cohort: ImageCohort, looked_at: int = 16) -> int:
-    """Return 1 where the first labeled images are all gray, else 3."""
-    shapes = {read_image(item.path).shape[2] for item in cohort.training[:looked_at]}
-    return 1 if shapes == {1} else 3
+def share_of(steps: int, trainings: int) -> int:
+    """Divide the steps of a budget among trainings, each a multiple of `PER_EPOCH` where it is that long.
+
+    Raises:
+        ConfigError: There are fewer steps than trainings.
+    """
+    share = steps // trainings
+    if share < 1:
+        msg = f"{steps} steps cannot be shared by {trainings} trainings."
+        raise ConfigError(msg, "Use a larger budget, or fewer rounds or teachers.")
+    return share if share < PER_EPOCH else share // PER_EPOCH * PER_EPOCH
+
+
+def channels_of(cohort: ImageCohort, looked_at: int = 64) -> int:
+    """Return 1 where images of all classes, and unlabeled ones, are gray, else 3."""
+    items = [
+        item
+        for some in (cohort.training, cohort.unlabeled)
+        for item in some[:: max(1, len(some) // looked_at)]
+    ]
+    return 1 if {read_image(item.path).shape[2] for item in items} == {1} else 3
 
 
 def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,12 +274,23 @@ def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> d
 
 def repeat_command(data: Path, out: Path, options: ClassifyOptions, *, baseline: bool = False) -> str:
     """Return the command that repeats a run, with or without the baseline beside it."""
+    method = "ssldec" if options.method == "stored-targets" else options.method
     chosen = [
-        ("method", options.method),
-        ("no-baseline", not baseline and options.method != "supervised"),
+        ("method", method),
+        ("no-baseline", not baseline and method != "supervised"),
         ("rounds", options.rounds),
         ("target-rule", options.target_rule),
         ("schedule", options.schedule if options.rounds else None),
+    ]
+    return command_line("classify train", [data], out, [*chosen, *shared_words(out, options)])
+
+
+def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]]:
+    """Return the options that training and distillation have in common, as a command says them."""
+    pretrained = options.pretrained
+    if pretrained is not None and Path(pretrained).exists():
+        pretrained = relative(pretrained, out.parent)
+    return [
         ("network", options.network),
         ("budget", options.budget),
         ("steps", options.steps),
@@ -266,14 +300,13 @@ def repeat_command(data: Path, out: Path, options: ClassifyOptions, *, baseline:
         ("preset", options.preset),
         ("labels-per-class", options.labels_per_class),
         ("hold-out", str(options.hold_out)),
-        ("pretrained", relative(options.pretrained, out.parent) if options.pretrained else None),
+        ("pretrained", pretrained),
         ("unlabeled", relative(options.unlabeled, out.parent) if options.unlabeled else None),
         ("transductive", options.transductive),
         ("skip-unreadable", options.skip_unreadable),
         ("device", options.device if options.device != "auto" else None),
         *[("set", f"{name}={one_line(value)}") for name, value in options.settings.items()],
     ]
-    return command_line("classify train", [data], out, chosen)
 
 
 def _record(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import yaml
-from pictures import options
+from pictures import options, write_pictures
 from runs import StopAfter, same, weights
 
 from medssl.engines import TrainingInterrupted
-from medssl.errors import ConfigError, OutputError
+from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.workflows.classification import baseline
 from medssl.workflows.classification.baseline import (
     METHOD_PARTS,
@@ -87,3 +87,16 @@ def test_a_value_that_does_not_work_is_seen_before_the_baseline_trains(pictures,
             say=begun.append,
         )
     assert not begun
+
+
+def test_without_unlabeled_images_there_is_nothing_to_compare(tmp_path):
+    images = write_pictures(tmp_path / "images", unlabeled=0)
+    with pytest.raises(DatalistError, match="no unlabeled image"):
+        train_with_baseline(images, tmp_path / "run", options(method="fixmatch"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_record_names_data_that_are_there(compared):
+    run = compared[0].training.run
+    assert (run / record(run)["data"]).is_dir()
+    assert all((run / name).is_file() for name in record(run)["data_sha256"])

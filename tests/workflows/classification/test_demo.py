@@ -31,7 +31,12 @@ def test_the_demo_ends_with_a_report(tmp_path):
     text = page.read_text()
     assert str(tmp_path) not in text
     assert not re.search(r"(src|href)=[\"']http", text)
-    for heading in ("Did the unlabeled images help?", "Pseudo-labels", "Which network?", "Least certain images"):
+    for heading in (
+        "Did the unlabeled images help?",
+        "Pseudo-labels",
+        "Which network?",
+        "Least certain images",
+    ):
         assert heading in text
     assert sum(one.startswith("medssl classify") for one in said) == 7
     with pytest.raises(OutputError, match="--overwrite"):

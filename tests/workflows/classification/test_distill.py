@@ -10,7 +10,10 @@ from runs import StopAfter, same, weights
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError
 from medssl.io.image_cohort import read_image_cohort
+from medssl.transforms.image_views import DATA_DISTILLATION
 from medssl.workflows.classification.distill import DistillOptions, distill
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import predict_items
 from medssl.workflows.classification.pseudo_labels import KeepRule
 
 
@@ -20,7 +23,7 @@ def rows(path):
 
 
 def chosen(kind="plain", **changes):
-    student = options(steps=12, **changes.pop("student", {}))
+    student = options(**{"steps": 12, **changes.pop("student", {})})
     return DistillOptions(kind=kind, student=student, **changes)
 
 
@@ -81,6 +84,31 @@ def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, disti
     assert same(*[weights(run) for run in students])
 
 
+def test_a_resumed_distillation_keeps_its_own_options(pictures, tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", chosen("data", rule=KeepRule(threshold=0.0)), StopAfter(2))
+    distill(pictures, tmp_path / "run", DistillOptions(), resume=True)
+    labels = rows(tmp_path / "run" / "pseudo_labels" / "round-1.csv")
+    assert {row["kept"] for row in labels} == {"yes"}
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["network"] == "vgg-small-28"
+
+
+def test_teachers_may_take_images_of_other_sizes(pictures, tmp_path):
+    teachers = ("vgg-small-28", "vgg-small-64")
+    done = distill(pictures, tmp_path / "run", chosen("model", teachers=teachers, student={"size": None}))
+    assert len(rows(done.training.run / "pseudo_labels" / "round-1.csv")) == 20
+
+
+def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
+    """It was fitted on validation labels."""
+    run = distilled.training.run
+    teacher = load_classifier(next((run / "teachers").iterdir())).uncalibrated()
+    items = read_image_cohort(run / "images.csv", allow_outside=True).unlabeled
+    found = predict_items(items, [teacher], ("identity", *DATA_DISTILLATION)).probabilities.max(1)
+    written = [float(row["confidence"]) for row in rows(run / "pseudo_labels" / "round-1.csv")]
+    assert written == pytest.approx(found.tolist(), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -89,6 +117,9 @@ def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, disti
         ({"kind": "big"}, "data-model"),
         ({"rounds": 0}, "below 1"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
+        ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
+        ({"teachers": ("vgg-smal-28",)}, "vgg-smal-28"),
+        ({"kind": "model", "student": {"steps": 2}}, "cannot be shared"),
     ],
 )
 def test_bad_options_are_refused_before_a_teacher_trains(changes, words, pictures, tmp_path):

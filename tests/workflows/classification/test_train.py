@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from pictures import CLASSES, options, picture, write_pictures
 from PIL import Image
 from runs import StopAfter, same, table, texts, weights
@@ -15,7 +16,12 @@ from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.classifier_card import classifier_card_of
 from medssl.io.image_cohort import read_image_cohort
 from medssl.workflows.classification.methods import ONLINE
-from medssl.workflows.classification.train import train_classifier
+from medssl.workflows.classification.train import (
+    channels_of,
+    prepare_classifier,
+    train_classifier,
+    usable_cohort,
+)
 
 
 def tree_hash(root):
@@ -138,3 +144,19 @@ def test_unreadable_images_are_refused_or_left_out(tmp_path):
         train_classifier(images, tmp_path / "run", options())
     run = train_classifier(images, tmp_path / "run", options(method="ssldec", skip_unreadable=True)).run
     assert json.loads((run / "run.json").read_text())["images"]["unlabeled"] == 19
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(2000, 80), (666, 37), (4, 1)])
+def test_any_number_of_steps_is_looked_at_about_every_25(steps, epochs, pictures, tmp_path):
+    cohort = usable_cohort(pictures, options())
+    prepare_classifier(tmp_path / "run", cohort, options(steps=steps), pictures)
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert config["epochs"] == epochs
+    assert config["epochs"] * config["steps_per_epoch"] == steps
+
+
+def test_color_in_one_class_alone_is_seen(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    for path in (images / "train" / "light").iterdir():
+        Image.open(path).convert("RGB").point(lambda value: value // 2 + 40).save(path)
+    assert channels_of(usable_cohort(images, options())) == 3
