@@ -160,6 +160,52 @@ def probe_tile(image: Tensor, mask: Tensor | None, tiling: Tiling) -> tuple[Tens
     return _read(image, box)[None], _read(brain[None], box)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Label probabilities where the network looked; everywhere else the answer is background.
+
+    So nothing of the size of a volume has to exist for all labels at a time.
+
+    Attributes:
+        inside: `(L, i, j, k)`, float32.
+        box: The voxels they are of.
+        shape: Of the volume.
+    """
+
+    inside: Tensor
+    box: Box
+    shape: Triple
+
+    def channel(self, label: int) -> Tensor:
+        """Return the probability of one label.
+
+        Args:
+            label: Its number in the table; the background is 0.
+
+        Shapes:
+            return: `(I, J, K)`
+        """
+        volume = self.inside.new_full(self.shape, float(label == 0))
+        volume[self.box.slices] = self.inside[label]
+        return volume
+
+    def whole(self) -> Tensor:
+        """Return the probabilities of all labels.
+
+        Shapes:
+            return: `(L, I, J, K)`
+        """
+        return _join([(self.box, self.inside)], Box((0, 0, 0), self.shape), background=1.0, others=0.0)
+
+    def replaced(self, whole: Tensor) -> "Prediction":
+        """Return the same place with other probabilities.
+
+        Shapes:
+            whole: `(L, I, J, K)`, background outside the box
+        """
+        return Prediction(whole[(slice(None), *self.box.slices)].clone(), self.box, self.shape)
+
+
 class Predictor:
     """Turn a preprocessed image into label probabilities.
 
@@ -217,6 +263,19 @@ class Predictor:
         Shapes:
             image `(C, I, J, K)`, mask `(I, J, K)` bool; returns float32 `(L, I, J, K)` on the image's device.
         """
+        return self.predict_box(image, mask).whole()
+
+    @torch.inference_mode()
+    def predict_box(self, image: Tensor, mask: Tensor | None = None) -> Prediction:
+        """Return the same as `predict` for the brain's box alone.
+
+        Args:
+            image: Preprocessed contrasts.
+            mask: See `predict`.
+
+        Shapes:
+            image `(C, I, J, K)`, mask `(I, J, K)` bool.
+        """
         if self.backend is None:
             tile, brain = probe_tile(image, mask, self._tiling(self.reference))
             self.backend = choose_backend(self.reference, tile, brain, self.wanted, self.store)
@@ -232,14 +291,17 @@ class Predictor:
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
-    ) -> Tensor:
+    ) -> Prediction:
         tiles = tile_logits(forward, image, mask, tiling)
         parts = ((box, logits.softmax(dim=0).to(image.device)) for box, logits in tiles)
-        probabilities = _join(parts, image.shape[1:], background=1.0, others=0.0)
+        shape: Triple = (image.shape[1], image.shape[2], image.shape[3])
+        region = _region(image, mask, tiling).clipped(shape)
+        probabilities = _join(parts, region, background=1.0, others=0.0)
         if mask is not None:
-            probabilities *= mask
-            probabilities[0].masked_fill_(~mask, 1.0)
-        return probabilities
+            brain = mask[region.slices]
+            probabilities *= brain
+            probabilities[0].masked_fill_(~brain, 1.0)
+        return Prediction(probabilities, region, shape)
 
     def _tiling(self, backend: Backend) -> Tiling:
         return tiling_for(
@@ -289,10 +351,11 @@ class BrainBoxInferer(Inferer):
             return network(tile.contiguous(memory_format=torch.channels_last_3d), *args, **kwargs).float()
 
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        everywhere = Box((0, 0, 0), (inputs.shape[2], inputs.shape[3], inputs.shape[4]))
         volumes = [
             _join(
                 tile_logits(forward, image, image.ne(0).any(dim=0), tiling),
-                image.shape[1:],
+                everywhere,
                 background=BACKGROUND_LOGIT,
                 others=-BACKGROUND_LOGIT,
             )
@@ -301,16 +364,14 @@ class BrainBoxInferer(Inferer):
         return convert_to_dst_type(torch.stack(volumes), inputs, dtype=torch.float32)[0]
 
 
-def _join(
-    parts: Iterable[tuple[Box, Tensor]], shape: Iterable[int], *, background: float, others: float
-) -> Tensor:
-    """Write the parts into one volume `(L, I, J, K)` whose other voxels hold the two constants."""
+def _join(parts: Iterable[tuple[Box, Tensor]], whole: Box, *, background: float, others: float) -> Tensor:
+    """Write the parts into one volume `(L, i, j, k)` whose other voxels hold the two constants."""
     volume: Tensor | None = None
     for box, part in parts:
         if volume is None:
-            volume = part.new_full((len(part), *shape), others)
+            volume = part.new_full((len(part), *whole.shape), others)
             volume[0] = background
-        volume[(slice(None), *box.slices)] = part
+        volume[(slice(None), *box.relative_to(whole).slices)] = part
     if volume is None:
         msg = "There is nothing to join: found no tiles, expected at least one."
         raise ValueError(msg)

@@ -64,6 +64,16 @@ def test_outside_the_mask_is_background_for_certain(shallow, head):
     assert prediction.dtype == torch.float32
 
 
+def test_the_box_alone_says_the_same(shallow, head):
+    predictor = Predictor(network=shallow)
+    found, whole = predictor.predict_box(*head), predictor.predict(*head)
+    assert found.inside[0].numel() < whole[0].numel()
+    assert torch.equal(found.whole(), whole)
+    assert torch.equal(found.channel(0), whole[0])
+    assert torch.equal(found.channel(3), whole[3])
+    assert torch.equal(found.replaced(whole).inside, found.inside)
+
+
 def test_inside_the_mask_background_is_not_ruled_out(shallow, head):
     image, mask = head
     assert (Predictor(network=shallow).predict(image, mask)[0, mask] > 0.5).any()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
+from medssl.inference.backends.quiet_imports import import_onnxruntime
 from medssl.inference.backends.tracing import convertible, tracing
 
 OPSET = 17
@@ -34,7 +33,7 @@ class OnnxRuntimeBackend:
         if precision != "float32":
             msg = f"onnxruntime runs in float32 only: found {precision!r}."
             raise ConfigError(msg, "Choose float32, or another backend.")
-        onnxruntime = _import_quietly()
+        onnxruntime = import_onnxruntime()
         self.precision = precision
         self.device = torch.device("cpu")
         options = onnxruntime.SessionOptions()
@@ -49,15 +48,6 @@ class OnnxRuntimeBackend:
         """Return float32 logits `(1, L, I, J, K)` of a tile `(1, C, I, J, K)`."""
         values = tile.to("cpu", torch.float32).contiguous().numpy()
         return torch.from_numpy(self._session.run(None, {"tile": values})[0])
-
-
-def _import_quietly() -> Any:
-    """Import onnxruntime with its telemetry off: the library looks at this variable when it is loaded."""
-    os.putenv("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime  # noqa: PLC0415 (an optional library, imported where it is used)
-
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
 
 
 def _exported(network: nn.Module) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
+from medssl.inference.backends.quiet_imports import import_openvino
 from medssl.inference.backends.tracing import convertible, tracing
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -42,7 +42,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, network: nn.Module, *, precision: str = "float32") -> None:
-        openvino = _import_quietly()
+        openvino = import_openvino()
         self._core = core = openvino.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             msg = "This processor has no bfloat16, which OpenVINO needs for that precision."
@@ -76,18 +76,6 @@ class OpenVinoBackend:
         }
         self._request = self._core.compile_model(model, "CPU", settings).create_infer_request()
         self._shape = shape
-
-
-def _import_quietly() -> Any:
-    """Import openvino with its telemetry out of the way.
-
-    OpenVINO reports its own import through the package `openvino_telemetry`, and does without where that cannot
-    be imported.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino  # noqa: PLC0415 (an optional library, imported where it is used)
-
-    return openvino
 
 
 def _converted(openvino: Any, network: nn.Module) -> Any:

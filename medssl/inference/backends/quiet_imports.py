@@ -1,0 +1,47 @@
+"""Importing onnxruntime and OpenVINO with their telemetry off; the one place where either is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime with its telemetry off: the library looks at this variable when it is loaded.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # noqa: PLC0415 (an optional library, imported where it is used)
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def import_quantization() -> Any:
+    """Import onnxruntime's tools for int8.
+
+    Raises:
+        ImportError: onnxruntime or onnx is not installed.
+    """
+    import_onnxruntime()
+    import onnxruntime.quantization as tools  # noqa: PLC0415
+
+    return tools
+
+
+def import_openvino() -> Any:
+    """Import openvino with its telemetry out of the way.
+
+    OpenVINO reports its own import through the package `openvino_telemetry`, and does without where that cannot
+    be imported.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino  # noqa: PLC0415
+
+    return openvino

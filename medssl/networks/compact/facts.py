@@ -1,0 +1,57 @@
+"""What is known of a compact network and of its published weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+FREE_LICENSES = ("apache-2.0", "bsd-3-clause", "mit", "none")
+"""Licenses of weights that ask for no more than a notice; "none": there are no published weights."""
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """One network: where it comes from, how its weights want their input, what can be done with it.
+
+    Attributes:
+        name: What `build_classifier` knows it by.
+        source: "timm", "torchvision" or "medssl".
+        id: Its name there, the tag of the weights included.
+        family: "standard", "nas", "manual" and "quantized" as in the study; "modern", "test", "small".
+        parameters_m: Millions of parameters with 1000 classes (our small networks: 10 classes, gray).
+        input_size: Side in pixels that the weights were trained at, or are meant to be.
+        mean: Of the weight set, a channel; images are in [0, 1].
+        std: Likewise.
+        interpolation: Of the weight set: "bilinear" or "bicubic".
+        license: Of the weights; "none" where none are published.
+        crop: Share of the image that the weight set's own evaluation keeps.
+        quantizable: Whether int8 by onnxruntime is worth a try; its accuracy and its speed are gated anyway.
+        reparameterize: Whether it has branches to be merged before export.
+        int8: The study's quantized networks: the network trained in float32, then made int8.
+        fixed_size: Whether its weights depend on the input's size, so that `build_classifier` has to know it.
+        least_size: Least side in pixels.
+    """
+
+    name: str
+    source: str
+    id: str
+    family: str
+    parameters_m: float
+    input_size: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    license: str = "apache-2.0"
+    crop: float = 0.875
+    quantizable: bool = True
+    reparameterize: bool = False
+    int8: bool = False
+    fixed_size: bool = False
+    least_size: int = 32
+
+    @property
+    def license_is_free(self) -> bool:
+        """Whether the weights may be used by anyone for anything; a card warns where not."""
+        return self.license in FREE_LICENSES
