@@ -40,7 +40,9 @@ _UNREADABLE = (
 _SMALLEST_SPACING_MM = 1e-3
 _NIFTI1_HEADER_BYTES = 348
 _NIFTI2_HEADER_BYTES = 540
-_COMPRESSION = 1  # label maps shrink by 98 % at any level; level 1 is the fastest
+_COMPRESSION = 1
+"""Label maps shrink by 97 to 98 % at any level. One of 144 x 192 x 256: 12 ms and 0.22 MB at level 1, 41 ms and 0.13 MB
+at 6, 404 ms and 0.12 MB at 9; its probabilities 0.63 s and 10.4 MB at 1, 0.79 s and 9.9 MB at 6."""
 _GEOMETRY_FIELDS = (
     "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units",

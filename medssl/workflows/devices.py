@@ -7,14 +7,20 @@ import torch
 from medssl.errors import ConfigError
 
 
-def choose_device(device: str) -> str:
+def choose_device(device: str, local_rank: int = 0) -> str:
     """Return the torch device that "auto" means here, or the given one.
+
+    Args:
+        device: "auto" or a device of torch.
+        local_rank: Number of this process among those on this machine, which take a GPU each.
 
     Raises:
         ConfigError: The device is not there.
     """
+    if device == "auto" and torch.cuda.is_available():
+        return f"cuda:{local_rank % torch.cuda.device_count()}" if local_rank else "cuda"
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu"
     try:
         wanted = torch.device(device)
     except RuntimeError as error:

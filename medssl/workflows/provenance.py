@@ -38,7 +38,7 @@ def command_line(
     verb: str, data: Iterable[Path | str], out: Path, options: Iterable[tuple[str, object]]
 ) -> str:
     """Return a command that repeats a run, its paths as seen from the folder that holds the output."""
-    words = ["medssl", verb, *[relative(one, out.parent) for one in data], "--out", out.name]
+    words = ["medssl", *verb.split(), *[relative(one, out.parent) for one in data], "--out", out.name]
     for name, value in options:
         if value is True:
             words.append(f"--{name}")

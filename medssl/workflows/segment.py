@@ -7,32 +7,35 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 import medssl
 from medssl.errors import DatalistError, MedsslError, OutputError
 from medssl.geometry import Grid
-from medssl.inference.predictor import Predictor
+from medssl.inference.memory import available_memory
+from medssl.inference.predictor import MEMORY_SHARE, Prediction, Predictor
 from medssl.inference.trials import TrialStore
-from medssl.io.cohort import item, read_cohort
+from medssl.io.cohort import read_cohort
 from medssl.io.files import atomic_path, read_json, require_writable_folder, write_json, write_tsv
 from medssl.io.inspection import require_usable
-from medssl.io.nifti import Volume, read_volume, write_labels, write_probabilities
+from medssl.io.nifti import Volume, write_labels, write_probabilities
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import LabelTable
 from medssl.reporting.figures import figure_to_png, plot_subject
-from medssl.transforms import labels_from_probabilities, to_native_grid
 from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import Model, load_model
+from medssl.workflows.overlap import overlapped
+from medssl.workflows.prediction import Prepared, bring_back, predict, prepare
 from medssl.workflows.provenance import command_line, relative, versions
+from medssl.workflows.shards import Shard, only_writer, only_writer_of_tables
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,9 @@ class Options:
         precision: "float32", "bfloat16", or "auto" for the faster.
         cache: Folder that remembers which is fastest; None measures in every call.
         anatomy: Training run whose labeled scans are registered to each scan; None for the network alone.
+        shard: The part of the subjects to do; other processes do the others.
+        local_rank: Number of this process among those on this machine, from 0; each takes its own GPU.
+        local_ranks: How many they are; each takes its part of the memory.
     """
 
     probabilities: bool = False
@@ -95,6 +101,9 @@ class Options:
     precision: str = "float32"
     cache: Path | None = None
     anatomy: Path | None = None
+    shard: Shard = field(default_factory=Shard)
+    local_rank: int = 0
+    local_ranks: int = 1
 
 
 def segment(
@@ -107,20 +116,23 @@ def segment(
 ) -> Segmentation:
     """Segment every scan of a folder, a datalist, or one set of files.
 
-    A subject that fails is reported and the others are still done; a finished one is skipped.
+    A subject that fails is reported and the others are still done; a finished one is skipped. While the
+    network runs on one, the next is read and the last is written. An interruption lets the subject that is
+    being written finish.
 
     Args:
         data: What to segment.
         out: BIDS derivatives folder to write.
         model: None for the packaged bundle, a run folder, a bundle, or a file of weights.
         options: See `Options`.
-        progress: Told about each subject.
+        progress: Told about each subject when the network starts on it.
         loaded: Told about the model before the first subject.
 
     Raises:
         InputError: Nothing to segment was found.
         CheckpointError: The model cannot be loaded.
-        OutputError: The folder cannot be written, or holds the results of another model.
+        OutputError: The folder cannot be written, holds the results of another model, or another process
+            is writing the same subjects there.
         ConfigError: The device or the backend is not there.
     """
     options = options or Options()
@@ -137,28 +149,24 @@ def segment(
     job = _Job(cohort, ready, predictor, options, out, anatomy)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
     started = time.monotonic()
-    subjects = cohort.all()
-    for number, subject in enumerate(subjects):
-        if progress is not None:
-            progress(subject.key, number, len(subjects))
-        job.segment_or_note(subject, result)
-    if progress is not None:
-        progress("", len(subjects), len(subjects))
-    used = predictor.backend if result.done else None
-    if used is not None:
-        result.backend = f"{used.name}, {used.precision}"
-    if result.done or result.skipped:
-        chosen = [
-            ("model", None if model is None else relative(model, out.parent)),
-            ("probabilities", options.probabilities),
-            ("resample", options.resample),
-            ("mask", options.mask),
-            ("anatomy", None if options.anatomy is None else relative(options.anatomy, out.parent)),
-            ("device", None if options.device == "auto" else options.device),
-            ("backend", used.name if used else options.backend),
-            ("precision", used.precision if used else options.precision),
-        ]
-        job.write_summaries(result, command_line("segment", files, out, chosen), time.monotonic() - started)
+    with only_writer(out, options.shard):
+        job.segment_all(result, progress)
+        used = predictor.backend if result.done else None
+        if used is not None:
+            result.backend = f"{used.name}, {used.precision}"
+        if result.done or result.skipped or (result.failed and options.shard.count > 1):
+            chosen = [
+                ("model", None if model is None else relative(model, out.parent)),
+                ("probabilities", options.probabilities),
+                ("resample", options.resample),
+                ("mask", options.mask),
+                ("anatomy", None if options.anatomy is None else relative(options.anatomy, out.parent)),
+                ("device", None if options.device == "auto" else options.device),
+                ("backend", used.name if used else options.backend),
+                ("precision", used.precision if used else options.precision),
+            ]
+            command = command_line("segment", files, out, chosen)
+            job.write_summaries(result, command, time.monotonic() - started)
     return result
 
 
@@ -168,6 +176,26 @@ def output_file(out: Path, subject: Subject, table: LabelTable, ending: str, fol
     if subject.session:
         place /= f"ses-{subject.session}"
     return place / folder / f"{subject.key}_seg-{table.name}_{ending}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """A subject that has been read: in the network's space, and as it is."""
+
+    prepared: Prepared
+    grid: Grid
+    volumes: tuple[Volume, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What the network says of a scan, and what ran it."""
+
+    scan: _Scan
+    prediction: Prediction
+    backend: dict[str, str]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -184,25 +212,40 @@ class _Job:
     def path(self, subject: Subject, ending: str, folder: str = "anat") -> Path:
         return output_file(self.out, subject, self.model.table, ending, folder)
 
-    def segment_or_note(self, subject: Subject, result: Segmentation) -> None:
-        """Segment a subject that is not finished; note it as failed where its data are at fault."""
-        if not self.options.overwrite and self.is_finished(subject):
-            result.skipped.append(subject.key)
-            return
-        try:
-            scans = replace(subject, label=None)
-            require_usable(scans, self.cohort, "unlabeled", resample=self.options.resample)
-            self.segment_one(scans)
-        except MedsslError as error:
-            logger.info("%s failed", subject.key, exc_info=True)
-            result.failed[subject.key] = without_folders(str(error), self.cohort.root)
-        except MemoryError:
-            result.failed[subject.key] = f"{subject.key}: out of memory. Give a smaller --memory-limit."
-        except Exception as error:
-            logger.warning("%s failed", subject.key, exc_info=True)
-            result.failed[subject.key] = f"{subject.key}: unexpected {type(error).__name__}: {error}"
-        else:
+    @cached_property
+    def subjects(self) -> tuple[Subject, ...]:
+        """The subjects of this shard."""
+        return self.options.shard.of(self.cohort.all())
+
+    def segment_all(self, result: Segmentation, progress: Progress | None) -> None:
+        """Segment the subjects that are not finished; note what became of each."""
+        waiting = [one for one in self.subjects if self.options.overwrite or not self.is_finished(one)]
+        names = {one.key for one in waiting}
+        result.skipped += [one.key for one in self.subjects if one.key not in names]
+        tell = partial(self.tell, result, progress)
+        with closing(overlapped(waiting, self.read, partial(self.run, tell), self.write)) as finished:
+            for subject, error in finished:
+                self.note(subject, error, result)
+        tell("")
+
+    def tell(self, result: Segmentation, progress: Progress | None, what: str) -> None:
+        if progress is not None:
+            ready = len(result.done) + len(result.skipped) + len(result.failed)
+            progress(what, ready, len(self.subjects))
+
+    def note(self, subject: Subject, error: Exception | None, result: Segmentation) -> None:
+        """Note a subject as done, or as failed and why."""
+        if error is None:
             result.done.append(subject.key)
+            return
+        expected = isinstance(error, MedsslError)
+        logger.log(logging.INFO if expected else logging.WARNING, "%s failed", subject.key, exc_info=error)
+        reason = f"{subject.key}: unexpected {type(error).__name__}: {error}"
+        if expected:
+            reason = without_folders(str(error), self.cohort.root)
+        elif isinstance(error, MemoryError):
+            reason = f"{subject.key}: out of memory. Give a smaller --memory-limit."
+        result.failed[subject.key] = reason
 
     def is_finished(self, subject: Subject) -> bool:
         """Tell whether this model has written everything that is asked for."""
@@ -213,26 +256,45 @@ class _Job:
         same_model = told["Model"]["WeightsSHA256"] == self.model.weights_sha256
         return bool(same_model and told.get("Anatomy") == self.anatomy_told())
 
-    def segment_one(self, subject: Subject) -> None:
+    def read(self, subject: Subject) -> _Scan:
+        """Read and check a subject's files, once, and bring the scan to the network's space."""
+        started = time.monotonic()
+        resample = self.options.resample
+        volumes = require_usable(replace(subject, label=None), self.cohort, "unlabeled", resample)
+        prepared = prepare(subject, self.model, resample, volumes)
+        shown = volumes if self.options.pictures else ()
+        return _Scan(prepared, volumes[0].grid, shown, time.monotonic() - started)
+
+    def run(self, tell: Callable[[str], None], subject: Subject, scan: _Scan) -> _Answer:
+        """Run the network."""
+        tell(subject.key)
+        started = time.monotonic()
+        prediction = predict(scan.prepared, self.predictor, self.anatomy)
+        used = self.predictor.backend or self.predictor.reference
+        backend = {"Name": used.name, "Precision": used.precision}
+        return _Answer(scan, prediction, backend, scan.seconds + time.monotonic() - started)
+
+    def write(self, subject: Subject, answer: _Answer) -> None:
         """Write all results of a subject; the JSON comes last and says that they are complete."""
         started = time.monotonic()
-        finished = self.path(subject, "dseg.json")
+        finished, reference = self.path(subject, "dseg.json"), subject.images[0]
         finished.unlink(missing_ok=True)
-        labels, probabilities = predict_native(
-            subject, self.model, self.predictor, self.options.resample, self.anatomy
+        table = self.model.table
+        labels, probabilities = bring_back(
+            answer.scan.prepared, answer.prediction, table, self.options.probabilities
         )
-        write_labels(self.path(subject, "dseg.nii.gz"), labels, subject.images[0])
-        write_tsv(self.path(subject, "dseg.tsv"), self.model.table.rows(), TABLE_COLUMNS)
-        if self.options.probabilities:
-            write_probabilities(self.path(subject, "probseg.nii.gz"), probabilities, subject.images[0])
-            names = [label.abbreviation for label in self.model.table]
+        write_labels(self.path(subject, "dseg.nii.gz"), labels, reference)
+        write_tsv(self.path(subject, "dseg.tsv"), table.rows(), TABLE_COLUMNS)
+        if probabilities is not None:
+            write_probabilities(self.path(subject, "probseg.nii.gz"), probabilities, reference)
+            names = [label.abbreviation for label in table]
             write_json(self.path(subject, "probseg.json"), {"LabelMap": names})
-        volumes = [read_volume(path, subject.key) for path in subject.images]
         if self.options.pictures:
-            self.write_picture(subject, volumes, labels)
-        write_json(finished, self.sidecar(subject, volumes[0].grid, labels, time.monotonic() - started))
+            self.write_picture(subject, answer.scan.volumes, labels)
+        seconds = answer.seconds + time.monotonic() - started
+        write_json(finished, self.sidecar(subject, answer, labels, seconds))
 
-    def write_picture(self, subject: Subject, volumes: list[Volume], labels: NDArray[np.uint8]) -> None:
+    def write_picture(self, subject: Subject, volumes: Sequence[Volume], labels: NDArray[np.uint8]) -> None:
         first = volumes[0].grid
         images = {
             name: volume.data
@@ -244,7 +306,7 @@ class _Job:
             path.write_bytes(figure_to_png(figure))
 
     def sidecar(
-        self, subject: Subject, grid: Grid, labels: NDArray[np.uint8], seconds: float
+        self, subject: Subject, answer: _Answer, labels: NDArray[np.uint8], seconds: float
     ) -> Mapping[str, object]:
         model = self.model
         return {
@@ -257,10 +319,10 @@ class _Job:
                 "WeightsSHA256": model.weights_sha256,
                 "TrainedOn": model.trained_on,
             },
-            "Backend": self.backend(),
+            "Backend": answer.backend,
             **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),
             "SpacingOfNetwork_mm": list(model.spacing),
-            "Volumes_ml": volumes_ml(labels, grid, model.table),
+            "Volumes_ml": volumes_ml(labels, answer.scan.grid, model.table),
             "Seconds": round(seconds, 2),
         }
 
@@ -275,12 +337,12 @@ class _Job:
             "LabeledScansSHA256": self.anatomy.digest,
         }
 
-    def backend(self) -> dict[str, str]:
-        used = self.predictor.backend or self.predictor.reference
-        return {"Name": used.name, "Precision": used.precision}
-
     def write_summaries(self, result: Segmentation, command: str, seconds: float) -> None:
-        """Write what covers all subjects: volumes.tsv, dataset_description.json, run.json."""
+        """Write what covers all subjects, of all shards: volumes.tsv, dataset_description.json, run.json."""
+        with only_writer_of_tables(self.out):
+            self.write_tables(result, command, seconds)
+
+    def write_tables(self, result: Segmentation, command: str, seconds: float) -> None:
         names = [label.abbreviation for label in self.model.table.foreground]
         ending = f"_seg-{self.model.table.name}_dseg.json"
         rows = []
@@ -288,6 +350,7 @@ class _Job:
             volumes = read_json(path)["Volumes_ml"]
             subject = path.name.removesuffix(ending)
             rows.append({"subject": subject, **{f"{name}_ml": volumes[name] for name in names}})
+        finished = [str(row["subject"]) for row in rows]
         write_tsv(self.out / "volumes.tsv", rows, ["subject", *[f"{name}_ml" for name in names]])
         description = {
             "Name": f"medssl segmentation ({self.model.table.name})",
@@ -303,48 +366,18 @@ class _Job:
             "trained_on": self.model.trained_on,
             "weights_sha256": self.model.weights_sha256,
             "anatomy_sha256": None if self.anatomy is None else self.anatomy.digest,
-            "subjects": [str(row["subject"]) for row in rows],
-            "failed": result.failed,
+            "subjects": finished,
+            "failed": self.failed_in_other_shards(finished) | result.failed,
             "seconds": round(seconds, 1),
         }
         write_json(self.out / "run.json", record)
 
-
-def predict_native(
-    subject: Subject,
-    model: Model,
-    predictor: Predictor,
-    resample: bool = False,
-    anatomy: AnatomicalFactor | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Segment one subject in memory.
-
-    Args:
-        subject: Its label is not looked at.
-        model: Says how its scans are prepared.
-        predictor: Holds the network.
-        resample: Bring other contrasts to the first one's grid by their headers.
-        anatomy: Registers labeled scans and multiplies what they say with the network's answer.
-
-    Returns:
-        Stored label values, and probabilities in table order: background 1 outside the scan's mask.
-
-    Shapes:
-        return: ``(I, J, K)`` and ``(I, J, K, L)`` in the voxel order of the first contrast's file
-    """
-    entry: dict[str, Any] = item(subject)
-    entry.pop("label", None)
-    sample = model.preprocessing({**entry, "resample": resample and len(subject.images) > 1})
-    predicted = predictor.predict(sample["image"].as_tensor(), sample["mask"].as_tensor()[0] > 0.5)
-    if anatomy is not None:
-        predicted = anatomy(predicted, sample)
-    sample["pred"] = MetaTensor(predicted, meta=sample["image"].meta)
-    sample = to_native_grid(preprocessing=model.preprocessing)(sample)
-    probabilities = sample["pred"].as_tensor().movedim(0, -1).clone()
-    outside = ~sample["native_mask"][0]
-    probabilities[outside] = torch.eye(len(model.table))[0]
-    labels = labels_from_probabilities(table=model.table)(sample)["pred"].as_tensor()[0]
-    return labels.numpy().astype(np.uint8), probabilities.numpy()
+    def failed_in_other_shards(self, finished: Sequence[str]) -> dict[str, str]:
+        """Return the subjects that other shards could not finish, as the last one of them wrote it down."""
+        record = self.out / "run.json"
+        if self.options.shard.count == 1 or not record.is_file():
+            return {}
+        return {key: why for key, why in read_json(record)["failed"].items() if key not in finished}
 
 
 def volumes_ml(labels: NDArray[np.uint8], grid: Grid, table: LabelTable) -> dict[str, float]:
@@ -365,7 +398,7 @@ def _device(options: Options) -> str:
     """Return where the network runs: on the CPU for a backend that knows no other place."""
     if options.device == "auto" and options.backend not in ("auto", "torch"):
         return "cpu"
-    return choose_device(options.device)
+    return choose_device(options.device, options.local_rank)
 
 
 def _anatomy(model: Model, options: Options, out: Path) -> AnatomicalFactor | None:
@@ -378,6 +411,7 @@ def _anatomy(model: Model, options: Options, out: Path) -> AnatomicalFactor | No
         table=model.table,
         spacing=model.spacing,
         folder=out,
+        processes=None if options.local_ranks == 1 else torch.get_num_threads(),
     )
 
 
@@ -388,9 +422,12 @@ def _predictor(model: Model, options: Options) -> Predictor:
         ConfigError: The backend is unknown, not installed, or does not run on the device.
     """
     store = None if options.cache is None else TrialStore(options.cache, model.weights_sha256)
+    limit = options.memory_limit
+    if limit is None and options.local_ranks > 1 and torch.device(model.device).type == "cpu":
+        limit = int(MEMORY_SHARE * available_memory() / options.local_ranks)
     return Predictor(
         network=model.network,
-        memory_limit=options.memory_limit,
+        memory_limit=limit,
         device=model.device,
         backend=options.backend,
         precision=options.precision,

@@ -11,7 +11,7 @@ from medssl.io.nifti import read_labels
 from medssl.io.subjects import Subject
 from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.models import load_model
-from medssl.workflows.segment import predict_native
+from medssl.workflows.prediction import predict_native
 
 
 def dice_of_run(
@@ -28,7 +28,7 @@ def dice_of_run(
     predictor = Predictor(network=model.network)
     dice: dict[str, list[float]] = {label.abbreviation: [] for label in model.table.foreground}
     for subject in subjects:
-        labels, _ = predict_native(subject, model, predictor, anatomy=anatomy)
+        labels = predict_native(subject, model, predictor, anatomy=anatomy)
         reference = read_labels(str(subject.label), subject.key, model.table, subject.encoding)
         for row in score_labels(labels, reference.data, reference.grid.spacing, model.table):
             dice[str(row["label"])].append(float(row["dice"]))

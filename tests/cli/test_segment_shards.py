@@ -1,13 +1,16 @@
 """`medssl segment` as one of several processes: --shard, torchrun, and how it is ended."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
+import torch
 from click.testing import CliRunner
 from phantoms import TINY, write_subject
 
@@ -106,10 +109,10 @@ def test_without_a_launcher_there_is_one_process(environment, names):
 
 
 def test_being_ended_is_an_interruption_and_only_meanwhile():
-    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with pytest.raises(KeyboardInterrupt), ended_cleanly():
         signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_each_waits_until_all_are_there(environment):
@@ -143,19 +146,39 @@ def test_nobody_is_waited_for_where_nobody_can_be_reached(environment, caplog):
 
 
 @pytest.mark.slow
-def test_torchrun_does_what_one_process_does_and_a_bad_scan_stops_nobody(run, scans, tmp_path):
-    (scans / "sub-b" / "anat" / "sub-b_T2w.nii.gz").write_bytes(b"no image")  # the only one of rank 1
-    one, two = tmp_path / "one", tmp_path / "two"
-    call("segment", scans, "--out", one, "--model", run, *OPTIONS)
+def test_torchrun_does_what_one_process_does_and_bad_scans_stop_nobody(run, tmp_path):
+    """All scans of the second process are bad: it has failed long before the first, which draws pictures, is ready."""
+    scans, one, two = tmp_path / "scans", tmp_path / "one", tmp_path / "two"
+    for seed, name in enumerate(ascii_lowercase[:20]):
+        write_subject(scans, name, seed, labeled=False)
+    for name in ascii_lowercase[1:20:2]:
+        (scans / f"sub-{name}" / "anat" / f"sub-{name}_T2w.nii.gz").write_bytes(b"no image")
+    call("segment", scans, "--out", one, "--model", run, *OPTIONS, "--pictures")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, "-m", "medssl", "segment", scans, "--out", two, "--model", run, *OPTIONS]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    command = [
+        *launch,
+        "-m",
+        "medssl",
+        "segment",
+        scans,
+        "--out",
+        two,
+        "--model",
+        run,
+        *OPTIONS,
+        "--pictures",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 1
-    assert "Shard 1/2: 2 segmented" in done.stderr, done.stderr
-    assert "Shard 2/2: 0 segmented, 0 finished before, 1 failed." in done.stderr
+    assert "Shard 1/2: 10 segmented" in done.stderr, done.stderr
+    assert "Shard 2/2: 0 segmented, 0 finished before, 10 failed." in done.stderr
     assert done.stdout.split() == [str(two)]
-    assert len(maps(one)) == 2
+    assert len(maps(one)) == 10
     assert maps(one) == maps(two)
-    assert list(json.loads((two / "run.json").read_text())["failed"]) == ["sub-b"]
+    told = [json.loads((out / "run.json").read_text()) for out in (one, two)]
+    assert told[0]["failed"] == told[1]["failed"]
     assert (two / "volumes.tsv").read_text() == (one / "volumes.tsv").read_text()
     assert not list(two.rglob(".*"))
