@@ -11,7 +11,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,fast,classify]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,classify]"
 	touch $(STAMP)
 
 # The whole path on simulated scans; ends with a report to open.
