@@ -108,21 +108,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file holds something else.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415 (comes with timm)
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        msg = f"{path.name} cannot be read as weights ({type(error).__name__})."
-        raise CheckpointError(msg, "Fetch it again; only tensors are read, never code.") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        msg = f"{path.name} is no safetensors file: {error}."
-        raise CheckpointError(msg, "Fetch it again.") from error
+    content = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)
     for key in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -147,7 +133,7 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], name: str)
     Raises:
         CheckpointError: A tensor of the backbone is missing or has another shape; nothing was changed then.
     """
-    weights = _renamed(backbone, dict(weights))
+    weights = _renamed(backbone, weights)
     fitting, wrong = {}, []
     for key, own in backbone.state_dict().items():
         if key in weights:
@@ -163,16 +149,40 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], name: str)
     backbone.load_state_dict(fitting, strict=False)
 
 
+def _from_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        msg = f"{path.name} cannot be read as weights ({type(error).__name__})."
+        raise CheckpointError(msg, "Fetch it again; only tensors are read, never code.") from error
+
+
+def _from_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError  # noqa: PLC0415 (comes with timm)
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = f"{path.name} is no safetensors file: {error}."
+        raise CheckpointError(msg, "Fetch it again.") from error
+
+
 def _bare(name: str) -> str:
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
     return name
 
 
-def _renamed(backbone: nn.Module, weights: dict[str, Tensor]) -> Mapping[str, Tensor]:
+def _renamed(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Translate names of older files as timm does, by the filter that stands beside the network's class."""
     rename = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    return rename(weights, backbone) if rename is not None else weights
+    if rename is None:
+        return weights
+    try:
+        return rename(dict(weights), backbone)
+    except (AttributeError, IndexError, KeyError, RuntimeError):
+        return weights  # of another network, as will be said
 
 
 def _for_channels(weight: Tensor, shape: torch.Size) -> Tensor:

@@ -78,6 +78,12 @@ def test_weights_of_another_network_are_refused(published):
         build_classifier("test_efficientnet", 2, pretrained=str(published[1] / "weights.pth"))
 
 
+@pytest.mark.parametrize("name", ["edgenext_x_small", "fastvit_t8", "test_vit", "tiny_vit_5m_224"])
+def test_names_that_timm_cannot_translate_are_those_of_another_network(published, name):
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        build_classifier(name, 2, pretrained=str(published[1] / "weights.pth"))
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_code_in_a_file_is_never_run(tmp_path, suffix):
     path = tmp_path / f"evil{suffix}"
