@@ -75,7 +75,7 @@ def test_check_says_what_must_be_mended(tmp_path):
         (["predict", "nowhere", "--out", "p.csv", "--model", "nothing"], "no"),
         (["export", "nothing", "--out", "files"], "No classifier"),
         (["bench", "nothing"], "model.onnx"),
-        (["evaluate", "nowhere", "--out", "r", "--model", "nothing"], "nowhere"),
+        (["evaluate", "nowhere", "--out", "r", "--model", "nothing"], "nothing"),
         (["compare", "nowhere.csv", "--out", "c"], "nowhere.csv"),
     ],
 )
