@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
+from medssl.networks.modes import evaluating
 
 View = Callable[[Tensor], Tensor]
 """Images `(B, C, H, W)` in [0, 1] to images."""
@@ -61,18 +62,6 @@ def predict_probabilities(
             passes = _passes(members, tempered, transforms, batch)
             found.append(torch.stack(list(passes)) if each else _mean(passes))
     return torch.cat(found, dim=1 if each else 0) if found else torch.zeros(0, 0)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Hold a network in evaluation mode, then give each module its own mode back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _passes(

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from medssl.errors import ConfigError, InputError
-from medssl.inference.classification import evaluating
 from medssl.inference.machine import cores, library_versions, processor
 from medssl.inference.onnx_runner import session
 from medssl.inference.openvino_runner import openvino_runner, require_openvino
 from medssl.inference.peak_memory import Subject, peak_memory
+from medssl.networks.modes import evaluating
 
 logger = logging.getLogger(__name__)
 

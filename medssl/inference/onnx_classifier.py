@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.inference.backends.tracing import tracing
-from medssl.inference.classification import evaluating
 from medssl.inference.onnx_model import import_onnx, set_card, write_model
 from medssl.inference.onnx_runner import OnnxCard, OnnxClassifier
 from medssl.networks.compact import classifier_of, reparameterized
+from medssl.networks.modes import evaluating
 
 OPSET = 17
 

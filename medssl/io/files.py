@@ -211,6 +211,22 @@ def require_writable_folder(path: Path | str, inputs: Iterable[Path | str] = ())
         raise OutputError(msg, "Choose another folder, or change its permissions.")
 
 
+def require_new_run(path: Path, inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse a run folder that holds something, or that cannot be written; write nothing.
+
+    Args:
+        path: The run folder; it need not exist yet.
+        inputs: See `require_writable_folder`.
+
+    Raises:
+        OutputError: As there, or the folder is not empty.
+    """
+    require_writable_folder(path, inputs)
+    if path.exists() and any(path.iterdir()):
+        msg = f"The folder {path} is not empty."
+        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+
+
 def _require_outside(folder: Path, source: Path) -> None:
     input_folder = source.resolve()
     if input_folder.suffix == ".json":

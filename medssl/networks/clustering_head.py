@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from scipy.cluster.vq import kmeans2
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.functional.clustering import class_means, log_soft_assignment
+from medssl.networks.modes import evaluating
 
 ABSENT = -30.0
 """Log score of a class that has no cluster (background outside the mask)."""
@@ -158,7 +158,7 @@ class ClusteringNetwork(nn.Module):
         if start == "random":
             return counts
         points = _Sample(sums.shape[1])
-        with _evaluating(self):
+        with evaluating(self):
             for image, label in labeled:
                 z, cluster = self.backbone(image), label - self.first
                 some, count = class_means(z, cluster, len(sums))
@@ -212,15 +212,3 @@ def _lloyd(points: Tensor, start: Tensor) -> Tensor:
         centers, member = kmeans2(points.double().numpy(), start.numpy(), iter=ITERATIONS, minit="matrix")
     members = torch.from_numpy(member).long().bincount(minlength=len(start))
     return torch.where(members[:, None] > 0, torch.from_numpy(centers), start)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Hold a network in evaluation mode, then give each module its own mode back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -17,11 +17,18 @@ from medssl.errors import InputError, OutputError
 from medssl.evaluation.verdict import Verdict, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.files import read_json, require_writable_folder, write_json
+from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.subjects import Cohort
 from medssl.workflows.methods import uses_anatomy
-from medssl.workflows.provenance import relative
-from medssl.workflows.running import Training, Watcher, require_parts
+from medssl.workflows.provenance import moved_hashes, relative
+from medssl.workflows.running import (
+    CANDIDATES,
+    Training,
+    Watcher,
+    finished_training,
+    promote_parts,
+    require_parts,
+)
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.train import (
     TrainOptions,
@@ -32,9 +39,6 @@ from medssl.workflows.train import (
 )
 
 logger = logging.getLogger(__name__)
-
-CANDIDATES = "candidates"
-"""Folder of a run that holds the runs it was chosen from."""
 
 PLAN = "plan.json"
 """File by which a checked run is known, and from which it is resumed."""
@@ -149,13 +153,11 @@ class _Runner:
         if part is not None:
             data = run.with_name(f"{name}-data") / "datalist.json"
             write_datalist(data, part)
-        began = (run / "run.json").is_file()
-        if began and read_json(run / "run.json")["finished"]:
-            record = read_json(run / "run.json")
-            self.trainings[name] = Training(
-                run, record["steps"], record["best_validation_score"], record["seconds"]
-            )
+        finished = finished_training(run)
+        if finished is not None:
+            self.trainings[name] = finished
             return run
+        began = (run / "run.json").is_file()
         if not began:  # stopped while it was prepared
             shutil.rmtree(run, ignore_errors=True)
         self.say(f"{'Going on with' if began else 'Training'} {name}")
@@ -200,10 +202,7 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
         kept = plan["options"]
         init = str(out / kept["init"]) if kept["init"] else None
         return TrainOptions(**{**kept, "contrasts": _pair(kept["contrasts"]), "init": init})
-    require_writable_folder(out, [data])
-    if out.exists() and any(out.iterdir()):
-        msg = f"The folder {out} is not empty."
-        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    require_new_run(out, [data])
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         for number, one in enumerate((_labeled_only(options), options)):
             prepare_run(data, Path(scratch) / str(number), one)
@@ -296,22 +295,15 @@ def _promote(
 ) -> Training:
     """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
     source = out / CANDIDATES / winner
-    for name in PROMOTED:
-        target = out / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target)
-        elif (source / name).is_file():
-            shutil.copyfile(source / name, target)
+    promote_parts(source, out, PROMOTED)
     write_datalist(out / "datalist.json", read_cohort(source))
     record: dict[str, Any] = dict(read_json(source / "run.json"))
     record["command"] = repeat_command(data, out, options, checked=True)
     record["data"] = relative(data, out)
-    record["data_sha256"] = {
-        relative(source / path, out): digest for path, digest in record["data_sha256"].items()
-    }
-    for one in sorted((out / CANDIDATES).glob("*/run.json")):  # the comparison is transductive, whoever won it
+    record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
+    for one in sorted(
+        (out / CANDIDATES).glob("*/run.json")
+    ):  # the comparison is transductive, whoever won it
         if seen := read_json(one).get("transductive"):
             record["transductive"] = seen
     said: Mapping[str, Any] = {

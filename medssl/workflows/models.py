@@ -158,7 +158,11 @@ def quiet_libraries() -> None:
     """Silence remarks of MONAI and torch that tell a user nothing about the own data."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for remark in (".*parsing config_file.*", ".*class balanced samples.*", ".*nvImageCodec decoder plugin.*"):
+    for remark in (
+        ".*parsing config_file.*",
+        ".*class balanced samples.*",
+        ".*nvImageCodec decoder plugin.*",
+    ):
         warnings.filterwarnings("ignore", message=remark)
     for name in ("monai", "ignite", "torch", *logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("monai", "ignite", "torch"):

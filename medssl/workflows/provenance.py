@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -32,6 +32,11 @@ def relative(path: Path | str, start: Path | str) -> str:
     path = Path(path)
     place = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
     return Path(os.path.relpath(place, Path(start).resolve())).as_posix()
+
+
+def moved_hashes(hashes: Mapping[str, str], source: Path, start: Path) -> dict[str, str]:
+    """Return hashes by path as seen from one folder as those seen from another."""
+    return {relative(source / path, start): digest for path, digest in hashes.items()}
 
 
 def command_line(

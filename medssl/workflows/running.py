@@ -18,6 +18,9 @@ from medssl.io.files import read_json, write_json
 from medssl.workflows.anatomy import PROGRESS
 from medssl.workflows.models import read_config
 
+CANDIDATES = "candidates"
+"""Folder of a run that holds the runs it was chosen from."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -50,6 +53,25 @@ class Watcher:
 
     def validated(self, step: int, score: float) -> None:
         """The held-out labeled data were scored."""
+
+
+def finished_training(run: Path) -> Training | None:
+    """Return what the training in a folder did, None where none was finished there."""
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    if not record.get("finished"):
+        return None
+    return Training(run, record["steps"], record["best_validation_score"], record["seconds"])
+
+
+def promote_parts(source: Path, out: Path, parts: Iterable[str]) -> None:
+    """Copy files and folders of one run to another, in place of those that are there."""
+    for name in parts:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, out / name)
+        elif (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
 
 
 def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler")) -> None:

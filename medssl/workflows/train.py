@@ -15,7 +15,7 @@ import numpy as np
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.files import read_json, require_writable_folder, write_json, write_text
+from medssl.io.files import read_json, require_new_run, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
 from medssl.io.leaks import require_no_leaks
 from medssl.io.nifti import read_grid
@@ -143,10 +143,7 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     sections = ("training", "validation", "unlabeled")
     require_usable_cohort(cohort, sections, options.resample, options.transductive)
     leaks = require_no_leaks(cohort, transductive=options.transductive)
-    require_writable_folder(out, [data])
-    if out.exists() and any(out.iterdir()):
-        msg = f"The folder {out} is not empty."
-        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    require_new_run(out, [data])
     if options.init is not None:
         find_weights(options.init)
     _write_bundle(out, cohort, options)

@@ -91,7 +91,9 @@ def test_errors_are_one_message_and_exit_code_1(words, said, tmp_path, monkeypat
 
 def test_rounds_need_the_baseline(tmp_path):
     images = write_pictures(tmp_path / "images")
-    done = call("train", images, "--out", tmp_path / "run", "--method", "ssldec", "--rounds", 1, "--no-baseline")
+    done = call(
+        "train", images, "--out", tmp_path / "run", "--method", "ssldec", "--rounds", 1, "--no-baseline"
+    )
     assert done.exit_code == 2
     assert not (tmp_path / "run").exists()
 

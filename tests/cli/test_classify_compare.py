@@ -1,7 +1,7 @@
 import pytest
 from click.testing import CliRunner
 
-from medssl.cli.classify_compare import ANALYSES, compare
+from medssl.cli.classify.compare import ANALYSES, compare
 from medssl.errors import MedsslError
 from medssl.workflows.classification.compare_options import ANALYSES as KNOWN
 

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from medssl.errors import ConfigError
-from medssl.inference.classification import evaluating, predict_probabilities
+from medssl.inference.classification import predict_probabilities
 from medssl.networks.compact import build_classifier
+from medssl.networks.modes import evaluating
 
 
 def small(seed: int) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -43,8 +42,3 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def existing_file(value: str | None) -> str | None:
-    """Return a path as text, or a word such as "cached" as it is."""
-    return None if value is None else str(Path(value))

@@ -55,7 +55,9 @@ def train(data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -
     chosen = ClassifyOptions(**options)
     both = has_baseline(out) if resume else baseline and chosen.method != "supervised"
     if not resume:
-        STDERR.print(f"Budget {image_budget(chosen.budget).describe(chosen.steps)}{', twice' if both else ''}.")
+        STDERR.print(
+            f"Budget {image_budget(chosen.budget).describe(chosen.steps)}{', twice' if both else ''}."
+        )
     try:
         with TrainingBar("macro F1") as bar:
             if both:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict, verdict
-from medssl.io.files import read_json, require_writable_folder, write_json
+from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, write_manifest
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.candidates import Say
@@ -27,18 +26,15 @@ from medssl.workflows.classification.train import (
     repeat_command,
     usable_cohort,
 )
-from medssl.workflows.provenance import relative
-from medssl.workflows.running import Training, Watcher, require_parts
+from medssl.workflows.provenance import moved_hashes, relative
+from medssl.workflows.running import CANDIDATES, Training, Watcher, promote_parts, require_parts
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = "candidates"
-"""Folder of a run that holds the runs it was chosen from."""
-
 SUPERVISED = "supervised"
 
-PROMOTED = ("configs", "models", "events")
-"""Folders that are copied from the better run to the top of the run folder."""
+PROMOTED = ("configs", "models", "events", "metrics.tsv", "LICENSE")
+"""What is copied from the better run to the top of the run folder."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +113,9 @@ def compare_runs(method: str, cohort: ImageCohort, baseline: Path, candidate: Pa
 
 def promote(out: Path, source: Path, winner: str, found: ClassificationVerdict, command: str) -> None:
     """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
-    for name in PROMOTED:
-        target = out / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target)
-    shutil.copyfile(source / "LICENSE", out / "LICENSE")
-    shutil.copyfile(source / "metrics.tsv", out / "metrics.tsv")
+    promote_parts(source, out, PROMOTED)
     record: dict[str, Any] = dict(read_json(source / "run.json"))
-    record["data_sha256"] = {
-        relative(source / path, out): digest for path, digest in record["data_sha256"].items()
-    }
+    record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
     said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
     record["data"] = relative(source / record["data"], out)
     calibrate(out, cohort_of_run(out, record["classes"]).validation)
@@ -179,13 +166,10 @@ def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
 def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
     """Write the plan from which the run is resumed: options, and which images are used for what."""
     online_method(options.method)
-    require_writable_folder(out, [data])
+    require_new_run(out, [data])
     if not cohort.unlabeled:
         msg = f"{data.name} holds no unlabeled image, so there is nothing to compare with labeled-only."
         raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")
-    if out.exists() and any(out.iterdir()):
-        msg = f"The folder {out} is not empty."
-        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         prepare_classifier(Path(scratch) / "run", cohort, replace(options, rounds=0), data)
         require_parts(Path(scratch) / "run")

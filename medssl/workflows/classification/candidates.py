@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from medssl.io.files import read_json
 from medssl.io.image_cohort import ImageCohort
 from medssl.workflows.classification.train import ClassifyOptions, prepare_classifier, require_same_images
-from medssl.workflows.running import Training, Watcher, run_training
+from medssl.workflows.running import Training, Watcher, finished_training, run_training
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +37,10 @@ def train_candidate(
         say: Told what comes next.
         files: Name in the run folder -> file that is copied there, so that the folder stands alone.
     """
+    finished = finished_training(run)
+    if finished is not None:
+        return finished
     began = (run / "run.json").is_file()
-    if began and read_json(run / "run.json")["finished"]:
-        record = read_json(run / "run.json")
-        return Training(run, record["steps"], record["best_validation_score"], record["seconds"])
     say(f"{'Going on with' if began else 'Training'} {run.name}")
     if began:
         require_same_images(run)

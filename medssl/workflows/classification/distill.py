@@ -10,12 +10,11 @@ from tempfile import TemporaryDirectory
 
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict
-from medssl.io.files import read_csv, read_json, require_writable_folder, write_json
+from medssl.io.files import read_csv, read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
 from medssl.self_training import Outcome, self_train
 from medssl.transforms.image_views import DATA_DISTILLATION, image_views
 from medssl.workflows.classification.baseline import (
-    CANDIDATES,
     SUPERVISED,
     compare_runs,
     kept_options,
@@ -37,7 +36,7 @@ from medssl.workflows.classification.train import (
     usable_cohort,
 )
 from medssl.workflows.provenance import command_line
-from medssl.workflows.running import Training, Watcher
+from medssl.workflows.running import CANDIDATES, Training, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -259,10 +258,7 @@ def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort
 
 def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) -> None:
     """Write which images are used for what, so that a resumed run uses them alike."""
-    require_writable_folder(out, [data])
-    if out.exists() and any(out.iterdir()):
-        msg = f"The folder {out} is not empty."
-        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    require_new_run(out, [data])
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")

@@ -25,12 +25,13 @@ from medssl.reporting.classification import (
     ShownImage,
     render_classification_report,
 )
-from medssl.workflows.classification.baseline import CANDIDATES, SUPERVISED
+from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench
 from medssl.workflows.classification.evaluate import Evaluation
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.train import cohort_of_run
+from medssl.workflows.running import CANDIDATES
 
 MOST_LOOKED_AT = 2000
 """Unlabeled images among which the least certain ones are looked for."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
-from medssl.io.files import read_json, require_writable_folder, sha256, write_json, write_text
+from medssl.io.files import read_json, require_new_run, sha256, write_json, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_splits import carve_validation, draw_labeled
@@ -156,10 +156,7 @@ def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions,
     """
     if not online_method(options.method).overlays:
         cohort = replace(cohort, unlabeled=())
-    require_writable_folder(out, [data, *([options.unlabeled] if options.unlabeled else [])])
-    if out.exists() and any(out.iterdir()):
-        msg = f"The folder {out} is not empty."
-        raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
+    require_new_run(out, [data, *([options.unlabeled] if options.unlabeled else [])])
     bundle = packaged_bundle(BUNDLE)
     values = _values(cohort, options)
     overlays = [bundle / "configs" / name for name in online_method(options.method).overlays]
