@@ -9,27 +9,55 @@ from torch import Tensor
 from medssl.labels import UNKNOWN
 
 
-def masked_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+def masked_cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     r"""Average the cross-entropy over the voxels whose label is known.
 
-    .. math:: L = -\frac{1}{|V|} \sum_{i \in V} \log \mathrm{softmax}(z_i)_{y_i}, \qquad V = \{i : y_i \ne 255\}
+    .. math:: L = \frac{\sum_{i \in V} w_i c_{y_i} \ell_i}{\sum_{i \in V} w_i c_{y_i}}, \quad
+              \ell_i = -(1 - \epsilon) \log q_{i, y_i} - \frac{\epsilon}{K} \sum_k \log q_{ik}, \quad
+              q_i = \mathrm{softmax}(z_i), \quad V = \{i : y_i \ne 255\}
 
     Args:
         logits: Network scores z.
         label: Channel numbers y; 255 is unknown.
+        label_smoothing: :math:`\epsilon`, the share of the target that all classes divide equally.
+        class_weight: c, one number a class; 1 where not given.
+        weight: w, one number a sample of the batch; 1 where not given.
 
     Returns:
-        Scalar; exactly 0, with a graph, if no voxel is known.
+        Scalar; exactly 0, with a graph, if no voxel is known or all weights are 0.
 
     Shapes:
         logits: ``(B, K, *spatial)``
         label: ``(B, *spatial)``
+        class_weight: ``(K,)``; weight: ``(B,)``
 
     Notes:
-        The mean runs over the known voxels of the whole batch, so crops with more brain weigh more.
+        The mean runs over the known voxels of the whole batch, so crops with more brain weigh more. A class
+        weight counts for the whole loss of a voxel, its smoothed part included (torch weighs that by class).
     """
-    total = F.cross_entropy(logits.float(), label.long(), ignore_index=UNKNOWN, reduction="sum")
-    return total / (label != UNKNOWN).sum().clamp_min(1)
+    losses = F.cross_entropy(
+        logits.float(),
+        label.long(),
+        ignore_index=UNKNOWN,
+        reduction="sum" if class_weight is weight is None else "none",
+        label_smoothing=label_smoothing,
+    )
+    known = label != UNKNOWN
+    if class_weight is weight is None:
+        return losses / known.sum().clamp_min(1)
+    weights = known.float()
+    if class_weight is not None:
+        weights = weights * class_weight.to(weights)[label.long() * known]
+    if weight is not None:
+        weights = weights * weight.to(weights).view(-1, *[1] * (label.ndim - 1))
+    return (weights * losses).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def masked_dice_loss(logits: Tensor, label: Tensor, smooth: float = 1.0) -> Tensor:

@@ -34,8 +34,10 @@ class MixMatch(SemiSupervisedObjective):
         weight: :math:`\lambda`.
         start: Share of training at which the ramp a(t) leaves 0.
         end: Share at which it reaches 1.
+        labeled_loss: Of batches without unlabeled images, which are not mixed; the cross-entropy where not given.
 
     Notes:
+        A mixed image has the weight of the labeled image of which it holds the larger share.
         For images only, all of whose labels are known; masks are not looked at. The mean runs over samples and
         classes. Guesses carry no gradient and are made in evaluation mode; the mixed images take one forward
         pass, so that batch norm is updated once a step. Partners and shares are drawn from torch's global CPU
@@ -57,8 +59,10 @@ class MixMatch(SemiSupervisedObjective):
         weight: float = 75.0,
         start: float = 0.0,
         end: float = 0.4,
+        labeled_loss: Callable[..., Tensor] | None = None,
     ) -> None:
-        super().__init__(SupervisedLoss(dice_weight=0.0), weight=weight, start=start, end=end)
+        loss = SupervisedLoss(dice_weight=0.0) if labeled_loss is None else labeled_loss
+        super().__init__(loss, weight=weight, start=start, end=end)
         self.teacher = teacher
         self.temperature = temperature
         self.alpha = alpha
@@ -83,7 +87,9 @@ class MixMatch(SemiSupervisedObjective):
         term = (log_q[labeled:].exp() - mixed[labeled:]).square().mean()
         output = {"pred": scores, "loss": self.weight * ramp * term}
         if labeled:
-            output["loss_labeled"] = -(mixed[:labeled] * log_q[:labeled]).sum(1).mean()
+            losses = -(mixed[:labeled] * log_q[:labeled]).sum(1)
+            weight = batch["weight"][:, 0] if "weight" in batch else torch.ones_like(losses)
+            output["loss_labeled"] = (weight * losses).sum() / weight.sum().clamp_min(1e-12)
             output["loss"] = output["loss_labeled"] + output["loss"]
         output |= {
             "loss_unlabeled": term,

@@ -21,7 +21,8 @@ class SemiSupervisedObjective(nn.Module):
     Subclasses give `unlabeled_term`. Objectives hold no parameters of their own.
 
     Args:
-        labeled_loss: Of scores and labels; `SupervisedLoss` where not given.
+        labeled_loss: Of scores and labels, and of the samples' weights where they have some; `SupervisedLoss`
+            where not given.
         weight: :math:`\lambda`.
         start: Share of training at which the ramp a(t) leaves 0.
         end: Share at which it reaches 1.
@@ -39,7 +40,7 @@ class SemiSupervisedObjective(nn.Module):
 
     def __init__(
         self,
-        labeled_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        labeled_loss: Callable[..., Tensor] | None = None,
         *,
         weight: float = 1.0,
         start: float = 0.0,
@@ -54,8 +55,8 @@ class SemiSupervisedObjective(nn.Module):
 
         Args:
             network: Maps images to scores, background first.
-            batch: ``image (B, C, I, J, K)``, ``label (B, 1, I, J, K)`` (255 unknown) and ``progress``; beside
-                or instead of the first two ``unlabeled``: ``image``, ``strong (B, C, I, J, K)``,
+            batch: ``image (B, C, I, J, K)``, ``label (B, 1, I, J, K)`` (255 unknown), perhaps ``weight (B, 1)``, and
+                ``progress``; beside or instead of the first two ``unlabeled``: ``image``, ``strong (B, C, I, J, K)``,
                 ``mask (B, 1, I, J, K)``, perhaps ``target (B, K, I, J, K)``. Whole images have labels and masks
                 ``(B, 1)`` and targets ``(B, K)``.
         """
@@ -97,7 +98,8 @@ class SemiSupervisedObjective(nn.Module):
         Shapes:
             scores: ``(B, K, *spatial)``; label: ``(B, 1, *spatial)``
         """
-        return self.labeled_loss(scores, label)
+        weight = batch.get("weight")
+        return self.labeled_loss(scores, label) if weight is None else self.labeled_loss(scores, label, weight)
 
     def unlabeled_term(
         self, log_q: Tensor, valid: Tensor, unlabeled: Mapping[str, Tensor], first: int

@@ -46,7 +46,7 @@ class SoftDistillation(SemiSupervisedObjective):
 
     def labeled_term(self, scores: Tensor, label: Tensor, batch: Mapping[str, Any], first: int) -> Tensor:
         """Return the loss against labels and, where they are given, the teachers' probabilities."""
-        supervised = self.labeled_loss(scores, label)
+        supervised = super().labeled_term(scores, label, batch, first)
         if "target" not in batch:
             return supervised
         log_q = scores[:, first:].float().log_softmax(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +92,17 @@ def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler")) -
         raise _in_words(error) from error
 
 
-def run_training(out: Path, watcher: Watcher, resume: bool) -> Training:
+def run_training(
+    out: Path, watcher: Watcher, resume: bool, finish: Callable[[], object] | None = None
+) -> Training:
     """Train in a prepared run folder, and record in it that this is done.
 
     Args:
         out: Folder with ``configs/train.yaml`` and ``run.json``.
         watcher: Told about the progress.
         resume: Go on from the resume point.
+        finish: What belongs to the training after its last step, done before it is recorded as finished, so that
+            a run that is killed in between is resumed.
 
     Raises:
         ConfigError: A value of the configuration does not work.
@@ -125,6 +129,8 @@ def run_training(out: Path, watcher: Watcher, resume: bool) -> Training:
         if finished:
             best_model.finish()
         best = best_model.best
+    if finish is not None:
+        finish()
     training = Training(out, trainer.state.iteration, best, time.time() - started)
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}

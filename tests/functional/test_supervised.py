@@ -75,3 +75,41 @@ def test_perfect_prediction_has_no_loss():
     logits[0, label[0], torch.arange(4)] = 50.0
     assert masked_dice_loss(logits, label).item() == pytest.approx(0, abs=1e-6)
     assert masked_cross_entropy(logits, label).item() == pytest.approx(0, abs=1e-6)
+
+
+def _weighed_reference(logits, label, smoothing, classes, samples):
+    total = mass = 0.0
+    K = logits.shape[1]
+    for b, i, j, k in torch.cartesian_prod(*(torch.arange(n) for n in label.shape)).tolist():
+        y = int(label[b, i, j, k])
+        if y != UNKNOWN:
+            z = logits[b, :, i, j, k].tolist()
+            log_q = [v - math.log(sum(math.exp(u) for u in z)) for v in z]
+            loss = -(1 - smoothing) * log_q[y] - smoothing / K * sum(log_q)
+            total += classes[y] * samples[b] * loss
+            mass += classes[y] * samples[b]
+    return total / mass
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("classes", [None, [0.5, 2.0, 1.0, 3.0]])
+@pytest.mark.parametrize("samples", [None, [1.0, 0.25]])
+def test_weights_and_smoothing_equal_the_naive_loop(sample, smoothing, classes, samples):
+    logits, label = sample
+    found = masked_cross_entropy(
+        logits,
+        label,
+        label_smoothing=smoothing,
+        class_weight=None if classes is None else torch.tensor(classes),
+        weight=None if samples is None else torch.tensor(samples),
+    )
+    expected = _weighed_reference(logits, label, smoothing, classes or [1.0] * 4, samples or [1.0] * 2)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_weights_that_are_all_zero_give_zero_with_a_graph(sample):
+    logits = sample[0].requires_grad_()
+    loss = masked_cross_entropy(logits, sample[1], weight=torch.zeros(2))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.all(logits.grad == 0)

@@ -214,3 +214,17 @@ def on_device(batch, device):
     if isinstance(batch, dict):
         return {name: on_device(value, device) for name, value in batch.items()}
     return batch.to(device) if isinstance(batch, torch.Tensor) else batch
+
+
+@pytest.mark.parametrize("make", [FixMatch, SoftDistillation, MixMatch])
+def test_weights_of_images_count_in_the_labeled_term(images, make):
+    """A manifest may give images a weight."""
+    images.batch["label"][:, 0] = torch.arange(len(images.batch["label"])) % 4
+    batch = {key: images.batch[key] for key in ("image", "label", "progress")}
+    weight = torch.linspace(0, 3, len(batch["image"]))[:, None]
+    rows = images.network(batch["image"]).softmax(1).tolist()
+    losses = [-math.log(row[label]) for row, label in zip(rows, batch["label"][:, 0].tolist(), strict=True)]
+    expected = sum(w * loss for w, loss in zip(weight[:, 0].tolist(), losses, strict=True)) / weight.sum()
+    found = make()(images.network, {**batch, "weight": weight})["loss_labeled"]
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert found.item() != pytest.approx(sum(losses) / len(losses), abs=1e-3)

@@ -204,3 +204,17 @@ def test_steps_fit_the_labels(some_images):
         optimizer.step()
         losses.append(output["loss_labeled"].item())
     assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_a_labeled_image_of_weight_zero_has_no_part_in_the_labeled_term(images):
+    _views(images, 2)
+    objective = MixMatch(alpha=0.0)
+    weight = torch.ones(len(images.batch["image"]), 1)
+    weight[0] = 0
+    one = objective(images.network, {**images.batch, "weight": weight})["loss_labeled"]
+    images.batch["label"][0] = (images.batch["label"][0] + 1) % 4
+    other = objective(images.network, {**images.batch, "weight": weight})["loss_labeled"]
+    assert one.item() == pytest.approx(other.item(), abs=1e-6)
+    assert objective(images.network, images.batch)["loss_labeled"].item() != pytest.approx(
+        other.item(), abs=1e-4
+    )

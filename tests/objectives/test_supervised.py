@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from medssl.errors import ConfigError
 from medssl.functional.supervised import masked_cross_entropy, masked_dice_loss
 from medssl.networks import DenseFCN
 from medssl.objectives import SupervisedLoss
@@ -29,3 +30,30 @@ def test_a_small_network_overfits_one_crop():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.15 * losses[0]
+
+
+def test_class_weights_and_smoothing_reach_the_cross_entropy():
+    logits, label = torch.randn(2, 3, 4, 4, 4), torch.randint(0, 3, (2, 1, 4, 4, 4))
+    loss = SupervisedLoss(dice_weight=0.0, label_smoothing=0.1, class_weight=[1, 2, 3])
+    expected = masked_cross_entropy(
+        logits,
+        label[:, 0],
+        label_smoothing=0.1,
+        class_weight=torch.tensor([1.0, 2, 3]),
+        weight=torch.tensor([1.0, 3]),
+    )
+    assert loss(logits, label, torch.tensor([[1.0], [3]])).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"label_smoothing": 1.0}, "label_smoothing 1.0"), ({"class_weight": [1, -1]}, "none below 0")],
+)
+def test_numbers_out_of_range_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        SupervisedLoss(**options)
+
+
+def test_other_class_weights_than_classes_are_refused():
+    with pytest.raises(ConfigError, match="2 class weights for 3 classes"):
+        SupervisedLoss(class_weight=[1, 1])(torch.randn(1, 3, 2), torch.zeros(1, 1, 2))

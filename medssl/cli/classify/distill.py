@@ -32,6 +32,10 @@ from medssl.errors import MedsslError
 @click.option(
     "--rounds", default=1, show_default=True, type=click.IntRange(1), help="More: the iterative variant."
 )
+@click.option(
+    "--targets", type=click.Choice(["hard", "soft"]), default="hard", show_default=True,
+    help="The student learns the labels that are kept, or all answers of the teachers with their doubts.",
+)  # fmt: skip
 @training_options
 def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     """Train teachers on the labels of DATA, let them label the unlabeled images, train a student on both.
@@ -48,7 +52,7 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
 
     quiet_libraries()
     rule = KeepRule(**{name: options.pop(name) for name in ("threshold", "reduce", "balance", "cap")})
-    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds")}
+    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "targets")}
     views = options.pop("views") or DATA_DISTILLATION
     chosen = DistillOptions(**own, views=tuple(views), rule=rule, student=ClassifyOptions(**options))
     try:

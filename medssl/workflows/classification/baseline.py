@@ -142,7 +142,8 @@ METHOD_SETTINGS = frozenset(
             "threshold_rule",
             "rule_options",
         ),
-        *("target_rule", "features", "alpha", "views", "temperature", "loss", "network_def", "card"),
+        *("target_rule", "features", "alpha", "views", "temperature", "teacher_weight", "loss"),
+        *("network_def", "card"),
     }
 )
 """Values of the overlays, which a supervised configuration does not have; those under them too."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict
+from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_csv, read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
 from medssl.self_training import Outcome, self_train
@@ -20,6 +22,7 @@ from medssl.workflows.classification.baseline import (
     kept_options,
     planned,
     promote,
+    shared_settings,
 )
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.candidates import Say, train_candidate
@@ -40,6 +43,9 @@ from medssl.workflows.running import CANDIDATES, Training, Watcher
 
 logger = logging.getLogger(__name__)
 
+TARGETS = ("hard", "soft")
+"""What a student learns from the teachers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions:
@@ -52,6 +58,8 @@ class DistillOptions:
         views: Further views of an image that teachers look at.
         rule: Which of the teachers' labels are kept.
         rounds: Most rounds; with more than one the teachers learn from the kept labels too.
+        targets: "hard": the student learns the labels that are kept; "soft": what the teachers answered for every
+            image, their doubts included, see `objectives.SoftDistillation`.
     """
 
     kind: str = "data"
@@ -60,6 +68,7 @@ class DistillOptions:
     views: tuple[str, ...] = DATA_DISTILLATION
     rule: KeepRule = field(default_factory=KeepRule)
     rounds: int = 1
+    targets: str = "hard"
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,9 @@ def distill(
         tolerance=room.tolerance,
     )
     student = room.train_student(outcome)
-    whole = replace(options.student, method=SUPERVISED, steps=room.steps)
+    whole = replace(
+        options.student, method=SUPERVISED, steps=room.steps, settings=shared_settings(options.student)
+    )
     baseline = train_candidate(out / CANDIDATES / SUPERVISED, cohort, whole, data, watcher, say)
     found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run)
     winner = student if found.method_wins else baseline
@@ -175,6 +186,7 @@ class _Room:
                 network=network,
                 steps=self.share,
                 seed=self.options.student.seed + 1000 * (number + 1),
+                settings=shared_settings(self.options.student),
             )
             run = self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{network}"
             train_candidate(run, cohort, own, self.data, self.watcher, self.say)
@@ -195,14 +207,26 @@ class _Room:
         return 1 - same / max(1, len(now.labels))
 
     def train_student(self, outcome: Outcome) -> Training:
-        """Train the student on the given labels and on those that were kept."""
+        """Train the student on the given labels and on those that were kept, or on all that the teachers answered."""
+        if self.options.targets == "soft":
+            return self._train_soft_student()
         cohort = with_labels(self.cohort, self.kept)
-        own = replace(self.options.student, method=SUPERVISED, steps=self.share)
+        own = replace(self.options.student, method=_method_of_student(self.options), steps=self.share)
         run = self.out / CANDIDATES / "student"
         self.say(
             f"{len(self.kept.labels) if self.kept else 0} labels of the teachers were kept: {outcome.reason}"
         )
         return train_candidate(run, cohort, own, self.data, self.watcher, self.say)
+
+    def _train_soft_student(self) -> Training:
+        own = replace(self.options.student, method=_method_of_student(self.options), steps=self.share)
+        run = self.out / CANDIDATES / "student"
+        self.say(f"The teachers' answers for all {len(self.cohort.unlabeled)} unlabeled images teach the student.")
+        files = {"targets.pt": self._answers()}
+        return train_candidate(run, self.cohort, own, self.data, self.watcher, self.say, files)
+
+    def _answers(self) -> Path:
+        return self.out / "teachers" / "answers.pt"
 
     def _table(self, number: int) -> Path:
         return self.out / "pseudo_labels" / f"round-{number}.csv"
@@ -223,6 +247,9 @@ class _Room:
         ]
         views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
         passes = predict_passes(items, models, views)
+        if options.targets == "soft":
+            log_p = mean_probabilities(passes).clamp_min(1e-12).log().float()
+            save_atomically({"log_p": log_p}, self._answers())
         write_pseudo_labels(
             path,
             items,
@@ -234,6 +261,7 @@ class _Room:
         )
         facts = {
             "distillation": options.kind,
+            "targets": options.targets,
             "views": views,
             "seed": options.student.seed,
             **vars(options.rule),
@@ -263,12 +291,18 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
-        for number, network in enumerate((options.student.network, *_teachers(options))):
-            own = replace(options.student, method=SUPERVISED, network=network)
+        student = replace(options.student, method=_method_of_student(options))
+        shared = {"method": SUPERVISED, "settings": shared_settings(student)}
+        teachers = [replace(student, network=network, **shared) for network in _teachers(options)]
+        for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
     write_manifest(out / "images.csv", cohort)
     kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
     write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
+
+
+def _method_of_student(options: DistillOptions) -> str:
+    return "soft-targets" if options.targets == "soft" else SUPERVISED
 
 
 def _planned(out: Path) -> DistillOptions:
@@ -295,6 +329,9 @@ def _teachers(options: DistillOptions) -> tuple[str, ...]:
     if options.rounds < 1:
         msg = f"--rounds {options.rounds} is below 1."
         raise ConfigError(msg, "Give 1 or more.")
+    if options.targets not in TARGETS or (options.targets == "soft" and options.rounds > 1):
+        msg = f"Found targets '{options.targets}' with {options.rounds} rounds; expected hard, or soft with 1 round."
+        raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
     return teachers
 
 
@@ -305,6 +342,7 @@ def _command(data: Path, out: Path, options: DistillOptions) -> str:
         *[("view", name) for name in options.views if options.views != DATA_DISTILLATION],
         *options.rule.as_options(),
         ("rounds", options.rounds),
+        ("targets", options.targets if options.targets != "hard" else None),
         *shared_words(out, options.student),
     ]
     return command_line("classify distill", [data], out, chosen)

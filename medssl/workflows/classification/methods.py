@@ -62,8 +62,13 @@ ONLINE: Mapping[str, OnlineMethod] = {
 }
 """Methods of `medssl classify train`."""
 
-STORED_TARGETS = OnlineMethod(("train_ssldec.yaml", "train_targets.yaml"), "targets made by a teacher before")
-"""What a round of `rounds.train_in_rounds` trains with."""
+INSIDE: Mapping[str, OnlineMethod] = {
+    "stored-targets": OnlineMethod(
+        ("train_ssldec.yaml", "train_targets.yaml"), "a round of SSLDEC, see `rounds.train_in_rounds`"
+    ),
+    "soft-targets": OnlineMethod(("train_soft_targets.yaml",), "a student of soft distillation, see `distill`"),
+}
+"""Trainings inside a larger one, whose targets a teacher made before; no choice of `--method`."""
 
 DISTILLATIONS: Mapping[str, Distillation] = {
     "plain": Distillation(1, False, "one teacher, one view"),
@@ -80,8 +85,8 @@ def online_method(name: str) -> OnlineMethod:
     Raises:
         ConfigError: There is none of that name.
     """
-    if name == "stored-targets":
-        return STORED_TARGETS
+    if name in INSIDE:
+        return INSIDE[name]
     if name not in ONLINE:
         msg = f"There is no method '{name}'. Choose one of: {', '.join(ONLINE)}."
         raise ConfigError(msg)

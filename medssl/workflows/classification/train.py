@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,8 +38,14 @@ SHARED = ("classes", "network_name", "image_size", "channels", "interpolation")
 LEAST_HELD_OUT = 5
 """Labeled images a class from which on some are held out where the data have no validation images."""
 
+CLASS_WEIGHTS = ("none", "balanced")
+"""Rules of `class_weights`."""
+
 PER_EPOCH = 25
 """Steps between two looks at the validation images."""
+
+FROZEN_STEPS = 2 * PER_EPOCH
+"""First steps of a pretrained network in which only the head learns, at most a tenth of all."""
 
 INIT_FILE = "models/init.pt"
 """Copy of the weights that a run starts from, so that the run folder stands alone."""
@@ -61,6 +68,9 @@ class ClassifyOptions:
         labels_per_class: Keep so many labels a class, the rest counts as unlabeled; None for all.
         hold_out: Share of the labeled images to hold out where the data have no validation images.
         pretrained: File of weights of the backbone, or "cached".
+        label_smoothing: Share of a label that all classes divide equally.
+        class_weights: "balanced": rare classes count more in the labeled loss, each class as much in all; "none".
+        balanced: Draw every class equally often from the labeled images.
         unlabeled: Folder of unlabeled images beside the data.
         rounds: Of SSLDEC with stored targets, see `rounds.train_in_rounds`; 0: targets are made online.
         target_rule: Of SSLDEC; None for the configuration's.
@@ -82,6 +92,9 @@ class ClassifyOptions:
     labels_per_class: int | None = None
     hold_out: float = 0.2
     pretrained: str | None = None
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    balanced: bool = False
     unlabeled: Path | None = None
     rounds: int = 0
     target_rule: str | None = None
@@ -119,9 +132,8 @@ def train_classifier(
         require_same_images(out)
     else:
         prepare_classifier(out, usable_cohort(data, options), options, data)
-    done = run_training(out, watcher or Watcher(), resume)
-    calibrate(out, cohort_of_run(out, read_json(out / "run.json")["classes"]).validation)
-    return done
+    validation = cohort_of_run(out, read_json(out / "run.json")["classes"]).validation
+    return run_training(out, watcher or Watcher(), resume, finish=lambda: calibrate(out, validation))
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
@@ -199,6 +211,9 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     if options.preset not in PRESETS:
         msg = f"There is no preset '{options.preset}'. Choose one of: {', '.join(PRESETS)}."
         raise ConfigError(msg)
+    if options.method == "mixmatch" and (options.label_smoothing or options.class_weights != "none"):
+        msg = "MixMatch mixes labels, so --label-smoothing and --class-weights have no meaning with it."
+        raise ConfigError(msg, "Leave them out, or use --balanced.")
     values: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "allow_outside": True,
@@ -213,15 +228,39 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "batch_size": budget.images,
         "steps_per_epoch": per_epoch,
         "epochs": steps // per_epoch,
+        "label_smoothing": options.label_smoothing,
+        "class_weights": class_weights(cohort, options.class_weights),
+        "balanced": options.balanced,
         **method.values,
     }
     if options.target_rule is not None and options.method == "ssldec":
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
         values["pretrained"] = options.pretrained
+        values["frozen_steps"] = min(FROZEN_STEPS, steps // 10)
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
     return values | dict(options.settings)
+
+
+def class_weights(cohort: ImageCohort, rule: str) -> list[float] | None:
+    """Return a weight of the labeled loss for each class, None for equal ones.
+
+    Args:
+        cohort: Its training images are counted.
+        rule: "balanced": images over classes times images of the class, so that the classes count alike in all
+            and the mean weight of an image is 1; "none".
+
+    Raises:
+        ConfigError: There is no such rule.
+    """
+    if rule not in CLASS_WEIGHTS:
+        msg = f"There is no rule of class weights '{rule}'. Choose one of: {', '.join(CLASS_WEIGHTS)}."
+        raise ConfigError(msg)
+    if rule == "none":
+        return None
+    counts = Counter(item.label for item in cohort.training)
+    return [len(cohort.training) / (len(cohort.classes) * max(1, counts[name])) for name in cohort.classes]
 
 
 def share_of(steps: int, trainings: int) -> int:
@@ -271,7 +310,7 @@ def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> d
 
 def repeat_command(data: Path, out: Path, options: ClassifyOptions, *, baseline: bool = False) -> str:
     """Return the command that repeats a run, with or without the baseline beside it."""
-    method = "ssldec" if options.method == "stored-targets" else options.method
+    method = {"stored-targets": "ssldec", "soft-targets": "supervised"}.get(options.method, options.method)
     chosen = [
         ("method", method),
         ("no-baseline", not baseline and method != "supervised"),
@@ -298,6 +337,9 @@ def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]
         ("labels-per-class", options.labels_per_class),
         ("hold-out", str(options.hold_out)),
         ("pretrained", pretrained),
+        ("label-smoothing", options.label_smoothing or None),
+        ("class-weights", options.class_weights if options.class_weights != "none" else None),
+        ("balanced", options.balanced),
         ("unlabeled", relative(options.unlabeled, out.parent) if options.unlabeled else None),
         ("transductive", options.transductive),
         ("skip-unreadable", options.skip_unreadable),

@@ -4,8 +4,10 @@ import csv
 import json
 
 import pytest
+import torch
+import yaml
 from pictures import options
-from runs import StopAfter, same, weights
+from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError
@@ -13,7 +15,7 @@ from medssl.io.image_cohort import read_image_cohort
 from medssl.transforms.image_views import DATA_DISTILLATION
 from medssl.workflows.classification.distill import DistillOptions, distill
 from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import predict_items
+from medssl.workflows.classification.predict import predict_items, predict_passes
 from medssl.workflows.classification.pseudo_labels import KeepRule
 
 
@@ -141,3 +143,33 @@ def test_options_are_given_by_name_alone(options_of):
     """D20: a confidence can never land where a batch size belongs."""
     with pytest.raises(TypeError):
         options_of(0.8)
+
+
+def test_soft_targets_are_the_mean_answers_of_all_passes(pictures, tmp_path):
+    done = distill(pictures, tmp_path / "run", chosen("data", targets="soft"))
+    run = done.training.run
+    teacher = load_classifier(next((run / "teachers").glob("round-*"))).uncalibrated()
+    student = run / "candidates" / "student"
+    cohort = read_image_cohort(student / "images.csv", allow_outside=True)
+    assert len(cohort.unlabeled) == 20, "all unlabeled images teach, whatever is kept"
+    answers = torch.load(student / "targets.pt", weights_only=True)["log_p"].exp()
+    views = ("identity", *DATA_DISTILLATION)
+    passes = predict_passes(cohort.unlabeled, [teacher], views)
+    torch.testing.assert_close(answers.double(), passes.double().mean(0), atol=1e-6, rtol=1e-5)
+    config = yaml.safe_load((student / "configs" / "train.yaml").read_text())
+    assert config["loss"]["_target_"] == "medssl.objectives.SoftDistillation"
+    assert "--targets soft" in json.loads((run / "run.json").read_text())["command"]
+    assert {row["loss_unlabeled"] != "n/a" for row in table(student / "metrics.tsv")} == {True}
+
+
+def test_a_setting_of_soft_distillation_reaches_the_student_alone(pictures, tmp_path):
+    student = {"settings": {"temperature": 2.0, "teacher_weight": 1.0}}
+    run = distill(pictures, tmp_path / "run", chosen("plain", targets="soft", student=student)).training.run
+    config = yaml.safe_load((run / "candidates" / "student" / "configs" / "train.yaml").read_text())
+    assert (config["temperature"], config["teacher_weight"]) == (2.0, 1.0)
+
+
+def test_soft_targets_in_rounds_are_refused(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="soft with 1 round"):
+        distill(pictures, tmp_path / "run", chosen("plain", targets="soft", rounds=2))
+    assert not (tmp_path / "run").exists()

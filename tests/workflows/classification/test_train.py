@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from medssl.io.image_cohort import read_image_cohort
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.train import (
     channels_of,
+    class_weights,
     prepare_classifier,
     train_classifier,
     usable_cohort,
@@ -160,3 +162,50 @@ def test_color_in_one_class_alone_is_seen(tmp_path):
     for path in (images / "train" / "light").iterdir():
         Image.open(path).convert("RGB").point(lambda value: value // 2 + 40).save(path)
     assert channels_of(usable_cohort(images, options())) == 3
+
+
+def test_smoothing_class_weights_and_balanced_draws_reach_the_training(pictures, tmp_path):
+    plain = train_classifier(pictures, tmp_path / "plain", options()).run
+    for number, chosen in enumerate(({"label_smoothing": 0.3}, {"class_weights": "balanced"}, {"balanced": True})):
+        run = train_classifier(pictures, tmp_path / str(number), options(**chosen)).run
+        config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
+        name, value = next(iter(chosen.items()))
+        assert config[name] != yaml.safe_load((plain / "configs" / "train.yaml").read_text())[name]
+        assert f"--{name.replace('_', '-')}" in json.loads((run / "run.json").read_text())["command"], value
+
+
+def test_balanced_class_weights_let_classes_count_alike(pictures):
+    cohort = usable_cohort(pictures, options())
+    fewer = replace(cohort, training=[item for item in cohort.training if item.label != CLASSES[0]])
+    some = replace(cohort, training=(*fewer.training, *cohort.training[:1]))
+    counts = [sum(item.label == name for item in some.training) for name in some.classes]
+    weights_of = class_weights(some, "balanced")
+    assert len({round(weight * count, 9) for weight, count in zip(weights_of, counts, strict=True)}) == 1
+    assert sum(w * c for w, c in zip(weights_of, counts, strict=True)) == pytest.approx(len(some.training))
+    assert class_weights(some, "none") is None
+    with pytest.raises(ConfigError, match="rule of class weights 'half'"):
+        class_weights(some, "half")
+
+
+def test_mixmatch_refuses_what_mixing_takes_the_meaning_from(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="MixMatch mixes labels"):
+        train_classifier(pictures, tmp_path / "run", options(method="mixmatch", label_smoothing=0.1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medssl.workflows.classification.train.calibrate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_classifier(pictures, tmp_path / "run", options())
+    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    seen = []
+    monkeypatch.setattr(
+        "medssl.workflows.classification.train.calibrate", lambda run, images: seen.append(len(images))
+    )
+    train_classifier(pictures, tmp_path / "run", resume=True)
+    assert seen
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
