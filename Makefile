@@ -22,10 +22,11 @@ demo: $(STAMP)
 demo-classify: $(STAMP)
 	$(BIN)/medssl classify demo --out demo-images --overwrite
 
+# One process a core, one thread a process.
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses auto --dist loadfile
 
 # Only what a release needs: the bundle's printed commands and the wheel.
 check: $(STAMP)
