@@ -229,7 +229,7 @@ def require_new_run(path: Path, inputs: Iterable[Path | str] = ()) -> None:
 
 def _require_outside(folder: Path, source: Path) -> None:
     input_folder = source.resolve()
-    if input_folder.suffix == ".json":
+    if input_folder.suffix.lower() in {".json", ".csv"}:  # a datalist or a manifest
         input_folder = input_folder.parent
     if folder == input_folder or input_folder in folder.parents:
         msg = f"The output folder {folder} lies inside the input folder {input_folder}."

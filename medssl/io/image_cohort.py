@@ -56,8 +56,8 @@ def read_image_cohort(
     Args:
         data: Folder or manifest.
         unlabeled: Folder of unlabeled images that lies elsewhere.
-        classes: Names in the order of the network's outputs. None: those of the training images in natural
-            order.
+        classes: Names in the order of the network's outputs. None: those of the training images (of the held-out
+            ones where nothing is for training) in natural order.
         allow_outside: Accept paths and links that leave the folder.
 
     Raises:
@@ -173,9 +173,10 @@ def _add_unlabeled(tree: Tree, folder: Path, *, allow_outside: bool) -> None:
 def _class_order(tree: Tree, given: Sequence[str] | None) -> tuple[str, ...]:
     """Return the classes in the order of the outputs."""
     if given is None:
-        known = natural_order(set(tree.classes["training"]))
+        held_out = [name for section in HELD_OUT for name in tree.classes[section]]
+        known = natural_order(set(tree.classes["training"] or held_out))
         if len(known) < 2:
-            found = f"only '{known[0]}'" if known else "no labeled training image"
+            found = f"only '{known[0]}'" if known else "no labeled image"
             cure = "Label images of two classes or more, each in the folder of its class under train/."
             tree.faults.append(Fault(f"{found}; expected two classes or more", cure))
         return tuple(known)
@@ -202,7 +203,9 @@ def _check_classes(tree: Tree, known: Sequence[str]) -> None:
             hint = f"; did you mean '{close[0]}'?" if close else ""
             msg = f"the class '{name}' of {section} is not among the classes ({_listed(known)}){hint}"
             tree.faults.append(Fault(msg, "Give every split the same class names, also in writing."))
-        if missing and section == "training":
+        if missing and section == "training" and not found:
+            _LOGGER.info("There is no labeled training image: this can be evaluated, not trained on")
+        elif missing and section == "training":
             msg = f"no labeled training image of {_listed(missing)}"
             tree.faults.append(Fault(msg, "Label some, or leave the class out."))
         elif missing and found and tree.by_folder:

@@ -152,6 +152,13 @@ def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
         files.require_writable_folder(tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["datalist.json", "images.csv"])
+def test_the_folder_of_a_list_of_data_is_no_place_for_outputs(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(OutputError, match="lies inside the input folder"):
+        files.require_writable_folder(tmp_path / "out", [tmp_path / name])
+
+
 def test_comma_separated_tables_come_back_whatever_the_names_hold(tmp_path: Path) -> None:
     rows = [{"path": 'a, "b"  c.png', "p": 0.25}, {"path": "zwei\nZeilen ä.png", "p": None}]
     files.write_csv(tmp_path / "t.csv", rows, ["path", "p"])

@@ -82,13 +82,20 @@ def test_a_given_class_without_training_images_is_refused(tmp_path: Path) -> Non
     ("counts", "words"),
     [
         ({"train/cat": 2}, "only 'cat'; expected two"),
-        ({"unlabeled": 2}, "no labeled training image; expected two"),
+        ({"unlabeled": 2}, "no labeled image; expected two"),
     ],
 )
 def test_one_class_is_not_enough(tmp_path: Path, counts: dict[str, int], words: str) -> None:
     write_tree(tmp_path, counts)
     with pytest.raises(DatalistError, match=words):
         read_image_cohort(tmp_path)
+
+
+def test_a_folder_with_test_images_alone_can_be_read(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"test/dog": 2, "test/cat": 1})
+    cohort = read_image_cohort(tmp_path)
+    assert cohort.classes == ("cat", "dog")
+    assert (len(cohort.test), len(cohort.training)) == (3, 0)
 
 
 def test_all_faults_come_in_one_error(tmp_path: Path) -> None:

@@ -98,6 +98,13 @@ def test_evaluation_scores_the_test_images(run, pictures, tmp_path):
     assert str(tmp_path) not in (tmp_path / "report" / "scores.json").read_text()
 
 
+def test_a_folder_with_test_images_alone_is_scored_alike(run, pictures, tmp_path):
+    shutil.copytree(pictures / "test", tmp_path / "alone" / "test")
+    alone, within = evaluate_classifier(tmp_path / "alone", run), evaluate_classifier(pictures, run)
+    assert np.array_equal(alone.predictions.probabilities, within.predictions.probabilities)
+    assert np.array_equal(alone.labels, within.labels)
+
+
 def test_evaluation_needs_the_models_classes(run, tmp_path):
     for label, name in enumerate(("dark", "bright")):
         folder = tmp_path / "images" / "test" / name
