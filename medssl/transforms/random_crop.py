@@ -52,10 +52,11 @@ class RandomCropd(Randomizable, Transform):
         if any(side > length for side, length in zip(self.crop_size, shape, strict=True)):
             msg = f"Crops of {self.crop_size} voxels do not fit into a volume of {tuple(shape)}."
             raise ValueError(msg)
-        if len(inside):
-            center = int(inside[self.R.randint(len(inside))])
-        else:
-            center = int(self.R.randint(int(np.prod(shape))))
+        center = (
+            int(inside[self.R.randint(len(inside))])
+            if len(inside)
+            else int(self.R.randint(int(np.prod(shape))))
+        )
         starts = [
             min(max(int(at) - side // 2, 0), length - side)
             for at, side, length in zip(
