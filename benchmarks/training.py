@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -339,7 +340,7 @@ def taken(facts: Mapping[str, Any], arms: Mapping[str, Arm], turns: int) -> list
     per_turn = {
         name: [
             statistics.median(step["seconds"] for step in arms[name].stopwatch.steps[first:last])
-            for first, last in zip(places[1:-1], places[2:], strict=True)
+            for first, last in itertools.pairwise(places[1:])
         ]
         for name, places in ends.items()
     }
@@ -372,7 +373,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def table_lines(report: Mapping[str, Any]) -> list[str]:
     """Turn the JSON into the lines of a markdown table."""
     lines = [
-        "| network, batch | arm | s a step, median (min to max) | outside the network, % | times as fast as the first arm |",
+        "| network, batch | arm | s a step: median (min to max) | outside the network, % | times the first arm's speed |",
         "|---|---|---|---|---|",
     ]
     for row in report["rows"]:
