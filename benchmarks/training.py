@@ -373,7 +373,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def table_lines(report: Mapping[str, Any]) -> list[str]:
     """Turn the JSON into the lines of a markdown table."""
     lines = [
-        "| network, batch | arm | s a step: median (min to max) | outside the network, % | times the first arm's speed |",
+        "| network, batch | arm | s a step: median (min to max) | outside the network, % | speed against the first |",
         "|---|---|---|---|---|",
     ]
     for row in report["rows"]:

@@ -11,6 +11,7 @@ from monai.transforms import (
     AsDiscreted,
     Compose,
     CropForegroundd,
+    DeleteItemsd,
     EnsureTyped,
     FgBgToIndicesd,
     Invertd,
@@ -88,6 +89,7 @@ def crop_preparation(
             CropForegroundd(keys=keys, source_key="mask", margin=margin, allow_smaller=True),
             SpatialPadd(keys=keys, spatial_size=tuple(crop_size)),
             FgBgToIndicesd(keys="mask"),
+            DeleteItemsd(keys="mask_bg_indices"),  # no crop is centered on the background
         ]
     )
 
