@@ -70,7 +70,7 @@ class CropDataset(Dataset):
         crop_seed = int(np.random.default_rng((self.seed, 1, number)).integers(2**31))
         self.augmentation.set_random_state(seed=crop_seed)
         crop = self.augmentation(self._subject(number))
-        crop = crop[0] if isinstance(crop, list) else crop
+        crop = crop[0] if isinstance(crop, list) else crop  # some of MONAI's crops come in lists
         return {key: plain(crop[key]) for key in self.keys}
 
     def _subject(self, number: int) -> Any:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.transforms import (
     Activationsd,
     AsDiscreted,
     Compose,
-    CopyItemsd,
     CropForegroundd,
+    DeleteItemsd,
     EnsureTyped,
     FgBgToIndicesd,
     Invertd,
     Orientationd,
-    RandAdjustContrastd,
-    RandAffined,
-    RandBiasFieldd,
-    RandCropByPosNegLabeld,
-    RandFlipd,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
     SpatialPadd,
 )
 
 from medssl.labels import UNKNOWN, LabelTable
 from medssl.transforms.loading import DecodeLabelsd, EncodeLabelsd, ForeignKeySafeSpacingd, LoadSubjectd
 from medssl.transforms.masking import BackgroundWhereUnknownd, BoundByMaskd, NormalizeInMaskd
+from medssl.transforms.random_crop import RandomCropd
+from medssl.transforms.random_intensity import RandomIntensityd
+from medssl.transforms.random_pose import RandomPosed
 from medssl.transforms.targets import IndexMaskd, LookUpTargetd, NormalizeTargetd, Targets
 
 INTERPOLATION = {
@@ -94,6 +89,7 @@ def crop_preparation(
             CropForegroundd(keys=keys, source_key="mask", margin=margin, allow_smaller=True),
             SpatialPadd(keys=keys, spatial_size=tuple(crop_size)),
             FgBgToIndicesd(keys="mask"),
+            DeleteItemsd(keys="mask_bg_indices"),  # no crop is centered on the background
         ]
     )
 
@@ -116,11 +112,15 @@ def augmentation(
     Notes:
         Outside the mask the image is 0 and the label unknown, as at inference and in every loss.
     """
-    keys = tuple(keys)
-    crop = _random_crop(keys, crop_size)
-    pose = _pose_changes(keys, strength, flip_probability)
-    bounds = BoundByMaskd(keys=("image", "label"), outside=(0.0, UNKNOWN))
-    return Compose([crop, *pose, *_intensity_changes("image", strength), bounds])
+    linear, nearest = _by_interpolation(keys)
+    return Compose(
+        [
+            RandomCropd(keys, crop_size),
+            RandomPosed(linear, nearest, strength, flip_probability),
+            RandomIntensityd("image", strength),
+            BoundByMaskd(keys=("image", "label"), outside=(0.0, UNKNOWN)),
+        ]
+    )
 
 
 def unlabeled_preparation(*, crop_size: Sequence[int]) -> Compose:
@@ -155,17 +155,15 @@ def unlabeled_augmentation(
     """
     stored = targets is not None
     carried = ("prior",) if prior else ()
-    crop = _random_crop(("image", "mask", "place", *carried), crop_size)
-    keys = ("image", "mask", *(("target",) if stored else ()), *carried)
+    linear, nearest = _by_interpolation(("image", "mask", *(("target",) if stored else ()), *carried))
     return Compose(
         [
-            crop,
+            RandomCropd(("image", "mask", "place", *carried), crop_size),
             *([LookUpTargetd(targets)] if targets is not None else []),
-            *([EnsureTyped(keys="prior", dtype=torch.float32)] if prior else []),
-            *_pose_changes(keys, strength, flip_probability),
+            RandomPosed(linear, nearest, strength, flip_probability),
             *([NormalizeTargetd()] if stored else []),
-            CopyItemsd(keys="image", names="strong"),
-            *_intensity_changes("strong", strength),
+            _second_view,
+            RandomIntensityd("strong", strength),
             BoundByMaskd(keys=("image", "strong", "target"), outside=(0.0, 0.0, 0.0)),
         ]
     )
@@ -225,45 +223,12 @@ def validation_postprocessing(*, table: LabelTable) -> Compose:
     )
 
 
-def _random_crop(keys: Sequence[str], crop_size: Sequence[int]) -> RandCropByPosNegLabeld:
-    return RandCropByPosNegLabeld(
-        keys=tuple(keys),
-        label_key="mask",
-        spatial_size=tuple(crop_size),
-        pos=1,
-        neg=0,
-        num_samples=1,
-        fg_indices_key="mask_fg_indices",
-        bg_indices_key="mask_bg_indices",
-    )
+def _by_interpolation(keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the entries that are interpolated linearly, and those that keep their values."""
+    linear = [key for key in keys if INTERPOLATION[key] == "bilinear"]
+    return linear, [key for key in keys if key not in linear]
 
 
-def _pose_changes(keys: Sequence[str], strength: float, flip_probability: float) -> list[object]:
-    flip = RandFlipd(keys=keys, prob=flip_probability, spatial_axis=0)
-    if strength <= 0:
-        return [flip]
-    affine = RandAffined(
-        keys=keys,
-        prob=0.5,
-        rotate_range=(0.2 * strength,) * 3,
-        scale_range=(0.12 * strength,) * 3,
-        shear_range=(0.05 * strength,) * 6,
-        mode=[INTERPOLATION[key] for key in keys],
-        padding_mode="zeros",
-    )
-    return [flip, affine]
-
-
-def _intensity_changes(image: str, strength: float) -> list[object]:
-    if strength <= 0:
-        return []
-    return [
-        RandBiasFieldd(keys=image, prob=0.3, degree=2, coeff_range=(0.0, 0.15 * strength)),
-        RandScaleIntensityd(keys=image, prob=0.5, factors=0.2 * strength, channel_wise=True),
-        RandShiftIntensityd(keys=image, prob=0.5, offsets=0.2 * strength, channel_wise=True),
-        RandAdjustContrastd(keys=image, prob=0.3, gamma=(1 - 0.25 * strength, 1 + 0.35 * strength)),
-        RandGaussianNoised(keys=image, prob=0.3, std=0.15 * strength),
-        RandGaussianSmoothd(
-            keys=image, prob=0.15, sigma_x=(0.3, 0.8), sigma_y=(0.3, 0.8), sigma_z=(0.3, 0.8)
-        ),
-    ]
+def _second_view(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sample with ``strong``, so far the same as ``image``."""
+    return {**sample, "strong": sample["image"]}

@@ -29,8 +29,8 @@ Sample = dict[Any, Any]
 MEMORY_LIMIT = 2 * 2**30
 """Bytes that warped scans may take in memory; of more pairs an even choice is warped."""
 
-BYTES_OF_MASK = 5
-"""Of a voxel beside its image: label, and number in the mask."""
+BYTES_OF_MASK = 6
+"""Of a voxel beside its image: label, mask, and number in the mask."""
 
 
 PROGRESS: ContextVar[Progress | None] = ContextVar("progress", default=None)
@@ -114,11 +114,8 @@ class RegisteredScans(Sequence[Sample]):
         return len(self.samples)
 
     def __getitem__(self, number: Any) -> Any:
-        """Return a warped scan in float32, like those of `CropDataset.cache`."""
-        sample = self.samples[number]
-        mask = MetaTensor(torch.zeros(sample["label"].shape), affine=sample["label"].affine)
-        mask.view(-1)[torch.as_tensor(sample["mask_fg_indices"], dtype=torch.long)] = 1
-        return {**sample, "image": sample["image"].float(), "label": sample["label"].float(), "mask": mask}
+        """Return a warped scan, as small as it is kept; its crops become float32."""
+        return self.samples[number]
 
 
 @contextmanager
@@ -142,7 +139,7 @@ def warped_sample(target: Item, atlas: Item, registration: Registration, labels:
 
     Returns:
         ``image (C, I, J, K)`` float16, ``label (1, I, J, K)`` uint8 (unknown where less than half of a voxel has
-        a known label), and the indices of the mask's voxels, which stand for the mask.
+        a known label), ``mask (1, I, J, K)`` bool and the numbers of its voxels.
     """
     image = registration.warp_image(np.asarray(atlas["image"]))
     shares = registration.warp_labels(np.asarray(atlas["label"])[0], labels)
@@ -153,8 +150,8 @@ def warped_sample(target: Item, atlas: Item, registration: Registration, labels:
         "subject": f"{atlas['subject']} in the shape of {target['subject']}",
         "image": MetaTensor(torch.as_tensor(image).half(), affine=affine),
         "label": MetaTensor(torch.as_tensor(label).to(torch.uint8), affine=affine),
+        "mask": torch.as_tensor(mask)[None],
         "mask_fg_indices": np.flatnonzero(mask).astype(np.int32),
-        "mask_bg_indices": np.zeros(1, np.int32),  # MONAI wants one; no crop is centered on it
     }
 
 

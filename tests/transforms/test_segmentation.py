@@ -71,7 +71,7 @@ def test_crops_lie_in_the_mask_and_unknown_outside(item):
     change.set_random_state(seed=1)
     ready = cut(prepare(item))
     for _ in range(5):
-        crop = change(ready)[0]
+        crop = change(ready)
         mask, label = crop["mask"][0] > 0.5, crop["label"][0]
         assert crop["image"].shape == (2, 16, 16, 16)
         assert mask.any()
@@ -84,7 +84,7 @@ def test_a_volume_smaller_than_the_crop_is_padded(item):
     ready = crop_preparation(crop_size=(48, 48, 48))(
         preprocessing(table=BRAIN_TISSUES, spacing=(2, 2, 2))(item)
     )
-    assert augmentation(crop_size=(48, 48, 48), strength=0)(ready)[0]["image"].shape == (2, 48, 48, 48)
+    assert augmentation(crop_size=(48, 48, 48), strength=0)(ready)["image"].shape == (2, 48, 48, 48)
 
 
 def test_truth_goes_there_and_back_onto_the_native_grid(item):
@@ -163,7 +163,7 @@ def test_without_changes_both_views_are_the_same(ready):
 def test_both_views_share_pose_and_mask(ready, strength, monkeypatch):
     """With the intensity changes taken away, what is left of the strong view is the other one."""
     loud = _crops(ready, strength=strength)
-    monkeypatch.setattr("medssl.transforms.segmentation._intensity_changes", lambda image, strength: [])
+    monkeypatch.setattr("medssl.transforms.random_intensity.CHANGES", ())
     quiet = _crops(ready, strength=strength)
     poses = set()
     for number in range(12):
