@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
-from medssl.workflows.anatomy import PROGRESS
+from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
 
 CANDIDATES = "candidates"
@@ -44,6 +44,9 @@ class Watcher:
 
     def registered(self, done: int, pairs: int) -> None:
         """A labeled scan was laid over an unlabeled one, or that had been done before."""
+
+    def warped(self, done: int, scans: int) -> None:
+        """The labeled scans were warped onto an unlabeled one."""
 
     def started(self, step: int, steps: int) -> None:
         """Training begins or goes on after ``step`` of ``steps``."""
@@ -92,13 +95,14 @@ def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler")) -
         raise _in_words(error) from error
 
 
-def run_training(out: Path, watcher: Watcher, resume: bool) -> Training:
+def run_training(out: Path, watcher: Watcher, resume: bool, registrations: Path | None = None) -> Training:
     """Train in a prepared run folder, and record in it that this is done.
 
     Args:
         out: Folder with ``configs/train.yaml`` and ``run.json``.
         watcher: Told about the progress.
         resume: Go on from the resume point.
+        registrations: Folder that keeps registrations for several runs; None for the run's own.
 
     Raises:
         ConfigError: A value of the configuration does not work.
@@ -113,7 +117,7 @@ def run_training(out: Path, watcher: Watcher, resume: bool) -> Training:
         resume=resume,
     )
     with _own_errors(), _events_without_host(out / "events"):
-        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher):
+        with _removed_on_failure(out, keep=resume), _surrounded(watcher, registrations):
             workflow.initialize()
             trainer = workflow.parser.get_parsed_content("train#trainer")
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
@@ -170,12 +174,12 @@ def _package_error(error: BaseException | None) -> MedsslError | None:
 
 
 @contextmanager
-def _told_about_registrations(watcher: Watcher) -> Iterator[None]:
-    token = PROGRESS.set(watcher.registered)
+def _surrounded(watcher: Watcher, registrations: Path | None) -> Iterator[None]:
+    token = SURROUNDINGS.set(Surroundings(watcher.registered, watcher.warped, registrations))
     try:
         yield
     finally:
-        PROGRESS.reset(token)
+        SURROUNDINGS.reset(token)
 
 
 @contextmanager
