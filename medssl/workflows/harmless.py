@@ -32,6 +32,7 @@ from medssl.workflows.running import (
     require_parts,
 )
 from medssl.workflows.study import dice_of_run
+from medssl.workflows.target_example import FILE_NAME as EXAMPLE
 from medssl.workflows.train import (
     TrainOptions,
     hold_out,
@@ -53,7 +54,7 @@ REGISTRATIONS = "train#dataset#registered#folder"
 
 LABELED_ONLY = "labeled-only"
 
-PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", "LICENSE")
+PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", EXAMPLE, "LICENSE")
 """What is copied from the better run to the top of the run folder."""
 
 HELD_OUT_SHARE = 4

@@ -17,6 +17,7 @@ from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
 from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
+from medssl.workflows.target_example import keep_target_example
 
 CANDIDATES = "candidates"
 """Folder of a run that holds the runs it was chosen from."""
@@ -134,6 +135,7 @@ def run_training(out: Path, watcher: Watcher, resume: bool, registrations: Path 
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
     record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
     write_json(out / "run.json", record)
+    keep_target_example(workflow.parser, out)
     return training
 
 
