@@ -53,6 +53,7 @@ class Rounds:
         flips: Average the prediction with that of the mirrored scan.
         tolerance: See `self_train`.
         validation: Held-out labeled scans, for calibration.
+        prior: Share of each class among the labeled voxels, for the target rule "prior"; None for the targets' own.
         anatomy_weight: w of the anatomical prior a, one number or one a label, background included; used where
             unlabeled samples bring a ``prior (K, I, J, K)`` over all labels. Predictions are stored with the factor
             a^w in them, so that frequencies of either scope, changed labels and confidence are those of the fused q.
@@ -78,6 +79,7 @@ class Rounds:
         flips: bool = False,
         tolerance: float = TOLERANCE,
         validation: Any = (),
+        prior: Tensor | None = None,
         anatomy_weight: float | Sequence[float] = 0.5,
     ) -> None:
         if schedule not in SCHEDULES:
@@ -86,6 +88,8 @@ class Rounds:
         self.trainer = trainer
         self.network, self.optimizer = network, optimizer
         self.unlabeled, self.targets = unlabeled, targets
+        if prior is not None:
+            targets.prior = prior
         self.ends = [0, *ends]
         self.inferer = inferer
         self.folder = Path(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from phantoms import TINY, write_subject
-from runs import StopAfter, same, texts, weights
+from runs import StopAfter, same, table, texts, weights
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
@@ -166,13 +166,20 @@ def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path
 def test_with_one_labeled_scan_it_cannot_tell_and_keeps_both(tmp_path):
     said = []
     data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04",))
-    done = train_checked(data, tmp_path / "run", options(), say=said.append)
+    late = {"unlabeled_start": 0.5}
+    done = train_checked(data, tmp_path / "run", options(settings=late), say=said.append)
     assert done.verdict.answer == "cannot tell"
     assert "Cannot tell" in said[-1]
     assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
     verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
     assert verdict["returned"] == "ssldec"
     assert verdict["difference"] is None
+    labels_only, ramped = table(tmp_path / "run" / "candidates" / "ssldec" / "metrics.tsv")
+    assert not labels_only["loss_unlabeled"]
+    assert ramped["loss_unlabeled"]
+    assert not (tmp_path / "run" / "anatomy_weight.json").exists()
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert config["anatomy_weight"] == 0.5
     assert load_model(tmp_path / "run" / "candidates" / "labeled-only").table.values == (0, 1, 2, 3)
 
 
