@@ -2,7 +2,7 @@
 
     python benchmarks/anatomy_figure.py --data HIPPOCAMPUS --out docs/images/anatomy.png
 
-Trains SSLDEC with registered labels on 2 labeled scans and 10 others whose labels are hidden, and draws the first of
+Trains SSLDEC with registered labels on 2 labeled scans and 4 others whose labels are hidden, and draws the first of
 those as the run kept it (`medssl.workflows.target_example`). Prints the Dice of each map on that scan: an
 illustration, no evidence; that is in `ssl_segmentation.py`.
 """
@@ -26,7 +26,7 @@ from medssl.workflows.models import quiet_libraries
 from medssl.workflows.target_example import on_grid, read_target_example
 from medssl.workflows.train import TrainOptions, train
 
-LABELED, UNLABELED = 2, 10
+LABELED, UNLABELED = 2, 4
 
 
 @click.command()
