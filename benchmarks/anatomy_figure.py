@@ -20,7 +20,7 @@ import torch
 from medssl.evaluation.metrics import score_labels
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.nifti import read_labels
+from medssl.io.nifti import read_labels, read_volume
 from medssl.reporting.figures import figure_to_png, plot_label_maps
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.target_example import on_grid, read_target_example
@@ -64,11 +64,12 @@ def main(data: Path, out: Path, epochs: int, seed: int) -> None:
     truth = on_grid(
         read_labels(str(subject.label), subject.key, cohort.table, subject.encoding), example.grid
     )
+    image = on_grid(read_volume(subject.images[0], subject.key), example.grid)
     for name, labels in example.maps.items():
         scores = score_labels(labels, truth, example.grid.spacing, cohort.table)
         print(f"{name:20s}", " ".join(f"{row['label']} {float(row['dice']):.3f}" for row in scores))
     figure = plot_label_maps(
-        example.image, {**example.maps, "truth": truth}, example.grid, cohort.table, contrast="T1w"
+        image, {**example.maps, "truth": truth}, example.grid, cohort.table, contrast="T1w"
     )
     out.write_bytes(figure_to_png(figure))
 

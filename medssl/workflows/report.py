@@ -430,15 +430,20 @@ def _weight(weight: float | Sequence[float]) -> str:
 
 def _example_blocks(material: _Material) -> tuple[Block, ...]:
     example = material.example
-    if example is None:
+    subject = None if example is None else material.subjects.get(example.subject)
+    if example is None or subject is None:
         return ()
     maps: dict[str, Any] = dict(example.maps)
-    subject = material.subjects.get(example.subject)
-    truth = None if subject is None else _reference(material, subject)
+    try:
+        image, truth = read_volume(subject.images[0], subject.key), _reference(material, subject)
+    except InputError as error:
+        logger.warning("No picture of the targets of %s: %s", subject.key, error)
+        return ()
     if truth is not None:
         maps["truth"] = on_grid(truth, example.grid)
     contrast = material.cohort.contrasts[0]
-    figure = plot_label_maps(example.image, maps, example.grid, material.table, contrast=contrast)
+    shown = on_grid(image, example.grid)
+    figure = plot_label_maps(shown, maps, example.grid, material.table, contrast=contrast)
     caption = (
         "At the end of training, in the network's space. Teacher: the averaged network. Registered labels: those of "
         "the labeled scans, laid over this one. Target: both together, which the network was pulled to."

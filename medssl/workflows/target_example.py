@@ -30,17 +30,15 @@ MAPS = ("teacher", "registered labels", "target")
 
 @dataclass(frozen=True, eq=False)
 class TargetExample:
-    """Label maps of one unlabeled scan in the network's space.
+    """Label maps of one unlabeled scan in the network's space; the scan itself stays where it is.
 
     Args:
         subject: Whose.
-        image: First contrast, ``(I, J, K)``.
         maps: Name (one of `MAPS`) -> stored label values, ``(I, J, K)``.
         grid: Of all of them.
     """
 
     subject: str
-    image: NDArray[np.float32]
     maps: dict[str, NDArray[np.uint8]]
     grid: Grid
 
@@ -70,7 +68,6 @@ def keep_target_example(parser: ConfigParser, out: Path) -> None:
             stream,
             subject=str(sample["subject"]),
             affine=np.asarray(sample["image"].affine, np.float64),
-            image=np.asarray(sample["image"], np.float16)[0],
             **stored,
         )
 
@@ -79,16 +76,15 @@ def read_target_example(run: Path) -> TargetExample | None:
     """Return the example that a run kept, None where there is none that can be read."""
     try:
         with np.load(run / FILE_NAME, allow_pickle=False) as found:
-            image = found["image"].astype(np.float32)
-            i, j, k = image.shape
             maps = {name: found[name] for name in MAPS}
-            return TargetExample(str(found["subject"]), image, maps, Grid((i, j, k), found["affine"]))
+            i, j, k = maps[MAPS[0]].shape
+            return TargetExample(str(found["subject"]), maps, Grid((i, j, k), found["affine"]))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def on_grid(volume: Volume, grid: Grid) -> NDArray[Any]:
-    """Return the nearest voxels of a label map at the places of another grid; 0 outside its field of view."""
+    """Return the nearest voxels of a volume at the places of another grid; 0 outside its field of view."""
     there = np.linalg.inv(volume.grid.affine) @ grid.affine
     return np.asarray(affine_transform(volume.data, there[:3, :3], there[:3, 3], grid.shape, order=0))
 
