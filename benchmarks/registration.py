@@ -64,6 +64,8 @@ def main(data: Path, out: Path, targets: int, simulated: int, slow: int, seed: i
         scans[: targets // 2], scans[targets : targets + ATLASES], labels
     )
     write_json(out, found)
+    found["hippocampus affine or centers"] = _affine_or_centers(scans, targets, labels)
+    write_json(out, found)
     with tempfile.TemporaryDirectory() as place:
         folder = simulate_cohort(
             Path(place) / "cohort", 3 * simulated, 3 * simulated, 0, seed, spacing=2.0, processes=1
@@ -122,6 +124,40 @@ def _methods(
         _tell(name, rows[name])
         rows[name] |= {"dice_by_target": averaged}
     return rows
+
+
+def _affine_or_centers(scans: Sequence[Mapping[str, Any]], targets: int, classes: int) -> dict[str, object]:
+    """Ask whether the affine step should be left out where it lowers the similarity, or where the end is less alike."""
+    rows = []
+    for number, target in enumerate(scans[:targets]):
+        for atlas in scans[targets + 2 * number : targets + 2 * number + 2]:
+            found = {
+                name: register(target["scan"], atlas["scan"], METHODS[name])
+                for name in ("centers only", "affine only", "demons without affine", "affine + demons")
+            }
+            dice = {
+                name: _dice(found[name].warp_labels(atlas["label"], classes), target["label"])
+                for name in ("demons without affine", "affine + demons")
+            }
+            harmed = found["affine only"].similarity < found["centers only"].similarity
+            worse = found["affine + demons"].similarity < found["demons without affine"].similarity
+            rows.append((*dice.values(), dice["demons without affine" if harmed else "affine + demons"], harmed,
+                         dice["demons without affine" if worse else "affine + demons"], worse))  # fmt: skip
+    values = np.array(rows, float)
+    names = (
+        "dice_without",
+        "dice_with",
+        "dice_fallback",
+        "affine_lowers",
+        "dice_more_alike",
+        "end_less_alike",
+    )
+    row: dict[str, object] = {"pairs": len(rows)} | {
+        name: float(column.mean() if name.startswith("dice") else column.sum())
+        for name, column in zip(names, values.T, strict=True)
+    }
+    _tell("affine or centers", row)
+    return row
 
 
 def _numbers_of_atlases(

@@ -131,6 +131,10 @@ class TrainingBar:
         """Labeled scans are laid over the unlabeled ones."""
         self._bar.update(self._task, description="Registering", total=pairs, completed=done, detail="pairs")
 
+    def warped(self, done: int, scans: int) -> None:
+        """Labeled scans are brought into the shape of the unlabeled ones."""
+        self._bar.update(self._task, description="Warping", total=scans, completed=done, detail="scans")
+
     def started(self, step: int, steps: int) -> None:
         """Training begins or goes on."""
         self._bar.reset(self._task, description="Training", total=steps, completed=step, detail="")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from medssl.errors import ConfigError
 
 
 def log_anatomical_factor(a: Tensor, weight: float | Tensor) -> Tensor:
@@ -27,3 +31,16 @@ def log_anatomical_factor(a: Tensor, weight: float | Tensor) -> Tensor:
     shares = torch.where(total > 0.5, a / total.clamp_min(0.5), 1 / a.shape[1])
     w = torch.as_tensor(weight, dtype=a.dtype, device=a.device).reshape(-1)
     return w.view(1, -1, *[1] * (a.ndim - 2)) * shares.clamp_min(torch.finfo(torch.float16).tiny).log()
+
+
+def anatomy_weights(weight: float | Sequence[float], labels: int) -> Tensor:
+    """Return w as a tensor: one number, or one a label, background included.
+
+    Raises:
+        ConfigError: Their number is another, or one is below 0.
+    """
+    weights = torch.as_tensor(weight, dtype=torch.float32)
+    if weights.ndim > 1 or (weights.ndim and len(weights) != labels) or not (weights >= 0).all():
+        msg = f"Found anatomy_weight {weight}; expected one number or {labels}, none below 0."
+        raise ConfigError(msg, "Give one number for all labels, or one a label, background first.")
+    return weights

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
-from medssl.functional.anatomy import log_anatomical_factor
+from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor
 from medssl.functional.clustering import RULES, cluster_mass, fused_assignment, log_target_distribution
 from medssl.functional.divergence import masked_kl, masked_squared_difference
 from medssl.objectives.semi_supervised import SemiSupervisedObjective, mean_confidence, teacher_log_q
@@ -70,11 +70,7 @@ class OnlineSSLDEC(SemiSupervisedObjective):
             msg = f"There is no distance '{distance}'. Choose one of: {', '.join(DISTANCES)}."
             raise ConfigError(msg)
         self.distance = DISTANCES[distance]
-        weights = torch.as_tensor(anatomy_weight, dtype=torch.float32)
-        if weights.ndim > 1 or (weights.ndim and len(weights) != labels) or not (weights >= 0).all():
-            msg = f"Found anatomy_weight {anatomy_weight}; expected one number or {labels}, none below 0."
-            raise ConfigError(msg, "Give one number for all labels, or one a label, background first.")
-        self.anatomy_weight = weights
+        self.anatomy_weight = anatomy_weights(anatomy_weight, labels)
         self.register_buffer("frequencies", torch.zeros(labels, dtype=torch.float64))
         self.register_buffer("label_mass", torch.zeros(labels, dtype=torch.float64))
 

@@ -33,6 +33,9 @@ from medssl.registration.settings import RegistrationSettings
 LEAST_OVERLAP = 0.2
 """Share of the fixed mask that the moving mask must cover after the affine step."""
 
+LIBRARY = f"SimpleITK {sitk.Version.VersionString()}"
+"""What registers: another version may give other results for the same input."""
+
 _DEFAULTS = RegistrationSettings()
 _UNREADABLE = (OSError, KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)
 
@@ -150,8 +153,20 @@ class Registration:
                     key=str(found["key"]),
                 )
         except _UNREADABLE as error:
-            msg = f"{path} is no registration that can be read ({type(error).__name__}: {error})."
-            raise RegistrationError(msg, "Remove it; it will be made again.") from error
+            raise _unreadable(path, error) from error
+
+    @staticmethod
+    def similarity_of(path: Path | str) -> float:
+        """Return the similarity of a stored registration, without reading the transform.
+
+        Raises:
+            RegistrationError: As in `load`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return float(found["similarity"])
+        except _UNREADABLE as error:
+            raise _unreadable(path, error) from error
 
     @staticmethod
     def key_of(path: Path | str) -> str | None:
@@ -217,8 +232,13 @@ def _registered(fixed: Scan, moving: Scan, settings: RegistrationSettings) -> Re
 
 
 def _images(scan: Scan, grid: Grid) -> list[sitk.Image]:
-    """Return the prepared contrasts, smoothed to the working grid's voxels where those are larger."""
-    sizes = zip(grid.spacing, scan.grid.spacing, strict=True)
+    """Return the prepared contrasts, smoothed to the working grid's voxels where those are larger.
+
+    The working grid runs along R, A, S; each voxel axis of the scan is smoothed to the size along the direction
+    that it points to most.
+    """
+    directions = np.abs(scan.grid.affine[:3, :3] / np.array(scan.grid.spacing)).argmax(0)
+    sizes = zip(np.array(grid.spacing)[directions], scan.grid.spacing, strict=True)
     sigmas = [0.5 * np.sqrt(max(0.0, wanted**2 - own**2)) for wanted, own in sizes]
     return [smoothed(to_itk(contrast, scan.grid), sigmas) for contrast in prepared(scan)]
 
@@ -227,6 +247,11 @@ def _covered(scan: Scan, grid: Grid, transform: sitk.Transform) -> NDArray[np.bo
     """Return where the working grid lies in a scan's mask."""
     mask = to_itk(scan.inside.astype(np.float32), scan.grid)
     return np.asarray(to_array(resampled(mask, grid, transform)) > 0.5)
+
+
+def _unreadable(path: Path | str, error: BaseException) -> RegistrationError:
+    msg = f"{path} is no registration that can be read ({type(error).__name__}: {error})."
+    return RegistrationError(msg, "Remove it; it will be made again.")
 
 
 def _grid(shape: Sequence[int], affine: NDArray[np.float64]) -> Grid:

@@ -31,6 +31,7 @@ class Scan:
         image: ``(C, I, J, K)`` float32, contrasts in an order that all scans share.
         affine: 4 x 4, voxel -> RAS+ mm.
         mask: ``(I, J, K)`` bool, the brain. None for scans without a mask, or nothing but True.
+        subject: Its name, for error messages.
 
     Raises:
         RegistrationError: Shapes do not fit, the image is not finite, or the mask is empty.
@@ -39,20 +40,19 @@ class Scan:
     image: NDArray[np.float32]
     affine: NDArray[np.float64]
     mask: NDArray[np.bool_] | None = None
+    subject: str = "A scan to register"
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4 or np.shape(self.affine) != (4, 4):
-            msg = (
-                f"A scan to register has the shape {self.image.shape} and an affine {np.shape(self.affine)}; "
-            )
-            msg += "expected (C, I, J, K) and (4, 4)."
+            found = f"the shape {self.image.shape} and an affine {np.shape(self.affine)}"
+            msg = f"{self.subject} has {found}; expected (C, I, J, K) and (4, 4)."
             raise RegistrationError(msg)
         if self.mask is not None and (self.mask.shape != self.image.shape[1:] or not self.mask.any()):
-            msg = f"A scan to register of shape {self.image.shape} has a mask of shape {self.mask.shape} "
+            msg = f"{self.subject} of shape {self.image.shape} has a mask of shape {self.mask.shape} "
             msg += f"with {int(self.mask.sum())} voxels; expected the same grid and at least one."
             raise RegistrationError(msg)
         if not np.isfinite(self.image).all():
-            msg = "A scan to register holds NaN or infinite voxels; expected none."
+            msg = f"{self.subject} holds NaN or infinite voxels; expected none."
             raise RegistrationError(msg)
 
     @property
@@ -164,21 +164,21 @@ def prepared(scan: Scan) -> list[NDArray[np.float32]]:
 
     Outside the mask a normalized image is 0, which is the mean of the brain: no edge would show its outline.
     """
-    return [_in_range(contrast, scan.inside) for contrast in scan.image]
+    return [_in_range(contrast, scan.inside, scan.subject) for contrast in scan.image]
 
 
 def smoothed(image: sitk.Image, sigmas_mm: Sequence[float]) -> sitk.Image:
-    """Smooth with a Gaussian; an axis with 0 is left alone."""
+    """Smooth with a Gaussian along the voxel axes; an axis with 0 is left alone."""
     for axis, sigma in enumerate(sigmas_mm):
         if sigma > 0:
             image = sitk.RecursiveGaussian(image, sigma=sigma, direction=axis)
     return image
 
 
-def _in_range(contrast: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _in_range(contrast: NDArray[np.float32], inside: NDArray[np.bool_], subject: str) -> NDArray[np.float32]:
     low, high = np.percentile(contrast[inside], (1, 99))
     if not high > low:
-        msg = f"A scan to register is constant in its mask ({low:g}); expected an image."
+        msg = f"{subject} is constant in its mask ({low:g}); expected an image."
         raise RegistrationError(msg)
     share = np.clip((contrast - low) / (high - low), 0, 1)
     return np.where(inside, _INSIDE + (1 - _INSIDE) * share, 0).astype(np.float32)

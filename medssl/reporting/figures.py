@@ -134,14 +134,62 @@ def plot_subject(
         1st to 99th percentile of the labeled voxels and stands below the picture.
     """
     scene = _scene(images, result, reference, grid, table)
-    columns = len(scene.images) + 1 + (reference is not None)
+    age = "" if age_months is None else f"{age_months:g} months"
+    headline = ", ".join(part for part in (title, age) if part)
+    figure, axes = _three_views(scene, _heads(scene), headline, _note(scene))
+    for row, view in zip(axes, VIEWS, strict=True):
+        _draw_row(row, scene, view)
+    return figure
+
+
+def plot_label_maps(
+    image: NDArray[np.number],
+    maps: Mapping[str, NDArray[np.integer]],
+    grid: Grid,
+    table: LabelTable,
+    *,
+    contrast: str = "image",
+    title: str = "",
+) -> Figure:
+    """Draw three views of a scan and of several label maps of it, side by side.
+
+    Args:
+        image: Intensities.
+        maps: Name -> stored label values, drawn in this order; the last one chooses the slices.
+        grid: Grid of all volumes.
+        table: Names and colors of the labels.
+        contrast: Name of the image.
+        title: First line; may be empty.
+
+    Shapes:
+        image: ``(I, J, K)``; maps: ``(I, J, K)`` each
+
+    Raises:
+        GridError: A volume has another shape than the grid.
+    """
+    scene = _scene({contrast: image, **maps}, list(maps.values())[-1], None, grid, table)
+    figure, axes = _three_views(scene, [contrast, *maps], title, CONVENTION)
+    for row, view in zip(axes, VIEWS, strict=True):
+        index = scene.slice_index(view)
+        cut = {name: np.take(volume, index, view.normal) for name, volume in scene.images.items()}
+        gray = _gray(cut[contrast], scene.windows[contrast])
+        panels = [gray, *(_filled(gray, cut[name], table) for name in maps)]
+        for axis, panel in zip(row, panels, strict=True):
+            _draw_panel(axis, panel, scene, view)
+        _name_view(row[0], scene, view, index)
+    return figure
+
+
+def _three_views(
+    scene: _Scene, heads: Sequence[str], headline: str, note: str
+) -> tuple[Figure, NDArray[np.object_]]:
+    """Set up a row of panels for each view, with heads above, the legend and a note below."""
+    columns = len(heads)
     panel = min(_PANEL_INCHES, _WIDTH_INCHES / columns)
     inches_per_mm = panel / max(scene.extent_mm[view.across] for view in VIEWS)
     heights = [scene.extent_mm[view.up] * inches_per_mm for view in VIEWS]
     left = 0.24
-    key = _key(table, panel * columns + left)
-    age = "" if age_months is None else f"{age_months:g} months"
-    headline = ", ".join(part for part in (title, age) if part)
+    key = _key(scene.table, panel * columns + left)
     top, bottom = 0.5 if headline else 0.22, 0.38 + 0.16 * key.rows
     figure = blank_figure(panel * columns + left, sum(heights) + top + bottom, _DPI)
     width, height = figure.get_size_inches()
@@ -159,14 +207,12 @@ def plot_subject(
             "hspace": 0.02,
         },
     )
-    for row, view in zip(axes, VIEWS, strict=True):
-        _draw_row(row, scene, view)
-    for axis, head in zip(axes[0], _heads(scene), strict=True):
+    for axis, head in zip(axes[0], heads, strict=True):
         axis.set_title(head, color=INK, fontsize=8, pad=4)
     figure.text(0.012, 1 - 0.06 / height, headline, color=INK, fontsize=10, weight="bold", va="top")
     _draw_key(figure, key, bottom - 0.06)
-    figure.text(0.012, 0.05 / height, _note(scene), color=INK, fontsize=6.5, va="bottom", linespacing=1.3)
-    return figure
+    figure.text(0.012, 0.05 / height, note, color=INK, fontsize=6.5, va="bottom", linespacing=1.3)
+    return figure, axes
 
 
 def plot_learning_curve(rows: Rows, table: LabelTable) -> Figure:
@@ -383,9 +429,14 @@ def _draw_row(axes: NDArray[np.object_], scene: _Scene, view: View) -> None:
         reference = np.take(scene.reference, index, view.normal)
         _draw_contours(axes[-1], reference, scene, view, width=2.4, alpha=0.4)
         _draw_contours(axes[-1], np.where(reference == UNKNOWN, 0, result), scene, view, width=0.6, alpha=1.0)
+    _name_view(axes[0], scene, view, index)
+
+
+def _name_view(axis: Axes, scene: _Scene, view: View, index: int) -> None:
+    """Write beside a row what it shows, and where."""
     position = scene.position_mm(view, index)
     side = _LETTERS[view.normal][0 if position >= 0 else 1]
-    axes[0].set_ylabel(f"{view.name}, {side} {abs(position):.0f} mm", color=INK, fontsize=7, labelpad=4)
+    axis.set_ylabel(f"{view.name}, {side} {abs(position):.0f} mm", color=INK, fontsize=7, labelpad=4)
 
 
 def _gray(image: NDArray[np.number], window: tuple[float, float]) -> NDArray[np.float64]:

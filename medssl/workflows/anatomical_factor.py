@@ -7,27 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from monai.data import MetaTensor
 from torch import Tensor
 
 from medssl.errors import InputError
 from medssl.functional.anatomy import log_anatomical_factor
 from medssl.functional.clustering import fused_assignment
-from medssl.io.cohort import item, read_cohort
+from medssl.io.cohort import read_cohort
 from medssl.io.files import read_json
 from medssl.labels import LabelTable
-from medssl.transforms import preprocessing
-from medssl.workflows.atlases import AtlasOptions, register_atlases
 from medssl.workflows.provenance import file_hashes
-
-WEIGHT = 0.5
-"""Exponent of the prior beside a network."""
-
-NEAREST = 8
-"""So many of the most similar labeled scans are used for each scan."""
+from medssl.workflows.registered_prior import RegisteredPrior, anatomy_defaults, prepared_with_labels
 
 
 class AnatomicalFactor:
@@ -41,7 +32,7 @@ class AnatomicalFactor:
         table: The labels of the network.
         spacing: Of the network's space, in mm.
         folder: ``registrations/`` in it keeps every pair.
-        weight: w.
+        weight: w; None for the one that training starts from.
         processes: That register at a time; None: as many as there are cores.
 
     Raises:
@@ -56,11 +47,10 @@ class AnatomicalFactor:
         table: LabelTable,
         spacing: Sequence[float],
         folder: Path,
-        weight: float = WEIGHT,
+        weight: float | None = None,
         processes: int | None = None,
     ) -> None:
-        self.options = AtlasOptions(nearest=NEAREST, processes=processes)
-        self.folder, self.weight, self.labels = folder, weight, len(table)
+        self.weight = float(anatomy_defaults()["anatomy_weight"]) if weight is None else weight
         if not (run / "run.json").is_file() or not (run / "datalist.json").is_file():
             msg = f"--anatomy {run} is no training run: found no run.json and datalist.json there."
             raise InputError(
@@ -86,14 +76,15 @@ class AnatomicalFactor:
         if changed:
             msg = f"--anatomy {run}: {changed[0]} is not the file that the run was trained on."
             raise InputError(msg, "Put the file back as it was, or train again.")
-        prepare = preprocessing(table=table, spacing=spacing)
-        resample = bool(
-            yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))["resample"]
-        )
-        self.atlases = [
-            prepare({**item(one), "resample": resample and len(one.images) > 1}) for one in cohort.training
-        ]
+        config = yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))
+        labeled = prepared_with_labels(cohort.training, table, spacing, bool(config["resample"]))
+        self.prior = RegisteredPrior(labeled, len(table), folder, processes)
         self.digest = hashlib.sha256("".join(sorted(hashes.values())).encode()).hexdigest()
+
+    @property
+    def atlases(self) -> list[str]:
+        """Names of the labeled scans."""
+        return list(self.prior.labeled.scans)
 
     def __call__(self, q: Tensor, sample: Any) -> Tensor:
         """Return the probabilities with the factor.
@@ -105,30 +96,9 @@ class AnatomicalFactor:
         Shapes:
             q, return: ``(K, I, J, K)``
         """
-        bounds = _bounds(sample["mask"])
-        part = {"subject": str(sample["subject"])} | {
-            name: _cut(sample[name], bounds) for name in ("image", "mask")
-        }
-        found = register_atlases(self.atlases, [part], self.folder, classes=self.labels, options=self.options)
-        prior = torch.as_tensor(found.prior(part["subject"]))[None]
+        prior, bounds = self.prior(sample)
         inside = (slice(None), *bounds)
         fused = q.clone()
         log_q = q[inside].clamp_min(torch.finfo(q.dtype).tiny).log()[None]
-        fused[inside] = fused_assignment(log_q, log_anatomical_factor(prior, self.weight))[0].exp()
+        fused[inside] = fused_assignment(log_q, log_anatomical_factor(prior[None], self.weight))[0].exp()
         return fused
-
-
-def _bounds(mask: Tensor) -> tuple[slice, ...]:
-    """Return the box of the mask: nothing outside of it is registered."""
-    places = np.argwhere(np.asarray(mask)[0] > 0.5)
-    return tuple(
-        slice(int(low), int(high) + 1) for low, high in zip(places.min(0), places.max(0), strict=True)
-    )
-
-
-def _cut(volume: Any, bounds: tuple[slice, ...]) -> MetaTensor:
-    """Cut a box out; the affine goes along."""
-    shift = torch.eye(4, dtype=torch.float64)
-    shift[:3, 3] = torch.tensor([float(bound.start) for bound in bounds], dtype=torch.float64)
-    affine = torch.as_tensor(volume.affine, dtype=torch.float64) @ shift
-    return MetaTensor(volume.as_tensor()[(slice(None), *bounds)], affine=affine)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from monai.data import MetaTensor
 
 from medssl.engines import is_distributed, torch_rank
 from medssl.errors import RegistrationError
-from medssl.labels import UNKNOWN
-from medssl.registration import Registration
 from medssl.transforms import CropDataset
 from medssl.workflows.atlases import Atlases, AtlasOptions, Progress, register_atlases
+from medssl.workflows.warping import WarpedAtlas
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,22 @@ BYTES_OF_MASK = 6
 """Of a voxel beside its image: label, mask, and number in the mask."""
 
 
-PROGRESS: ContextVar[Progress | None] = ContextVar("progress", default=None)
-"""Told about each pair; a configuration cannot hand it in."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What a configuration cannot hand in: it depends on who runs it, and changes nothing in the result.
+
+    Args:
+        registered: Told about each pair.
+        warped: Told about each scan that atlases are warped onto.
+        folder: Keeps the registrations in place of the run's own, where several runs share them.
+    """
+
+    registered: Progress | None = None
+    warped: Progress | None = None
+    folder: Path | None = None
+
+
+SURROUNDINGS: ContextVar[Surroundings | None] = ContextVar("surroundings", default=None)
 
 
 class RegisteredScans(Sequence[Sample]):
@@ -49,11 +63,11 @@ class RegisteredScans(Sequence[Sample]):
         preprocessing: That of the labeled scans.
         unlabeled: Prepared unlabeled scans; each gets a ``prior (K, I, J, K)`` (float16).
         labels: K, background included.
-        folder: ``registrations/`` in it keeps every pair, for a resumed run.
+        folder: ``registrations/`` in it keeps every pair, for a resumed run; see also `Surroundings`.
         nearest: So many of the most similar labeled scans are used for each unlabeled one; None: all.
         warp: Whether scans are warped; otherwise there are priors alone.
         memory_limit: Bytes that warped scans may take.
-        processes: That register at a time; None: as many as there are cores.
+        processes: That register and warp at a time; None: as many as there are cores.
         register: Makes the registrations.
 
     Raises:
@@ -83,31 +97,30 @@ class RegisteredScans(Sequence[Sample]):
         if not unlabeled.cache or not data:
             return
         atlases = {str(sample["subject"]): sample for sample in (preprocessing(dict(item)) for item in data)}
-        chosen = AtlasOptions(nearest=nearest, processes=processes)
+        around = SURROUNDINGS.get() or Surroundings()
         with _first_process_first():
             found = register(
                 list(atlases.values()),
                 unlabeled.cache,
-                Path(folder),
+                around.folder or Path(folder),
                 classes=labels,
-                options=chosen,
-                progress=PROGRESS.get(),
+                options=AtlasOptions(nearest=nearest, processes=processes),
+                progress=around.registered,
             )
-        pairs: list[tuple[Item, Item, Path]] = []
-        for target in unlabeled.cache:
-            name = str(target["subject"])
-            target["prior"] = torch.as_tensor(found.prior(name))
-            pairs += [(target, atlases[atlas], found.files[name][atlas]) for atlas in found.nearest(name)]
+        targets = {str(target["subject"]): target for target in unlabeled.cache}
+        pairs = [(name, atlas) for name in targets for atlas in found.nearest(name)]
         if not pairs:
             msg = "None of the labeled scans could be registered to any unlabeled scan of another subject."
             raise RegistrationError(msg, "Look at the log, or train with --prior class.")
-        if not warp:
-            return
-        sizes = [_bytes(target) for target, _, _ in pairs]
-        count = min(len(pairs), int(memory_limit * len(pairs) / sum(sizes)))
-        for number in np.unique(np.linspace(0, len(pairs) - 1, count).astype(int)):
-            target, atlas, path = pairs[number]
-            self.samples.append(warped_sample(target, atlas, Registration.load(path), labels))
+        chosen = _that_fit(pairs, targets, memory_limit) if warp else []
+        kept = {name: [atlas for target, atlas in chosen if target == name] for name in targets}
+        samples: dict[tuple[str, str], Sample] = {}
+        sharing = torch.distributed.get_world_size() if is_distributed() else 1
+        for name, one in found.warped(kept, atlases, sharing=sharing, progress=around.warped):
+            targets[name]["prior"] = torch.as_tensor(one.prior)
+            for atlas, warped in one.atlases.items():
+                samples[name, atlas] = _sample(targets[name], atlas, warped)
+        self.samples = [samples[pair] for pair in chosen]
         logger.info("%d labeled scans in the shape of unlabeled ones", len(self.samples))
 
     def __len__(self) -> int:
@@ -134,24 +147,26 @@ def _first_process_first() -> Iterator[None]:
             torch.distributed.barrier(patient)
 
 
-def warped_sample(target: Item, atlas: Item, registration: Registration, labels: int) -> Sample:
-    """Warp a prepared labeled scan onto the grid of another one.
+def _that_fit(
+    pairs: Sequence[tuple[str, str]], targets: Mapping[str, Item], memory_limit: int
+) -> list[tuple[str, str]]:
+    """Choose pairs evenly, as many as memory may hold once they are warped."""
+    sizes = [_bytes(targets[name]) for name, _ in pairs]
+    count = min(len(pairs), int(memory_limit * len(pairs) / sum(sizes)))
+    return [pairs[number] for number in np.unique(np.linspace(0, len(pairs) - 1, count).astype(int))]
 
-    Returns:
-        ``image (C, I, J, K)`` float16, ``label (1, I, J, K)`` uint8 (unknown where less than half of a voxel has
-        a known label), ``mask (1, I, J, K)`` bool and the numbers of its voxels.
-    """
-    image = registration.warp_image(np.asarray(atlas["image"]))
-    shares = registration.warp_labels(np.asarray(atlas["label"])[0], labels)
-    mask = registration.warp_image(np.asarray(atlas["mask"], np.float32)) > 0.5
-    label = np.where(shares.sum(0) >= 0.5, shares.argmax(0), UNKNOWN)[None]
+
+def _sample(target: Item, atlas: str, warped: WarpedAtlas) -> Sample:
+    """Make a prepared sample of a labeled scan on the grid of another one."""
     affine = target["image"].affine
+    mask = torch.zeros(warped.label.shape, dtype=torch.bool)
+    mask.view(-1)[torch.as_tensor(warped.mask, dtype=torch.long)] = True
     return {
-        "subject": f"{atlas['subject']} in the shape of {target['subject']}",
-        "image": MetaTensor(torch.as_tensor(image).half(), affine=affine),
-        "label": MetaTensor(torch.as_tensor(label).to(torch.uint8), affine=affine),
-        "mask": torch.as_tensor(mask)[None],
-        "mask_fg_indices": np.flatnonzero(mask).astype(np.int32),
+        "subject": f"{atlas} in the shape of {target['subject']}",
+        "image": MetaTensor(torch.as_tensor(warped.image), affine=affine),
+        "label": MetaTensor(torch.as_tensor(warped.label)[None], affine=affine),
+        "mask": mask[None],
+        "mask_fg_indices": warped.mask,
     }
 
 

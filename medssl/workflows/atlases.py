@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +16,19 @@ from numpy.typing import NDArray
 
 from medssl.errors import RegistrationError
 from medssl.io.files import atomic_path
-from medssl.registration import Registration, RegistrationSettings, Scan, anatomical_prior, register
+from medssl.registration import LIBRARY, Registration, RegistrationSettings, Scan, register
+from medssl.workflows.processes import in_processes, workers_for
+from medssl.workflows.warping import WarpedScan, warp_onto
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Called with the number of pairs that are done and the number of all."""
+"""Called with the number of jobs (pairs, scans) that are done and the number of all."""
 
 Sample = Mapping[Any, Any]
 """A preprocessed scan: ``subject``, ``image`` ``(C, I, J, K)``, ``mask`` and ``label`` ``(1, I, J, K)``."""
 
 _FOLDER = "registrations"
-_SMALL = 1_000_000
-"""Voxels to register, of all pairs added up, below which starting processes takes longer than it spares."""
 
 _METHOD = 1
 """Part of every key: raise it when `register` gives other results for the same input."""
@@ -58,11 +54,44 @@ class AtlasOptions:
 
 
 @dataclass(frozen=True, eq=False)
+class LabeledScans:
+    """Labeled scans as registration sees them; hashed once, however often they are laid over others.
+
+    Args:
+        scans: Name -> what is registered.
+        labels: Name -> class numbers, ``(I, J, K)`` each.
+    """
+
+    scans: dict[str, Scan]
+    labels: dict[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> LabeledScans:
+        """Take what registration needs from preprocessed samples.
+
+        Raises:
+            RegistrationError: Two have one name, or one is not fit to be registered.
+        """
+        labels = {str(sample["subject"]): np.asarray(sample["label"])[0] for sample in samples}
+        return cls(_scans(samples, "atlases"), labels)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Hash of each scan, labels left out: a registration does not depend on them."""
+        return {name: _digest(scan) for name, scan in self.scans.items()}
+
+    @cached_property
+    def present(self) -> dict[str, set[int]]:
+        """Class numbers that occur in each."""
+        return {name: {int(number) for number in np.unique(label)} for name, label in self.labels.items()}
+
+
+@dataclass(frozen=True, eq=False)
 class Atlases:
     """Labeled scans and their registrations to other scans.
 
     Args:
-        labels: Atlas -> class numbers, ``(I, J, K)`` each.
+        labeled: The labeled scans.
         shapes: Target -> shape of its grid.
         files: Target -> atlas -> its registration, for pairs that succeeded.
         failed: (target, atlas) -> why.
@@ -70,18 +99,17 @@ class Atlases:
         options: See `AtlasOptions`.
     """
 
-    labels: dict[str, NDArray[Any]]
+    labeled: LabeledScans
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, dict[str, Path]]
     failed: dict[tuple[str, str], str]
     classes: int
     options: AtlasOptions
 
-    def nearest(self, target: str) -> dict[str, Registration]:
-        """Return the registrations of the atlases that are most similar to a target, the best first."""
-        found = {atlas: Registration.load(path) for atlas, path in self.files[target].items()}
-        order = sorted(found, key=lambda atlas: (-found[atlas].similarity, atlas))
-        return {atlas: found[atlas] for atlas in order[: self.options.nearest]}
+    def nearest(self, target: str) -> list[str]:
+        """Return the names of the atlases that are most similar to a target, the best first."""
+        found = {atlas: Registration.similarity_of(path) for atlas, path in self.files[target].items()}
+        return sorted(found, key=lambda atlas: (-found[atlas], atlas))[: self.options.nearest]
 
     def prior(self, target: str) -> NDArray[np.float16]:
         """Return what the atlases say about a target: above 0, sums to 1 over classes.
@@ -91,18 +119,64 @@ class Atlases:
         Shapes:
             return: ``(K, I, J, K)``
         """
+        return warp_onto(*self._job(target, (), {})).prior
+
+    def warped(
+        self,
+        kept: Mapping[str, Collection[str]],
+        samples: Mapping[str, Sample],
+        *,
+        sharing: int = 1,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[str, WarpedScan]]:
+        """Warp the nearest atlases onto every target, in parallel processes, in any order.
+
+        Args:
+            kept: Target -> atlases whose warped images are wanted, beside the prior.
+            samples: Atlas -> its preprocessed sample, of those atlases.
+            sharing: Processes like this one that share the cores.
+            progress: Told about each target.
+        """
+        wanted = {atlas for atlases in kept.values() for atlas in atlases}
+        stacks = {atlas: _image_and_mask(samples[atlas]) for atlas in wanted}
+        jobs = [self._job(target, kept.get(target, ()), stacks) for target in self.files]
+        voxels = sum(int(np.prod(self.shapes[target])) * len(self.files[target]) for target in self.files)
+        workers = workers_for(voxels, self.options.processes, sharing)
+        if progress is not None:
+            progress(0, len(jobs))
+        targets = list(self.files)
+        for done, (number, warped) in enumerate(in_processes(warp_onto, jobs, workers), start=1):
+            if progress is not None:
+                progress(done, len(jobs))
+            yield targets[number], warped
+
+    def _job(
+        self, target: str, kept: Collection[str], stacks: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[Any, ...]:
+        """Return the arguments of `warp_onto`; say what will be missing."""
         nearest = self.nearest(target)
+        present = {number for atlas in nearest for number in self.labeled.present[atlas]}
+        absent = [number for number in range(self.classes) if number not in present]
         if not nearest:
             logger.warning("%s: no atlas could be registered, its anatomical prior is flat.", target)
-            return np.full((self.classes, *self.shapes[target]), 1 / self.classes, np.float16)
-        warped = [one.warp_labels(self.labels[atlas], self.classes) for atlas, one in nearest.items()]
-        prior = anatomical_prior(warped, [1.0] * len(warped), self.options.sigma_voxels, self.options.floor)
-        present = {int(number) for atlas in nearest for number in np.unique(self.labels[atlas])}
-        return _flat_for_absent(prior, [k for k in range(self.classes) if k not in present], target)
+        elif absent:
+            what = "none of the atlases used has the classes"
+            logger.warning("%s: %s %s, their anatomical prior is flat.", target, what, absent)
+        atlases = [
+            (
+                atlas,
+                self.files[target][atlas],
+                self.labeled.labels[atlas],
+                stacks[atlas] if atlas in kept else None,
+            )
+            for atlas in nearest
+        ]
+        options = self.options
+        return atlases, self.shapes[target], self.classes, absent, options.sigma_voxels, options.floor
 
 
 def register_atlases(
-    atlases: Sequence[Sample],
+    atlases: Sequence[Sample] | LabeledScans,
     targets: Sequence[Sample],
     folder: Path,
     *,
@@ -112,33 +186,39 @@ def register_atlases(
 ) -> Atlases:
     """Register every labeled scan to every target, in parallel processes.
 
-    Each pair is written at once to ``folder/registrations/<target>/<atlas>.npz`` and reused by the next call
-    as long as both scans and the settings are the same; an interruption keeps those that are done. A scan
-    is never an atlas for itself, nor for another session of its subject. A pair that fails is logged and
-    left out, which is a weight of 0.
+    Each pair is written at once to ``folder/registrations/<target>/<atlas>_<key>.npz``, the key being a hash of
+    both scans, the settings and the library; whoever registers the same pair again finds it. An interruption
+    keeps those that are done. A scan is never an atlas for itself, nor for another session of its subject. A
+    pair that fails is logged and left out, which is a weight of 0.
 
     Args:
-        atlases: Preprocessed scans with labels.
+        atlases: Preprocessed scans with labels; `LabeledScans` where they are laid over scan after scan.
         targets: Preprocessed scans; labels are not looked at.
-        folder: Where registrations are kept.
+        folder: Where registrations are kept; any number of runs may share it.
         classes: K, the number of classes; label 255 (unknown) counts for none.
         options: See `AtlasOptions`.
         progress: Told about each pair; finished ones of earlier calls are told at once.
 
     Raises:
-        RegistrationError: Two atlases or two targets have one name, or a worker process died.
+        RegistrationError: Two atlases or two targets have one name, a scan is not fit to be registered, or a
+            worker process died.
         OutputError: The folder cannot be written to.
     """
     options = options or AtlasOptions()
-    moving, fixed = _scans(atlases, "atlases"), _scans(targets, "targets")
-    pairs = _pairs(moving, fixed, Path(folder), options.settings)
+    labeled = atlases if isinstance(atlases, LabeledScans) else LabeledScans.of(atlases)
+    fixed = _scans(targets, "targets")
+    pairs = _pairs(labeled, fixed, Path(folder), options.settings)
     waiting = [pair for pair in pairs if Registration.key_of(pair.path) != pair.key]
     done, failed = len(pairs) - len(waiting), {}
     if progress is not None:
         progress(done, len(pairs))
-    for pair, why in _finished(waiting, fixed, moving, options):
+    jobs = [(pair, fixed[pair.target], labeled.scans[pair.atlas], options.settings) for pair in waiting]
+    voxels = sum(int(fixed[pair.target].inside.sum()) for pair in waiting)
+    workers = workers_for(voxels, options.processes)
+    for number, why in in_processes(register_and_save, jobs, workers):
         done += 1
         if why is not None:
+            pair = waiting[number]
             failed[pair.target, pair.atlas] = why
             logger.warning("%s: the atlas %s gets weight 0. %s", pair.target, pair.atlas, why)
         if progress is not None:
@@ -147,60 +227,8 @@ def register_atlases(
     for pair in pairs:
         if (pair.target, pair.atlas) not in failed:
             files[pair.target][pair.atlas] = pair.path
-    labels = {str(sample["subject"]): np.asarray(sample["label"])[0] for sample in atlases}
     shapes = {target: scan.grid.shape for target, scan in fixed.items()}
-    return Atlases(labels, shapes, files, failed, classes, options)
-
-
-def anatomical_priors(
-    atlases: Sequence[Sample],
-    targets: Sequence[Sample],
-    folder: Path,
-    *,
-    classes: int,
-    options: AtlasOptions | None = None,
-    progress: Progress | None = None,
-) -> dict[str, NDArray[np.float16]]:
-    """Return the prior of each target, made of the labeled scans that are registered to it.
-
-    Whole brains at 1 mm take about 60 MB a target; `register_atlases` and `Atlases.prior` make one at a time.
-
-    Args:
-        atlases: As in `register_atlases`.
-        targets: As there.
-        folder: As there.
-        classes: As there.
-        options: As there.
-        progress: As there.
-
-    Shapes:
-        return: ``(K, I, J, K)`` each
-    """
-    found = register_atlases(atlases, targets, folder, classes=classes, options=options, progress=progress)
-    return {target: found.prior(target) for target in found.files}
-
-
-def leave_one_out(
-    atlases: Sequence[Sample],
-    folder: Path,
-    *,
-    classes: int,
-    options: AtlasOptions | None = None,
-    progress: Progress | None = None,
-) -> dict[str, NDArray[np.float16]]:
-    """Return the prior of each labeled scan, made of the labeled scans of other subjects.
-
-    Args:
-        atlases: As in `register_atlases`.
-        folder: As there.
-        classes: As there.
-        options: As there.
-        progress: As there.
-
-    Shapes:
-        return: ``(K, I, J, K)`` each
-    """
-    return anatomical_priors(atlases, atlases, folder, classes=classes, options=options, progress=progress)
+    return Atlases(labeled, shapes, files, failed, classes, options)
 
 
 @dataclass(frozen=True)
@@ -213,6 +241,21 @@ class _Pair:
     key: str
 
 
+def register_and_save(pair: _Pair, fixed: Scan, moving: Scan, settings: RegistrationSettings) -> str | None:
+    """Make one registration and write it, so that a pair which runs when Ctrl-C comes is kept as well.
+
+    Returns:
+        Why it failed, None where it did not.
+    """
+    try:
+        registration = replace(register(fixed, moving, settings), key=pair.key)
+    except RegistrationError as error:
+        return str(error)
+    with atomic_path(pair.path) as temporary:
+        registration.save(temporary)
+    return None
+
+
 def _scans(samples: Sequence[Sample], what: str) -> dict[str, Scan]:
     """Take what registration needs from samples, by name."""
     scans: dict[str, Scan] = {}
@@ -223,23 +266,25 @@ def _scans(samples: Sequence[Sample], what: str) -> dict[str, Scan]:
             raise RegistrationError(msg, "Name sessions apart, such as sub-01_ses-6mo.")
         mask = np.asarray(sample["mask"])[0] > 0.5
         voxels = np.ascontiguousarray(np.asarray(image), np.float32)
-        scans[name] = Scan(voxels, np.asarray(image.affine, np.float64), None if mask.all() else mask)
+        affine = np.asarray(image.affine, np.float64)
+        scans[name] = Scan(voxels, affine, None if mask.all() else mask, name)
     return scans
 
 
 def _pairs(
-    atlases: Mapping[str, Scan], targets: Mapping[str, Scan], folder: Path, settings: RegistrationSettings
+    labeled: LabeledScans, targets: Mapping[str, Scan], folder: Path, settings: RegistrationSettings
 ) -> list[_Pair]:
     """List the pairs of different subjects."""
-    digests = {id(scan): _digest(scan) for scan in (*atlases.values(), *targets.values())}
-    method = json.dumps({"method": _METHOD, **asdict(settings)}, sort_keys=True)
+    method = json.dumps({"method": _METHOD, "library": LIBRARY, **asdict(settings)}, sort_keys=True)
     pairs = []
     for target, fixed in targets.items():
-        for atlas, moving in atlases.items():
+        digest = _digest(fixed)
+        for atlas in labeled.scans:
             if _person(atlas) != _person(target):
-                text = "\n".join((digests[id(fixed)], digests[id(moving)], method))
+                text = "\n".join((digest, labeled.digests[atlas], method))
                 key = hashlib.sha256(text.encode()).hexdigest()
-                pairs.append(_Pair(target, atlas, folder / _FOLDER / target / f"{atlas}.npz", key))
+                name = f"{atlas}_{key[:12]}.npz"
+                pairs.append(_Pair(target, atlas, folder / _FOLDER / target / name, key))
     return pairs
 
 
@@ -255,62 +300,7 @@ def _digest(scan: Scan) -> str:
     return digest.hexdigest()
 
 
-def _finished(
-    pairs: Sequence[_Pair], fixed: Mapping[str, Scan], moving: Mapping[str, Scan], options: AtlasOptions
-) -> Iterator[tuple[_Pair, str | None]]:
-    """Yield each pair when it is written, or with the reason why it failed, in any order."""
-    voxels = sum(int(fixed[pair.target].inside.sum()) for pair in pairs)
-    workers = min(options.processes or (_cpus() if voxels > _SMALL else 1), len(pairs))
-    if workers <= 1:
-        for pair in pairs:
-            yield _register_and_save(pair, fixed[pair.target], moving[pair.atlas], options.settings)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interruptions) as pool:
-        jobs = [
-            pool.submit(_register_and_save, pair, fixed[pair.target], moving[pair.atlas], options.settings)
-            for pair in pairs
-        ]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        except BrokenProcessPool as error:
-            msg = "A process that registers scans died; finished pairs are kept."
-            raise RegistrationError(
-                msg, "Is memory short? Go on with one process: --set train#dataset#registered#processes=1."
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _register_and_save(
-    pair: _Pair, fixed: Scan, moving: Scan, settings: RegistrationSettings
-) -> tuple[_Pair, str | None]:
-    """Make one registration and write it, so that a pair which runs when Ctrl-C comes is kept as well."""
-    try:
-        registration = replace(register(fixed, moving, settings), key=pair.key)
-    except RegistrationError as error:
-        return pair, str(error)
-    with atomic_path(pair.path) as temporary:
-        registration.save(temporary)
-    return pair, None
-
-
-def _leave_interruptions() -> None:
-    """Let the parent alone react to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _flat_for_absent(prior: NDArray[np.float32], absent: Sequence[int], target: str) -> NDArray[np.float16]:
-    """Give classes that no atlas has the share 1 / K everywhere: nobody knows where they are."""
-    if absent:
-        logger.warning(
-            "%s: none of the atlases used has the classes %s, their anatomical prior is flat.", target, absent
-        )
-        prior = prior * (1 - len(absent) / len(prior)) / np.delete(prior, absent, axis=0).sum(0)
-        prior[list(absent)] = 1 / len(prior)
-    return prior.astype(np.float16)
+def _image_and_mask(sample: Sample) -> NDArray[np.float32]:
+    """Stack what is warped of a labeled scan beside its labels: ``(C + 1, I, J, K)``, the mask last."""
+    image, mask = (np.asarray(sample[name], np.float32) for name in ("image", "mask"))
+    return np.concatenate([image, mask])

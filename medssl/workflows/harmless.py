@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from medssl.engines import TrainingInterrupted
 from medssl.errors import InputError, OutputError
 from medssl.evaluation.verdict import Verdict, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.subjects import Cohort
+from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
 from medssl.workflows.methods import uses_anatomy
 from medssl.workflows.provenance import moved_hashes, relative
 from medssl.workflows.running import (
@@ -30,6 +32,7 @@ from medssl.workflows.running import (
     require_parts,
 )
 from medssl.workflows.study import dice_of_run
+from medssl.workflows.target_example import FILE_NAME as EXAMPLE
 from medssl.workflows.train import (
     TrainOptions,
     hold_out,
@@ -43,9 +46,15 @@ logger = logging.getLogger(__name__)
 PLAN = "plan.json"
 """File by which a checked run is known, and from which it is resumed."""
 
+WEIGHT = "anatomy_weight.json"
+"""File with the weight that registered labels have in the targets, and what it was chosen from."""
+
+REGISTRATIONS = "train#dataset#registered#folder"
+"""Setting with which a user shares registrations between runs."""
+
 LABELED_ONLY = "labeled-only"
 
-PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", "LICENSE")
+PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", EXAMPLE, "LICENSE")
 """What is copied from the better run to the top of the run folder."""
 
 HELD_OUT_SHARE = 4
@@ -104,21 +113,19 @@ def _train_checked(
 ) -> Checked:
     cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
     method = options.method
-    semi_supervised = decided(options, cohort)
-    whole = {LABELED_ONLY: _labeled_only(options), method: semi_supervised}
+    baseline, semi_supervised = _labeled_only(options), decided(options, cohort)
     run = _Runner(out, data, watcher, say)
-    if cohort.validation:
-        dice = {name: run.validation_dice(name, chosen, cohort) for name, chosen in whole.items()}
-    elif len({subject.subject for subject in cohort.training}) > 1:
-        part = _held_out_for_check(cohort, options.seed)
-        dice = {
-            name: run.validation_dice(f"check-{name}", replace(chosen, hold_out=0), part, keep_last=True)
-            for name, chosen in whole.items()
-        }
-    else:
-        dice = {name: {} for name in whole}
-    found = verdict(method, dice[LABELED_ONLY], dice[method])
-    run.train(LABELED_ONLY, whole[LABELED_ONLY], None)
+    checked = len({subject.subject for subject in cohort.training}) > 1 or bool(cohort.validation)
+    part = cohort if cohort.validation or not checked else _held_out_for_check(cohort, options.seed)
+    check = _Check(run, part, "" if cohort.validation else "check-", keep_last=not cohort.validation)
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    if checked:
+        before = check.dice(LABELED_ONLY, baseline)
+        semi_supervised = _weighed(out, check, semi_supervised, automatic=options.prior == "auto")
+        after = check.dice(method, semi_supervised)
+    found = verdict(method, before, after)
+    run.train(LABELED_ONLY, baseline, None)
     winner = method if found.method_wins else LABELED_ONLY
     if found.method_wins:
         run.train(method, semi_supervised, None)
@@ -161,25 +168,62 @@ class _Runner:
         if not began:  # stopped while it was prepared
             shutil.rmtree(run, ignore_errors=True)
         self.say(f"{'Going on with' if began else 'Training'} {name}")
-        self.trainings[name] = train(data, run, options, self.watcher, resume=began)
+        shared = None if REGISTRATIONS in options.settings else self.out
+        self.trainings[name] = train(data, run, options, self.watcher, resume=began, registrations=shared)
         return run
 
-    def validation_dice(
-        self, name: str, options: TrainOptions, cohort: Cohort, *, keep_last: bool = False
-    ) -> dict[str, float]:
-        """Train a candidate and return the mean Dice of each held-out labeled scan.
 
-        Args:
-            name: Of the candidate.
-            options: Its options.
-            cohort: With the held-out scans under validation.
-            keep_last: The last step is scored, not the one that is best on these very scans.
-        """
-        part = replace(cohort, validation=(), test=()) if keep_last else None
-        run = self.train(name, options, part)
-        per_label = dice_of_run(run, cohort.validation)
+@dataclass(frozen=True)
+class _Check:
+    """Candidates that are compared on held-out labeled scans.
+
+    Args:
+        run: Trains them.
+        cohort: With the held-out scans under validation.
+        prefix: Of their names.
+        keep_last: They do not see the held-out scans; the last step is scored, not the one that is best on them.
+    """
+
+    run: _Runner
+    cohort: Cohort
+    prefix: str
+    keep_last: bool
+
+    def dice(self, name: str, options: TrainOptions) -> dict[str, float]:
+        """Train a candidate and return the mean Dice of each held-out labeled scan."""
+        part = replace(self.cohort, validation=(), test=()) if self.keep_last else None
+        run = self.run.train(self.prefix + name, replace(options, hold_out=0) if part else options, part)
+        per_label = dice_of_run(run, self.cohort.validation)
         means = np.nanmean(np.array(list(per_label.values())), axis=0)
-        return {subject.key: float(dice) for subject, dice in zip(cohort.validation, means, strict=True)}
+        return {subject.key: float(dice) for subject, dice in zip(self.cohort.validation, means, strict=True)}
+
+
+def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool) -> TrainOptions:
+    """Choose the weight of registered labels on the held-out scans, once, and write down what it was chosen from.
+
+    Args:
+        out: The run folder; it keeps the choice for a resumed run.
+        check: Its labeled-only candidate is trained.
+        options: Of the semi-supervised candidates.
+        automatic: Whether w = 0 leaves registration out.
+    """
+    if not uses_anatomy(options, check.cohort) or SETTING in options.settings:
+        return options
+    path = out / WEIGHT
+    if not path.is_file():
+        labeled_only = out / CANDIDATES / (check.prefix + LABELED_ONLY)
+        folder = Path(str(options.settings.get(REGISTRATIONS, out)))
+        watcher = check.run.watcher or Watcher()
+        try:
+            choice = weigh_anatomy(labeled_only, check.cohort, options, folder, watcher.registered)
+        except KeyboardInterrupt as error:
+            msg = "Stopped while labeled scans were registered; registrations that are done are kept."
+            raise TrainingInterrupted(msg) from error
+        write_json(path, record(choice, check.cohort, options, automatic=automatic))
+    found = read_json(path)
+    check.run.say(found["sentence"])
+    weight = tuple(found["weight"]) if isinstance(found["weight"], list) else found["weight"]
+    return with_weight(options, weight, automatic=automatic, cohort=check.cohort)
 
 
 def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainOptions:
@@ -297,15 +341,15 @@ def _promote(
     source = out / CANDIDATES / winner
     promote_parts(source, out, PROMOTED)
     write_datalist(out / "datalist.json", read_cohort(source))
-    record: dict[str, Any] = dict(read_json(source / "run.json"))
-    record["command"] = repeat_command(data, out, options, checked=True)
-    record["data"] = relative(data, out)
-    record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
+    told: dict[str, Any] = dict(read_json(source / "run.json"))
+    told["command"] = repeat_command(data, out, options, checked=True)
+    told["data"] = relative(data, out)
+    told["data_sha256"] = moved_hashes(told["data_sha256"], source, out)
     for one in sorted(
         (out / CANDIDATES).glob("*/run.json")
     ):  # the comparison is transductive, whoever won it
         if seen := read_json(one).get("transductive"):
-            record["transductive"] = seen
+            told["transductive"] = seen
     said: Mapping[str, Any] = {
         "returned": winner,
         "answer": found.answer,
@@ -316,6 +360,7 @@ def _promote(
             for scan, (before, after) in found.dice.items()
         },
     }
-    write_json(out / "run.json", record | {"verdict": said})
+    weighed = {"anatomy_weight": read_json(out / WEIGHT)} if (out / WEIGHT).is_file() else {}
+    write_json(out / "run.json", told | weighed | {"verdict": said})
     write_json(out / "verdict.json", said)
     return replace(training, run=out)

@@ -30,6 +30,9 @@ HEAD_CONFIG = "train_ssldec.yaml"
 ANATOMY_CONFIG = "train_anatomy.yaml"
 """The overlay that registers labeled scans to the unlabeled ones."""
 
+ROUNDS_ANATOMY_CONFIG = "train_rounds_anatomy.yaml"
+"""The overlay that puts registered labels into stored targets."""
+
 PRIORS = ("auto", "none", "class", "anatomical")
 """Choices of ``--prior``: what is known about the targets before the network is asked."""
 
@@ -87,11 +90,10 @@ def overlays_of(options: TrainOptions, cohort: Cohort | None = None) -> list[str
     method = method_named(options.method)
     if not method.semi_supervised:
         return []
-    overlays = [str(method.overlay)]
+    anatomy = uses_anatomy(options, cohort)
+    overlays = [str(method.overlay), *([ANATOMY_CONFIG] if anatomy else [])]
     if options.rounds:
-        overlays.append("train_rounds.yaml")
-    if uses_anatomy(options, cohort):
-        overlays.append(ANATOMY_CONFIG)
+        overlays += ["train_rounds.yaml", *([ROUNDS_ANATOMY_CONFIG] if anatomy else [])]
     return overlays
 
 
@@ -110,11 +112,24 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     """
     method = method_named(options.method)
     _require_fitting(options)
-    if options.rounds:
-        values = {"rounds": options.rounds, "target_rule": options.target_rule or method.rule}
-        return values | ({"schedule": options.schedule} if options.schedule else {})
     rule = options.target_rule or {"class": "prior", "none": "sharpen"}.get(options.prior)
+    if options.rounds:
+        values = {"rounds": options.rounds, "target_rule": rule or method.rule}
+        return values | ({"schedule": options.schedule} if options.schedule else {})
     return {"target_rule": rule} if rule and options.method == "ssldec" else {}
+
+
+def target_rule(options: TrainOptions) -> str:
+    """Return the target rule that a run ends up with."""
+    chosen = options.settings.get("target_rule") or method_values(options).get("target_rule")
+    return str(chosen or method_named(options.method).rule)
+
+
+def first_cluster(options: TrainOptions, cohort: Cohort) -> int:
+    """Return the number of the first label that has a cluster: 1 where a mask keeps background out."""
+    if not _is_clustered(options):
+        return 0
+    return 0 if options.settings.get("background_cluster", background_is_inside(cohort)) else 1
 
 
 def _require_fitting(options: TrainOptions) -> None:
@@ -125,8 +140,8 @@ def _require_fitting(options: TrainOptions) -> None:
     """
     msg = cure = ""
     _require_known("prior", options.prior, PRIORS)
-    if options.prior != "auto" and (options.method != "ssldec" or options.rounds):
-        msg = f"--prior {options.prior} belongs to --method ssldec without rounds."
+    if options.prior != "auto" and options.method != "ssldec":
+        msg = f"--prior {options.prior} belongs to --method ssldec."
         cure = "Leave --prior out, or choose that method."
     elif not method_named(options.method).semi_supervised:
         if options.rounds or options.target_rule or options.schedule:
@@ -156,9 +171,7 @@ def _require_known(what: str, found: str | None, known: Iterable[str]) -> None:
 def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
     """Return the description of the network, with a clustering head where the method has one."""
     shape = {"in_channels": "$len(@contrasts)", "out_channels": "$len(@labels)"}
-    method = method_named(options.method)
-    clustered = method.clustering_head if options.clustering_head is None else options.clustering_head
-    if not clustered:
+    if not _is_clustered(options):
         return {"network_def": {**network, **shape}}
     told = yaml.safe_load((packaged_bundle() / "configs" / HEAD_CONFIG).read_text(encoding="utf-8"))
     told |= options.settings
@@ -176,8 +189,13 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
         "background": background,
         "alpha": told["alpha"],
     }
-    inside = {"background_cluster": background} if method.clustering_head else {}
+    inside = {"background_cluster": background} if method_named(options.method).clustering_head else {}
     return {"network_def": head, **inside}
+
+
+def _is_clustered(options: TrainOptions) -> bool:
+    chosen = options.clustering_head
+    return method_named(options.method).clustering_head if chosen is None else chosen
 
 
 def settings_of_network(settings: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from medssl.reporting.figures import (
     SMOOTHED_FROM,
     figure_to_png,
     plot_dice,
+    plot_label_maps,
     plot_learning_curve,
     plot_subject,
     plot_volumes,
@@ -43,6 +44,7 @@ from medssl.reporting.report import (
 )
 from medssl.workflows.evaluate import read_scores
 from medssl.workflows.provenance import versions
+from medssl.workflows.target_example import TargetExample, on_grid, read_target_example
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ class _Material:
     volumes: Sequence[Row]
     scores: Sequence[Row]
     references: Mapping[str, list[Path]]
+    example: TargetExample | None = None
 
     @property
     def table(self) -> LabelTable:
@@ -214,6 +217,7 @@ def _gather(
         volumes=sorted(_rows(volumes), key=lambda row: str(row["subject"])),
         scores=[] if evaluation is None else read_scores(evaluation),
         references={} if evaluation is None else _truths(known.root, segmentation),
+        example=None if run is None else read_target_example(run),
     )
 
 
@@ -251,6 +255,7 @@ def _compose(material: _Material, commands: Sequence[str], title: str) -> Report
         sections=(
             Section("What was done", (Steps(_what_was_done(material)),)),
             Section("Did the unlabeled scans help?", _verdict_blocks(material)),
+            Section("What an unlabeled scan was told", _target_blocks(material)),
             Section(_per_label(material.table), _dice_blocks(material)),
             Section("Scans", _pictures(material)),
             Section("Volumes", _volume_blocks(material)),
@@ -396,6 +401,56 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
+
+
+def _target_blocks(material: _Material) -> tuple[Block, ...]:
+    """Show what registered labels weigh, and teacher, atlas, target and truth of one unlabeled scan."""
+    return (*_weight_blocks(material.run.get("anatomy_weight")), *_example_blocks(material))
+
+
+def _weight_blocks(weighed: Mapping[str, Any] | None) -> tuple[Block, ...]:
+    if not weighed:
+        return ()
+    rows = tuple(
+        (_weight(one["weight"]), f"{one['log_likelihood']:.4f}", _text(one["dice"], 3))
+        for one in weighed["candidates"]
+    )
+    held_out = ", ".join(weighed["held_out"])
+    note = (
+        f"Targets that the labeled-only network and the registered labels of the others would give to {held_out}, "
+        f"which it did not see, by the target rule '{weighed['target_rule']}'. w = 0 is no prior."
+    )
+    columns = ("weight w of registered labels", "log likelihood of the truth", "mean Dice")
+    return Text(str(weighed["sentence"])), Table(columns, rows, note=note)
+
+
+def _weight(weight: float | Sequence[float]) -> str:
+    return f"{weight:g}" if isinstance(weight, float | int) else ", ".join(f"{one:g}" for one in weight)
+
+
+def _example_blocks(material: _Material) -> tuple[Block, ...]:
+    example = material.example
+    subject = None if example is None else material.subjects.get(example.subject)
+    if example is None or subject is None:
+        return ()
+    maps: dict[str, Any] = dict(example.maps)
+    try:
+        image, truth = read_volume(subject.images[0], subject.key), _reference(material, subject)
+    except InputError as error:
+        logger.warning("No picture of the targets of %s: %s", subject.key, error)
+        return ()
+    if truth is not None:
+        maps["truth"] = on_grid(truth, example.grid)
+    contrast = material.cohort.contrasts[0]
+    shown = on_grid(image, example.grid)
+    figure = plot_label_maps(shown, maps, example.grid, material.table, contrast=contrast)
+    caption = (
+        "At the end of training, in the network's space. Teacher: the averaged network. Registered labels: those of "
+        "the labeled scans, laid over this one. Target: both together, which the network was pulled to."
+    )
+    known = " The truth was kept from training." if truth is not None else ""
+    alt = f"Three views of {example.subject}: {contrast}, {', '.join(maps)}"
+    return (Picture(figure_to_png(figure), alt, example.subject, caption + known),)
 
 
 def _points(dice: Mapping[str, float]) -> str:

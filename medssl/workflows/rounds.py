@@ -19,7 +19,9 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError
+from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor
 from medssl.functional.calibration import calibration_error
+from medssl.functional.clustering import fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
 from medssl.labels import UNKNOWN
 from medssl.networks import reinitialize
@@ -51,9 +53,13 @@ class Rounds:
         flips: Average the prediction with that of the mirrored scan.
         tolerance: See `self_train`.
         validation: Held-out labeled scans, for calibration.
+        prior: Share of each class among the labeled voxels, for the target rule "prior"; None for the targets' own.
+        anatomy_weight: w of the anatomical prior a, one number or one a label, background included; used where
+            unlabeled samples bring a ``prior (K, I, J, K)`` over all labels. Predictions are stored with the factor
+            a^w in them, so that frequencies of either scope, changed labels and confidence are those of the fused q.
 
     Raises:
-        ConfigError: There is no such schedule.
+        ConfigError: There is no such schedule, or w has the wrong number of values.
     """
 
     def __init__(  # noqa: PLR0913 (a configuration hands its parts in by name)
@@ -73,6 +79,8 @@ class Rounds:
         flips: bool = False,
         tolerance: float = TOLERANCE,
         validation: Any = (),
+        prior: Tensor | None = None,
+        anatomy_weight: float | Sequence[float] = 0.5,
     ) -> None:
         if schedule not in SCHEDULES:
             msg = f"There is no schedule '{schedule}'. Choose one of: {', '.join(SCHEDULES)}."
@@ -80,6 +88,8 @@ class Rounds:
         self.trainer = trainer
         self.network, self.optimizer = network, optimizer
         self.unlabeled, self.targets = unlabeled, targets
+        if prior is not None:
+            targets.prior = prior
         self.ends = [0, *ends]
         self.inferer = inferer
         self.folder = Path(folder)
@@ -87,6 +97,8 @@ class Rounds:
         self.schedule, self.seed, self.flips, self.tolerance = schedule, seed, flips, tolerance
         self.validation = validation
         self.first = int(getattr(getattr(network, "module", network), "first", 0))
+        self.anatomy_weight = anatomy_weights(anatomy_weight, len(self.names))
+        self.priors: dict[str, Tensor] = {}
 
     def run(self) -> Outcome:
         """Run all stages; record why no further round was fitted."""
@@ -94,6 +106,7 @@ class Rounds:
             shutil.rmtree(self.folder / "targets", ignore_errors=True)
             (self.folder / "rounds.tsv").unlink(missing_ok=True)
         _wait_for_all()
+        self._take_priors()
         rounds = len(self.ends) - 2 if self.unlabeled.cache else 0
         if not self.unlabeled.cache:
             logger.warning("No unlabeled scans: supervised only, the whole budget goes to the labeled ones.")
@@ -159,12 +172,29 @@ class Rounds:
         q = self._probabilities(image)
         if self.flips:
             q = (q + self._probabilities(image.flip(2)).flip(2)) / 2
-        packed = q[0][:, (place >= 0).to(device)].cpu().double().log().float()
+        packed = q[0][:, (place >= 0).to(device)].cpu().double().log()
+        packed = fused_assignment(packed[None], self._log_anatomy(str(sample["subject"])))[0].float()
         keeper = Targets("soft")
         keeper.put("one", packed)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"log_q": keeper.log_q["one"], "mass": keeper.mass["one"]}
         save_atomically(content, path, every_process=True)
+
+    def _take_priors(self) -> None:
+        """Keep the anatomical priors inside the masks; as part of the samples every crop would copy them whole."""
+        for sample in self.unlabeled.cache:
+            if "prior" in sample:
+                inside = torch.as_tensor(sample["place"])[0] >= 0
+                self.priors[str(sample["subject"])] = sample.pop("prior")[self.first :, inside]
+
+    def _log_anatomy(self, subject: str) -> Tensor | None:
+        """Return the log of the factor a^w, ``(1, K, N)``, or None where no scans were registered."""
+        if subject not in self.priors:
+            return None
+        weight = self.anatomy_weight
+        return log_anatomical_factor(
+            self.priors[subject][None], weight[self.first :] if weight.ndim else weight
+        )
 
     def _probabilities(self, image: Tensor) -> Tensor:
         network = getattr(self.network, "module", self.network).eval()  # no process waits for another's scans

@@ -15,8 +15,9 @@ from monai.bundle import ConfigWorkflow
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
-from medssl.workflows.anatomy import PROGRESS
+from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
+from medssl.workflows.target_example import keep_target_example
 
 CANDIDATES = "candidates"
 """Folder of a run that holds the runs it was chosen from."""
@@ -44,6 +45,9 @@ class Watcher:
 
     def registered(self, done: int, pairs: int) -> None:
         """A labeled scan was laid over an unlabeled one, or that had been done before."""
+
+    def warped(self, done: int, scans: int) -> None:
+        """The labeled scans were warped onto an unlabeled one."""
 
     def started(self, step: int, steps: int) -> None:
         """Training begins or goes on after ``step`` of ``steps``."""
@@ -93,7 +97,12 @@ def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler")) -
 
 
 def run_training(
-    out: Path, watcher: Watcher, resume: bool, finish: Callable[[], object] | None = None
+    out: Path,
+    watcher: Watcher,
+    resume: bool,
+    *,
+    finish: Callable[[], object] | None = None,
+    registrations: Path | None = None,
 ) -> Training:
     """Train in a prepared run folder, and record in it that this is done.
 
@@ -103,6 +112,7 @@ def run_training(
         resume: Go on from the resume point.
         finish: What belongs to the training after its last step, done before it is recorded as finished, so that
             a run that is killed in between is resumed.
+        registrations: Folder that keeps registrations for several runs; None for the run's own.
 
     Raises:
         ConfigError: A value of the configuration does not work.
@@ -117,7 +127,7 @@ def run_training(
         resume=resume,
     )
     with _own_errors(), _events_without_host(out / "events"):
-        with _removed_on_failure(out, keep=resume), _told_about_registrations(watcher):
+        with _removed_on_failure(out, keep=resume), _surrounded(watcher, registrations):
             workflow.initialize()
             trainer = workflow.parser.get_parsed_content("train#trainer")
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
@@ -136,6 +146,7 @@ def run_training(
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
     record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
     write_json(out / "run.json", record)
+    keep_target_example(workflow.parser, out)
     return training
 
 
@@ -176,12 +187,12 @@ def _package_error(error: BaseException | None) -> MedsslError | None:
 
 
 @contextmanager
-def _told_about_registrations(watcher: Watcher) -> Iterator[None]:
-    token = PROGRESS.set(watcher.registered)
+def _surrounded(watcher: Watcher, registrations: Path | None) -> Iterator[None]:
+    token = SURROUNDINGS.set(Surroundings(watcher.registered, watcher.warped, registrations))
     try:
         yield
     finally:
-        PROGRESS.reset(token)
+        SURROUNDINGS.reset(token)
 
 
 @contextmanager

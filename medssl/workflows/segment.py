@@ -330,10 +330,9 @@ class _Job:
         """Return what the sidecar says about registered labeled scans."""
         if self.anatomy is None:
             return None
-        atlases = [str(atlas["subject"]) for atlas in self.anatomy.atlases]
         return {
             "Weight": self.anatomy.weight,
-            "LabeledScans": atlases,
+            "LabeledScans": self.anatomy.atlases,
             "LabeledScansSHA256": self.anatomy.digest,
         }
 

@@ -105,6 +105,8 @@ def train(
     options: TrainOptions | None = None,
     watcher: Watcher | None = None,
     resume: bool = False,
+    *,
+    registrations: Path | None = None,
 ) -> Training:
     """Train on the labeled scans of a cohort.
 
@@ -114,6 +116,7 @@ def train(
         options: See `TrainOptions`; a resumed run keeps its own.
         watcher: Told about the progress.
         resume: Go on with the run in ``out``.
+        registrations: Folder that keeps registrations for several runs; None for the run's own.
 
     Raises:
         DatalistError: No labeled scan, or a scan in two sections that must not share any.
@@ -126,7 +129,7 @@ def train(
         _require_same_data(data, out)
     else:
         prepare_run(data, out, options or TrainOptions())
-    return run_training(out, watcher or Watcher(), resume)
+    return run_training(out, watcher or Watcher(), resume, registrations=registrations)
 
 
 def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:

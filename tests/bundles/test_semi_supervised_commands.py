@@ -25,6 +25,10 @@ COMMANDS = {
     "pseudo-label": (["train_pseudo_label.yaml"], []),
     "mean-teacher": (["train_mean_teacher.yaml"], []),
     "ssldec in rounds": (["train_ssldec.yaml", "train_rounds.yaml"], []),
+    "ssldec in rounds with registration": (
+        ["train_ssldec.yaml", "train_anatomy.yaml", "train_rounds.yaml", "train_rounds_anatomy.yaml"],
+        [],
+    ),
     "pseudo-label in rounds": (
         ["train_pseudo_label.yaml", "train_rounds.yaml"],
         ["--target_rule", "hard"],

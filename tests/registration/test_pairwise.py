@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from medssl.errors import RegistrationError
 from medssl.geometry import Grid
-from medssl.registration import Registration, RegistrationSettings, Scan, register
+from medssl.registration import Registration, RegistrationSettings, Scan, pairwise, register
+from medssl.registration.scan import to_array
 
 AFFINE_ONLY = RegistrationSettings(deformation="none")
 
@@ -211,3 +212,25 @@ def test_what_itk_gives_up_on_is_an_error_of_ours():
     thin = Scan(intensities(anatomy())[None, :, :, :1], np.eye(4))
     with pytest.raises(RegistrationError, match="could not be registered"):
         register(scan(anatomy()), thin, QUICK)
+
+
+def test_smoothing_follows_the_direction_of_each_voxel_axis():
+    """Voxel axes need not run along R, A, S."""
+    image = intensities(anatomy())
+    turned_affine = np.zeros((4, 4))
+    turned_affine[2, 0], turned_affine[0, 1], turned_affine[1, 2], turned_affine[3, 3] = 2, 1, 1, 1
+    ras = Scan(image[None], np.diag([1.0, 1.0, 2.0, 1.0]))
+    turned = Scan(np.ascontiguousarray(image.transpose(2, 0, 1))[None], turned_affine)
+    grid = Grid((8, 24, 24), np.diag([3.0, 1.0, 2.0, 1.0]))  # coarser than the scan along R alone
+    (one,), (two,) = (pairwise._images(scan, grid) for scan in (ras, turned))
+    np.testing.assert_allclose(to_array(two).transpose(1, 2, 0), to_array(one), atol=1e-5)
+
+
+def test_similarity_is_read_without_the_transform(tmp_path):
+    scan = Scan(intensities(anatomy())[None], np.eye(4))
+    found = register(scan, scan, RegistrationSettings(affine=False, deformation="none"))
+    found.save(tmp_path / "pair.npz")
+    assert Registration.similarity_of(tmp_path / "pair.npz") == found.similarity
+    (tmp_path / "pair.npz").write_bytes(b"half a file")
+    with pytest.raises(RegistrationError, match="no registration that can be read"):
+        Registration.similarity_of(tmp_path / "pair.npz")

@@ -13,6 +13,7 @@ from medssl.reporting.figures import (
     CONVENTION,
     figure_to_png,
     plot_dice,
+    plot_label_maps,
     plot_learning_curve,
     plot_subject,
     plot_volumes,
@@ -84,6 +85,24 @@ def test_filled_panel_holds_table_colors_where_labels_are(brain):
     figure = plot_subject({"T1w": image}, labels, None, Grid(SHAPE, RAS), BRAIN_TISSUES, "sub-01")
     found = {to_hex(tuple(color)) for color in pictures(figure, 2)[0][1].reshape(-1, 3)}
     assert {label.color for label in BRAIN_TISSUES.foreground} <= found
+
+
+def test_label_maps_stand_side_by_side_in_table_colors(brain):
+    image, labels = brain
+    maps = {"teacher": np.zeros_like(labels), "target": labels}
+    figure = plot_label_maps(image, maps, Grid(SHAPE, RAS), BRAIN_TISSUES, contrast="T1w")
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["T1w", "teacher", "target"]
+    assert len(figure.axes) == 9
+    used = [{to_hex(tuple(color)) for color in panel.reshape(-1, 3)} for panel in pictures(figure, 3)[0]]
+    colors = {label.color for label in BRAIN_TISSUES.foreground}
+    assert not colors & used[1]
+    assert colors <= used[2]
+
+
+def test_label_maps_of_another_shape_are_refused(brain):
+    image, labels = brain
+    with pytest.raises(GridError, match="teacher"):
+        plot_label_maps(image, {"teacher": labels[1:], "target": labels}, Grid(SHAPE, RAS), BRAIN_TISSUES)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import re
 
 import numpy as np
 import pytest
@@ -14,9 +13,15 @@ from registered import QUICK, anatomy, dice, intensities
 from medssl.errors import RegistrationError
 from medssl.registration import Registration, register
 from medssl.workflows import atlases as workflow
-from medssl.workflows.atlases import AtlasOptions, anatomical_priors, leave_one_out, register_atlases
+from medssl.workflows.atlases import AtlasOptions, LabeledScans, register_atlases
 
 HERE = AtlasOptions(QUICK, processes=1)
+
+
+def priors(atlases, targets, folder, *, classes, options=HERE, progress=None):
+    """Return the prior of every target."""
+    found = register_atlases(atlases, targets, folder, classes=classes, options=options, progress=progress)
+    return {target: found.prior(target) for target in found.files}
 
 
 def _sample(subject, labels, seed=0):
@@ -63,28 +68,26 @@ def calls(monkeypatch):
 def test_every_target_gets_a_prior_near_its_truth(scans, tmp_path):
     atlases, targets = scans
     told = []
-    priors = anatomical_priors(
-        atlases, targets, tmp_path, classes=3, options=HERE, progress=lambda *pair: told.append(pair)
-    )
-    assert list(priors) == ["sub-11", "sub-12"]
+    found = priors(atlases, targets, tmp_path, classes=3, progress=lambda *pair: told.append(pair))
+    assert list(found) == ["sub-11", "sub-12"]
     for target in targets:
-        prior = priors[target["subject"]]
+        prior = found[target["subject"]]
         assert prior.dtype == np.float16
         assert prior.min() > 0
         np.testing.assert_allclose(prior.astype(np.float32).sum(0), 1, atol=2e-3)
         assert dice(prior.argmax(0), target["label"].numpy()[0]) > 0.85
     assert told == [(number, 4) for number in range(5)]
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.npz"))
-    assert files == [f"registrations/sub-{t}/sub-{a}.npz" for t in (11, 12) for a in ("01", "02")]
+    assert [re.sub("_[0-9a-f]{12}.npz$", "", name) for name in files] == [
+        f"registrations/sub-{t}/sub-{a}" for t in (11, 12) for a in ("01", "02")
+    ]
 
 
 def test_second_call_registers_nothing_and_gives_the_same(scans, tmp_path, calls):
-    first = anatomical_priors(*scans, tmp_path, classes=3, options=HERE)
+    first = priors(*scans, tmp_path, classes=3, options=HERE)
     assert calls.count == 4
     told = []
-    second = anatomical_priors(
-        *scans, tmp_path, classes=3, options=HERE, progress=lambda *pair: told.append(pair)
-    )
+    second = priors(*scans, tmp_path, classes=3, options=HERE, progress=lambda *pair: told.append(pair))
     assert calls.count == 4
     assert told == [(4, 4)]
     for name, prior in first.items():
@@ -106,9 +109,9 @@ def test_changed_scan_is_registered_again(scans, tmp_path, calls, key):
 
 def test_changed_label_needs_no_new_registration(scans, tmp_path, calls):
     atlases, targets = scans
-    first = anatomical_priors(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
+    first = priors(atlases[:1], targets[:1], tmp_path, classes=3, options=HERE)
     changed = {**atlases[0], "label": torch.zeros_like(atlases[0]["label"])}
-    second = anatomical_priors([changed], targets[:1], tmp_path, classes=3, options=HERE)
+    second = priors([changed], targets[:1], tmp_path, classes=3, options=HERE)
     assert calls.count == 1
     assert not np.array_equal(first["sub-11"], second["sub-11"])
 
@@ -119,7 +122,7 @@ def test_changed_settings_are_registered_again(scans, tmp_path, calls):
     other = AtlasOptions(type(QUICK)(deformation="none"), processes=1)
     found = register_atlases(atlases[:1], targets[:1], tmp_path, classes=3, options=other)
     assert calls.count == 2
-    assert not found.nearest("sub-11")["sub-01"].displacement.any()
+    assert not Registration.load(found.files["sub-11"]["sub-01"]).displacement.any()
 
 
 def test_damaged_file_is_made_again(scans, tmp_path, calls):
@@ -136,14 +139,14 @@ def test_failed_pair_has_no_weight_and_is_logged(scans, tmp_path, monkeypatch, c
     found = register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
     assert found.failed == {("sub-11", "sub-01"): "The scans do not overlap."}
     assert "sub-11: the atlas sub-01 gets weight 0. The scans do not overlap." in caplog.text
-    alone = anatomical_priors(atlases[1:], targets[:1], tmp_path, classes=3, options=HERE)
+    alone = priors(atlases[1:], targets[:1], tmp_path, classes=3, options=HERE)
     np.testing.assert_array_equal(found.prior("sub-11"), alone["sub-11"])
 
 
 def test_prior_is_flat_where_every_atlas_failed(scans, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(workflow, "register", Calls(0, RegistrationError("No.")))
-    priors = anatomical_priors(*scans, tmp_path, classes=3, options=HERE)
-    assert all((prior == np.float16(1 / 3)).all() for prior in priors.values())
+    found = priors(*scans, tmp_path, classes=3)
+    assert all((prior == np.float16(1 / 3)).all() for prior in found.values())
     assert "sub-12: no atlas could be registered" in caplog.text
 
 
@@ -174,18 +177,67 @@ def test_sessions_of_one_subject_are_no_atlases_for_each_other(scans, tmp_path):
     }
 
 
-def test_leave_one_out_uses_the_other_labels_only(scans, tmp_path):
+def test_a_labeled_scan_is_no_atlas_for_itself(scans, tmp_path):
     atlases, _ = scans
-    priors = leave_one_out(atlases, tmp_path, classes=3, options=HERE)
-    other = anatomical_priors(atlases[1:], atlases[:1], tmp_path, classes=3, options=HERE)
-    assert list(priors) == ["sub-01", "sub-02"]
-    np.testing.assert_array_equal(priors["sub-01"], other["sub-01"])
+    found = priors(atlases, atlases, tmp_path, classes=3)
+    other = priors(atlases[1:], atlases[:1], tmp_path, classes=3)
+    assert list(found) == ["sub-01", "sub-02"]
+    np.testing.assert_array_equal(found["sub-01"], other["sub-01"])
 
 
 def test_one_labeled_scan_alone_has_a_flat_prior(scans, tmp_path):
-    assert (
-        leave_one_out(scans[0][:1], tmp_path, classes=3, options=HERE)["sub-01"] == np.float16(1 / 3)
-    ).all()
+    assert (priors(scans[0][:1], scans[0][:1], tmp_path, classes=3)["sub-01"] == np.float16(1 / 3)).all()
+
+
+def test_scans_of_other_spacing_under_one_name_are_kept_beside_each_other(scans, tmp_path, calls):
+    """As for the candidates of a checked run, whose networks may work at other spacings."""
+    atlases, targets = scans
+    other = {**targets[0], "image": targets[0]["image"] * 2}
+    for target in (targets[0], other, targets[0], other):
+        register_atlases(atlases[:1], [target], tmp_path, classes=3, options=HERE)
+    assert calls.count == 2
+
+
+def test_another_version_of_the_library_registers_again(scans, tmp_path, calls, monkeypatch):
+    register_atlases(scans[0][:1], scans[1][:1], tmp_path, classes=3, options=HERE)
+    monkeypatch.setattr(workflow, "LIBRARY", "SimpleITK 99")
+    register_atlases(scans[0][:1], scans[1][:1], tmp_path, classes=3, options=HERE)
+    assert calls.count == 2
+
+
+def test_atlases_are_hashed_once_for_many_scans(scans, tmp_path, monkeypatch):
+    hashed = []
+    digest = workflow._digest
+    monkeypatch.setattr(workflow, "_digest", lambda scan: hashed.append(scan.subject) or digest(scan))
+    labeled = LabeledScans.of(scans[0])
+    for target in scans[1]:
+        register_atlases(labeled, [target], tmp_path, classes=3, options=HERE)
+    assert sorted(hashed) == ["sub-01", "sub-02", "sub-11", "sub-12"]
+
+
+def test_a_scan_that_cannot_be_registered_is_named(scans, tmp_path):
+    bad = {**scans[1][0], "image": scans[1][0]["image"].clone()}
+    bad["image"][0, 3, 3, 3] = torch.nan
+    with pytest.raises(RegistrationError, match="sub-11 holds NaN"):
+        register_atlases(scans[0], [bad], tmp_path, classes=3, options=HERE)
+
+
+def test_warped_scans_are_told_about_and_come_with_the_prior(scans, tmp_path):
+    atlases, targets = scans
+    found = register_atlases(atlases, targets, tmp_path, classes=3, options=HERE)
+    samples = {sample["subject"]: sample for sample in atlases}
+    told = []
+    warped = dict(found.warped({"sub-11": ["sub-02"]}, samples, progress=lambda *seen: told.append(seen)))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert {name: list(one.atlases) for name, one in warped.items()} == {"sub-11": ["sub-02"], "sub-12": []}
+    for name, one in warped.items():
+        np.testing.assert_array_equal(one.prior, found.prior(name))
+    registration = Registration.load(found.files["sub-11"]["sub-02"])
+    one = warped["sub-11"].atlases["sub-02"]
+    image = registration.warp_image(samples["sub-02"]["image"].numpy())
+    np.testing.assert_array_equal(one.image, image.astype(np.float16))
+    shares = registration.warp_labels(samples["sub-02"]["label"].numpy()[0], 3)
+    np.testing.assert_array_equal(one.label == 2, (shares.argmax(0) == 2) & (shares.sum(0) >= 0.5))
 
 
 def test_the_most_similar_atlases_are_chosen(scans, tmp_path):
@@ -194,14 +246,17 @@ def test_the_most_similar_atlases_are_chosen(scans, tmp_path):
     nearest = AtlasOptions(QUICK, nearest=1, processes=1)
     one = register_atlases(atlases, targets, tmp_path, classes=3, options=nearest)
     for target in all_of_them.files:
-        scores = {name: found.similarity for name, found in all_of_them.nearest(target).items()}
+        scores = {
+            name: Registration.load(all_of_them.files[target][name]).similarity
+            for name in all_of_them.nearest(target)
+        }
         assert list(scores.values()) == sorted(scores.values(), reverse=True)
         assert list(one.nearest(target)) == [max(scores, key=scores.__getitem__)]
 
 
 def test_class_that_no_atlas_has_is_expected_everywhere_alike(scans, tmp_path, caplog):
     atlases, targets = scans
-    prior = anatomical_priors(atlases, targets[:1], tmp_path, classes=4, options=HERE)["sub-11"]
+    prior = priors(atlases, targets[:1], tmp_path, classes=4, options=HERE)["sub-11"]
     assert (prior[3] == 0.25).all()
     np.testing.assert_allclose(prior.astype(np.float32).sum(0), 1, atol=2e-3)
     assert dice(prior[:3].argmax(0), targets[0]["label"].numpy()[0]) > 0.85
@@ -219,13 +274,6 @@ def test_processes_give_what_one_gives(scans, tmp_path):
         np.testing.assert_array_equal(one.matrix, two.matrix)
 
 
-def test_a_process_that_dies_is_reported(scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(workflow, "as_completed", _broken)
-    monkeypatch.setattr(workflow, "ProcessPoolExecutor", lambda _, **__: ThreadPoolExecutor(1))
-    with pytest.raises(RegistrationError, match="finished pairs are kept"):
-        register_atlases(*scans, tmp_path, classes=3, options=AtlasOptions(QUICK, processes=2))
-
-
 def test_two_scans_of_one_name_are_refused(scans, tmp_path):
     atlases, targets = scans
     with pytest.raises(RegistrationError, match="Two of the atlases have the name sub-01"):
@@ -239,10 +287,6 @@ def test_files_hold_no_path_of_this_machine(scans, tmp_path):
         assert not [
             name for name in stored.files if stored[name].dtype.kind == "U" and os.sep in str(stored[name])
         ]
-
-
-def _broken(_jobs):
-    raise BrokenProcessPool
 
 
 @pytest.fixture(autouse=True)

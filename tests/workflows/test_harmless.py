@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from phantoms import TINY, write_subject
-from runs import StopAfter, same, texts, weights
+from runs import StopAfter, same, table, texts, weights
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.functional.anatomy_weight import WEIGHTS
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.subjects import Cohort, Subject
@@ -83,6 +85,27 @@ def test_with_held_out_scans_two_networks_are_trained_and_compared(validated):
     assert same(weights(run), weights(run / "candidates" / verdict["returned"]))
 
 
+def test_the_weight_of_registered_labels_is_chosen_on_the_held_out_scan(validated):
+    done, said = validated
+    run = done.training.run
+    weighed = record(run)["anatomy_weight"]
+    assert weighed == json.loads((run / "anatomy_weight.json").read_text())
+    assert weighed["held_out"] == record(run)["subjects"]["validation"]
+    single = {one["weight"]: round(one["log_likelihood"], 6) for one in weighed["candidates"]}
+    assert list(single) == list(WEIGHTS)
+    assert weighed["weight"] == max(single, key=single.__getitem__) > 0
+    assert weighed["sentence"] in said
+    config = yaml.safe_load((run / "candidates" / "ssldec" / "configs" / "train.yaml").read_text())
+    assert config["anatomy_weight"] == weighed["weight"]
+
+
+def test_the_candidates_share_their_registrations(validated):
+    run = validated[0].training.run
+    held_out, *_ = record(run)["subjects"]["validation"]
+    assert {path.name for path in (run / "registrations").iterdir()} == {"sub-04", "sub-05", held_out}
+    assert not list((run / "candidates").glob("*/registrations"))
+
+
 def test_both_networks_have_the_same_budget_and_the_baseline_no_unlabeled_scan(validated):
     run = validated[0].training.run
     before, after = (record(run, "candidates", name) for name in ("labeled-only", "ssldec"))
@@ -116,6 +139,11 @@ def test_without_held_out_scans_a_part_decides_and_all_train(scans, tmp_path, mo
     assert json.loads((run / "verdict.json").read_text())["returned"] == winner
     assert same(weights(run), weights(run / "candidates" / winner))
     assert ("did not help" in said[-1]) != better
+    assert {path.name for path in (run / "registrations").iterdir()} == {"sub-04", "sub-05", *held_out}
+    assert not list((run / "candidates").glob("*/registrations"))
+    pairs = {path.name.rpartition("_")[0] for path in (run / "registrations" / "sub-04").iterdir()}
+    assert len(pairs) == (3 if better else 2)
+    assert len(list((run / "registrations" / "sub-04").iterdir())) == len(pairs)  # made once
 
 
 def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path, monkeypatch):
@@ -138,13 +166,20 @@ def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path
 def test_with_one_labeled_scan_it_cannot_tell_and_keeps_both(tmp_path):
     said = []
     data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04",))
-    done = train_checked(data, tmp_path / "run", options(), say=said.append)
+    late = {"unlabeled_start": 0.5}
+    done = train_checked(data, tmp_path / "run", options(settings=late), say=said.append)
     assert done.verdict.answer == "cannot tell"
     assert "Cannot tell" in said[-1]
     assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
     verdict = json.loads((tmp_path / "run" / "verdict.json").read_text())
     assert verdict["returned"] == "ssldec"
     assert verdict["difference"] is None
+    labels_only, ramped = table(tmp_path / "run" / "candidates" / "ssldec" / "metrics.tsv")
+    assert not labels_only["loss_unlabeled"]
+    assert ramped["loss_unlabeled"]
+    assert not (tmp_path / "run" / "anatomy_weight.json").exists()
+    config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
+    assert config["anatomy_weight"] == 0.5
     assert load_model(tmp_path / "run" / "candidates" / "labeled-only").table.values == (0, 1, 2, 3)
 
 
@@ -280,7 +315,7 @@ def test_a_value_that_does_not_work_leaves_no_run_folder(scans, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"unlabeled_weight": 0.5, "unlabeled_start": 0.25},
+        {"unlabeled_weight": 0.5, "unlabeled_start": 0.25, "anatomy_weight": 0.3},
         {"loss#momentum": 0.5, "network_def#alpha": 2.0},
         {"network_def#backbone#block_layers": 2},
     ],
@@ -289,6 +324,8 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
     done = train_checked(scans, tmp_path / "run", options(hold_out=1, settings=settings))
     assert done.training.steps == STEPS
     assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
+    chosen = "anatomy_weight" not in settings  # otherwise there is nothing to choose
+    assert (tmp_path / "run" / "anatomy_weight.json").is_file() is chosen
     both = [weights(tmp_path / "run" / "candidates" / name) for name in ("labeled-only", "ssldec")]
     if "network_def#backbone#block_layers" in settings:  # the same backbone in both
         assert len(both[0]) == len([name for name in both[1] if name.startswith("backbone")])

@@ -24,6 +24,7 @@ from medssl.workflows.methods import (
     network_values,
     overlays_of,
     settings_of_network,
+    target_rule,
     uses_anatomy,
 )
 from medssl.workflows.models import packaged_bundle
@@ -60,6 +61,7 @@ def test_the_command_line_knows_every_prior():
         ({"method": "ssldec", "prior": "anatomical"}, True, True),
         ({"method": "ssldec", "prior": "class"}, False, False),
         ({"method": "ssldec", "rounds": 2}, False, False),
+        ({"method": "ssldec", "rounds": 2, "prior": "anatomical"}, True, True),
         ({"method": "mean-teacher"}, False, False),
         ({}, False, False),
     ],
@@ -82,6 +84,8 @@ def test_a_prior_of_classes_or_none_is_a_target_rule(prior, rule):
     assert method_values(TrainOptions(method="ssldec", prior=prior)) == {"target_rule": rule}
     chosen = TrainOptions(method="ssldec", prior=prior, target_rule="soft")
     assert method_values(chosen) == {"target_rule": "soft"}
+    assert method_values(replace(chosen, target_rule=None, rounds=2)) == {"rounds": 2, "target_rule": rule}
+    assert target_rule(chosen) == "soft"
 
 
 def test_rounds_come_after_the_method():
@@ -90,6 +94,12 @@ def test_rounds_come_after_the_method():
     assert overlays_of(TrainOptions(method="pseudo-label", rounds=2)) == [
         "train_pseudo_label.yaml",
         "train_rounds.yaml",
+    ]
+    assert overlays_of(TrainOptions(method="ssldec", rounds=2, prior="anatomical")) == [
+        "train_ssldec.yaml",
+        "train_anatomy.yaml",
+        "train_rounds.yaml",
+        "train_rounds_anatomy.yaml",
     ]
 
 
@@ -117,7 +127,7 @@ def test_each_method_has_its_own_rule_in_rounds(method, rule):
         ({"method": "ssldec", "rounds": -1}, "-1"),
         ({"method": "nothing"}, "'nothing'"),
         ({"method": "ssldec", "prior": "anatomic"}, "'anatomic'"),
-        ({"method": "ssldec", "prior": "anatomical", "rounds": 2}, "without rounds"),
+        ({"method": "pseudo-label", "prior": "anatomical", "rounds": 2}, "belongs to --method ssldec"),
         ({"method": "mean-teacher", "prior": "class"}, "belongs to --method ssldec"),
     ],
 )

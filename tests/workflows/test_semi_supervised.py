@@ -34,6 +34,7 @@ IN_ROUNDS = {
     "union_reinit": {"method": "ssldec", "rounds": 2, "schedule": "union_reinit"},
     "alternate": {"method": "ssldec", "rounds": 2, "schedule": "alternate"},
     "hard": {"method": "pseudo-label", "rounds": 2},
+    "anatomical": {"method": "ssldec", "rounds": 2, "prior": "anatomical"},
 }
 CASES = {**ONLINE, **IN_ROUNDS}
 STEPS = 12
@@ -124,6 +125,7 @@ STOPS = [
     ("alternate", 8),
     ("hard", 6),
     ("hard", 11),
+    ("anatomical", 8),
 ]
 
 

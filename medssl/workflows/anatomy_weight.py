@@ -1,0 +1,151 @@
+"""The exponent w of registered labels, chosen on labeled scans that the network was not trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from medssl.functional.anatomy_weight import HeldOutScan, Weight, WeightChoice, choose_weight
+from medssl.functional.clustering import RULES
+from medssl.inference.predictor import Predictor
+from medssl.io.subjects import Cohort
+from medssl.workflows.atlases import Progress
+from medssl.workflows.methods import first_cluster, target_rule
+from medssl.workflows.models import Model, load_model
+from medssl.workflows.registered_prior import RegisteredPrior, prepared_with_labels
+
+if TYPE_CHECKING:
+    from medssl.workflows.train import TrainOptions
+
+logger = logging.getLogger(__name__)
+
+MOST_VOXELS = 200_000
+"""Of a scan, evenly spread, that w is chosen on."""
+
+SETTING = "anatomy_weight"
+"""Id in the configuration."""
+
+
+def weigh_anatomy(
+    run: Path, cohort: Cohort, options: TrainOptions, folder: Path, progress: Progress | None = None
+) -> WeightChoice:
+    """Choose w by the likelihood of the truth of held-out labeled scans under the targets they would get.
+
+    An honest q exists only for scans that the network did not see: those under validation. Training scans
+    are registered to them.
+
+    Args:
+        run: Labeled-only network that was trained on the cohort's training scans.
+        cohort: With held-out labeled scans under validation.
+        options: Of the semi-supervised run that w is for.
+        folder: ``registrations/`` in it keeps every pair.
+        progress: Told about the registrations of each held-out scan.
+    """
+    model = load_model(run)
+    prepared = {
+        name: prepared_with_labels(subjects, model.table, model.spacing, options.resample)
+        for name, subjects in (("atlases", cohort.training), ("held out", cohort.validation))
+    }
+    first = first_cluster(options, cohort)
+    prior = RegisteredPrior(
+        prepared["atlases"],
+        len(model.table),
+        folder,
+        options.settings.get("train#dataset#registered#processes"),
+    )
+    pi = _shares(prepared["atlases"], len(model.table))[first:]
+    scans = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]
+    return choose_weight(scans, _rule(options), first=1 - first)
+
+
+def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohort: Cohort) -> TrainOptions:
+    """Return the options of a run whose targets carry a prior with this w.
+
+    Args:
+        options: Of a run with registered labels.
+        weight: One number, or one a cluster.
+        automatic: Whether w = 0 also leaves registration out (``--prior auto``).
+        cohort: Tells whether background has a cluster.
+    """
+    if weight == 0 and automatic:
+        return replace(options, prior="class")
+    value: Any = weight
+    if isinstance(weight, tuple):  # one a label; background has no cluster where a mask bounds the scan
+        value = [*[0.0] * first_cluster(options, cohort), *weight]
+    return replace(options, settings={**options.settings, SETTING: value})
+
+
+def record(choice: WeightChoice, cohort: Cohort, options: TrainOptions, *, automatic: bool) -> dict[str, Any]:
+    """Return what a run's record says about the choice."""
+    held_out = [subject.key for subject in cohort.validation]
+    return {
+        "weight": list(choice.weight) if isinstance(choice.weight, tuple) else choice.weight,
+        "sentence": sentence(choice, len(held_out), automatic=automatic),
+        "held_out": held_out,
+        "target_rule": _rule(options),
+        "candidates": [
+            {
+                "weight": list(weight) if isinstance(weight, tuple) else weight,
+                "log_likelihood": choice.likelihood[weight],
+                "dice": choice.dice[weight],
+            }
+            for weight in choice.likelihood
+        ],
+    }
+
+
+def sentence(choice: WeightChoice, scans: int, *, automatic: bool) -> str:
+    """Say what was chosen."""
+    where = f"{scans} held-out labeled scan{'s' if scans > 1 else ''}"
+    if choice.weight == 0:
+        left_out = "scans are not registered" if automatic else "targets carry no prior"
+        return f"Registered labels make the truth of {where} no likelier (w = 0): {left_out}."
+    before = choice.dice[0.0]
+    after = choice.dice[choice.weight]
+    told = (
+        " ".join(f"{w:g}" for w in choice.weight)
+        if isinstance(choice.weight, tuple)
+        else f"{choice.weight:g}"
+    )
+    return (
+        f"Registered labels have the weight w = {told} in the targets, under which the truth of {where} is "
+        f"likeliest; the targets' Dice there is {after:.3f}, without them {before:.3f}."
+    )
+
+
+def _held_out(
+    model: Model, sample: Any, prior: RegisteredPrior, pi: torch.Tensor, first: int, progress: Progress | None
+) -> HeldOutScan:
+    """Predict a held-out scan and register the others to it; keep its labeled voxels in the mask."""
+    image, mask = sample["image"].as_tensor(), sample["mask"].as_tensor()[0] > 0.5
+    q = Predictor(network=model.network).predict_box(image, mask).whole()
+    a, bounds = prior(sample, progress)
+    label = sample["label"].as_tensor()[0][bounds].long()
+    known = mask[bounds] & (label >= first) & (label < len(model.table))
+    places = known.flatten().nonzero().flatten()
+    places = places[:: max(1, -(-len(places) // MOST_VOXELS))]
+    tiny = torch.finfo(torch.float32).tiny
+    log_q = (
+        q[(slice(first, None), *bounds)].flatten(1)[:, places].float().clamp_min(tiny).log().log_softmax(0)
+    )
+    return HeldOutScan(log_q, a[first:].flatten(1)[:, places], label.flatten()[places] - first, pi)
+
+
+def _rule(options: TrainOptions) -> str:
+    """Return the target rule that w is judged under: one-hot targets have no likelihood, what they come from has."""
+    rule = target_rule(options)
+    return rule if rule in RULES else "soft"
+
+
+def _shares(samples: Sequence[Any], labels: int) -> torch.Tensor:
+    """Count the labels of scans inside their masks."""
+    counts = torch.zeros(labels, dtype=torch.float64)
+    for sample in samples:
+        label = sample["label"].as_tensor()[sample["mask"].as_tensor() > 0.5].long()
+        counts += label[label < labels].bincount(minlength=labels)
+    return counts

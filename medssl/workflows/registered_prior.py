@@ -1,0 +1,89 @@
+"""Where the registered labels of some scans expect each class in another scan, outside of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from monai.data import MetaTensor
+from torch import Tensor
+
+from medssl.io.cohort import item
+from medssl.io.subjects import Subject
+from medssl.labels import LabelTable
+from medssl.transforms import preprocessing
+from medssl.workflows.atlases import AtlasOptions, LabeledScans, Progress, register_atlases
+from medssl.workflows.methods import ANATOMY_CONFIG
+from medssl.workflows.models import packaged_bundle
+
+
+class RegisteredPrior:
+    """Register labeled scans to a scan and average their labels; registrations are kept.
+
+    Args:
+        labeled: Preprocessed labeled scans.
+        labels: K, background included.
+        folder: ``registrations/`` in it keeps every pair.
+        processes: That register at a time; None: as many as there are cores.
+    """
+
+    def __init__(
+        self, labeled: Sequence[Any], labels: int, folder: Path, processes: int | None = None
+    ) -> None:
+        self.labeled = LabeledScans.of(labeled)
+        self.labels, self.folder = labels, folder
+        self.options = AtlasOptions(nearest=int(anatomy_defaults()["atlases"]), processes=processes)
+
+    def __call__(self, sample: Any, progress: Progress | None = None) -> tuple[Tensor, tuple[slice, ...]]:
+        """Return the prior in the box of the scan's mask, and that box.
+
+        Args:
+            sample: Preprocessed scan: ``subject``, ``image`` with its affine, ``mask``.
+            progress: Told about each pair.
+
+        Shapes:
+            return: ``(K, i, j, k)``
+        """
+        bounds = _bounds(sample["mask"])
+        part = {"subject": str(sample["subject"])} | {
+            name: _cut(sample[name], bounds) for name in ("image", "mask")
+        }
+        found = register_atlases(
+            self.labeled, [part], self.folder, classes=self.labels, options=self.options, progress=progress
+        )
+        return torch.as_tensor(found.prior(part["subject"])), bounds
+
+
+@cache
+def anatomy_defaults() -> dict[str, Any]:
+    """Return the values of the overlay that registers labeled scans: ``anatomy_weight`` (w), ``atlases``, ..."""
+    return dict(yaml.safe_load((packaged_bundle() / "configs" / ANATOMY_CONFIG).read_text(encoding="utf-8")))
+
+
+def prepared_with_labels(
+    subjects: Sequence[Subject], table: LabelTable, spacing: Sequence[float], resample: bool
+) -> list[Any]:
+    """Bring labeled scans to a network's space, their labels with them."""
+    prepare = preprocessing(table=table, spacing=spacing)
+    return [prepare({**item(one), "resample": resample and len(one.images) > 1}) for one in subjects]
+
+
+def _bounds(mask: Tensor) -> tuple[slice, ...]:
+    """Return the box of the mask: nothing outside of it is registered."""
+    places = np.argwhere(np.asarray(mask)[0] > 0.5)
+    return tuple(
+        slice(int(low), int(high) + 1) for low, high in zip(places.min(0), places.max(0), strict=True)
+    )
+
+
+def _cut(volume: Any, bounds: tuple[slice, ...]) -> MetaTensor:
+    """Cut a box out; the affine goes along."""
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:3, 3] = torch.tensor([float(bound.start) for bound in bounds], dtype=torch.float64)
+    affine = torch.as_tensor(volume.affine, dtype=torch.float64) @ shift
+    return MetaTensor(volume.as_tensor()[(slice(None), *bounds)], affine=affine)

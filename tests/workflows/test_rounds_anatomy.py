@@ -1,0 +1,104 @@
+"""Registered labels in stored targets: what is kept is the fused assignment, and its mass."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from medssl.errors import ConfigError
+from medssl.functional.anatomy import log_anatomical_factor
+from medssl.functional.clustering import cluster_mass, log_target_distribution
+from medssl.transforms import Targets
+from medssl.workflows.rounds import Rounds
+
+NAMES = ("background", "one", "two", "three")
+SHAPE = (4, 3, 5)
+
+
+class Scores(torch.nn.Module):
+    """A network whose scores are a linear map of the image; background has no cluster."""
+
+    first = 1
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv3d(1, len(NAMES), 1)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+def scan(name, seed):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(SHAPE, generator=generator) > 0.3
+    place = torch.full(SHAPE, -1, dtype=torch.int32)
+    place[mask] = torch.arange(int(mask.sum()), dtype=torch.int32)
+    prior = torch.rand(len(NAMES), *SHAPE, generator=generator).softmax(0).half()
+    image = torch.randn(1, *SHAPE, generator=generator)
+    return {"subject": name, "image": image, "place": place[None], "prior": prior}
+
+
+def rounds(folder, samples, scope="pool", **more):
+    torch.manual_seed(0)
+    network = Scores()
+    return Rounds(
+        trainer=SimpleNamespace(state=SimpleNamespace(epoch=1, iteration=1, epoch_length=1)),
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 1.0),
+        unlabeled=SimpleNamespace(cache=samples),
+        targets=Targets("dec", scope),
+        ends=[1, 2],
+        inferer=lambda image, network: network(image),
+        folder=str(folder),
+        names=NAMES,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("weight", [0.5, [9.0, 0.0, 0.5, 1.0]], ids=["one", "each"])
+@pytest.mark.parametrize("scope", ["pool", "subject"])
+def test_targets_are_those_of_the_fused_assignment(tmp_path, weight, scope):
+    samples = [scan("a", 1), scan("b", 2)]
+    priors = {sample["subject"]: sample["prior"] for sample in samples}
+    one = rounds(tmp_path, samples, scope, anatomy_weight=weight)
+    one._take_priors()
+    assert not any("prior" in sample for sample in samples)  # crops would copy it
+    targets = one.predict(1)
+    w = torch.tensor(weight) if isinstance(weight, float) else torch.tensor(weight[1:])
+    known = {}
+    for sample in samples:
+        inside = sample["place"][0] >= 0
+        with torch.no_grad():
+            log_q = one.network(sample["image"][None])[:, 1:].log_softmax(1)[:, :, inside]
+        known[sample["subject"]] = (
+            log_q,
+            log_anatomical_factor(priors[sample["subject"]][None, 1:, inside], w),
+        )
+    masses = {
+        name: cluster_mass((q + a).softmax(1), torch.ones(1, q.shape[2], dtype=torch.bool))
+        for name, (q, a) in known.items()
+    }
+    for sample in samples:
+        name = sample["subject"]
+        f = masses[name] if scope == "subject" else sum(masses.values())
+        log_q, log_a = known[name]
+        wanted = log_target_distribution(log_q, "dec", f, log_evidence=log_a).exp()[0]
+        found = targets.look_up(name, sample["place"][0])[:, sample["place"][0] >= 0]
+        torch.testing.assert_close(found, wanted.float(), atol=2e-3, rtol=0)
+
+
+def test_without_registered_scans_predictions_are_stored_as_they_are(tmp_path):
+    samples = [scan("a", 1)]
+    del samples[0]["prior"]
+    one = rounds(tmp_path, samples)
+    one._take_priors()
+    targets = one.predict(1)
+    inside = samples[0]["place"][0] >= 0
+    with torch.no_grad():
+        log_q = one.network(samples[0]["image"][None])[0, 1:].log_softmax(0)[:, inside]
+    torch.testing.assert_close(targets.log_q["a"].float(), log_q, atol=2e-3, rtol=1e-3)
+
+
+def test_a_wrong_number_of_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected one number or 4"):
+        rounds(tmp_path, [], anatomy_weight=[0.5, 0.5])
