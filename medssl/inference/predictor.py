@@ -305,7 +305,7 @@ class Predictor:
 
     def _tiling(self, backend: Backend) -> Tiling:
         return tiling_for(
-            self.reference.network,
+            self.reference.source,
             self.reference.device,
             margin=self.margin,
             halo=self.halo,
