@@ -63,7 +63,7 @@ class Tiling:
         multiple: The network's multiple.
         peak_maps: Float32 maps that the network keeps at its peak.
         memory_limit: Bytes that a pass may take.
-        memory_factor: Memory that the backend takes, as a multiple of what torch takes.
+        memory_factor: Memory that the backend takes, as a multiple of what `peak_maps` say.
     """
 
     margin: int
@@ -91,7 +91,7 @@ def tiling_for(
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
         memory_limit: Bytes that a pass may take; None takes three quarters of what is free.
-        memory_factor: Memory that the backend takes, as a multiple of what torch takes.
+        memory_factor: Memory that the backend takes, as a multiple of what `peak_maps` say.
     """
     inner = getattr(network, "module", network)
     limit = int(MEMORY_SHARE * _free_bytes(device)) if memory_limit is None else memory_limit
@@ -277,17 +277,17 @@ class Predictor:
             image `(C, I, J, K)`, mask `(I, J, K)` bool.
         """
         if self.backend is None:
-            tile, brain = probe_tile(image, mask, self._tiling(self.reference))
+            tile, brain = probe_tile(image, mask, self._tiling(1.0))  # no backend takes more
             self.backend = choose_backend(self.reference, tile, brain, self.wanted, self.store)
         if self.backend is not self.reference:
             try:
-                return self._run(checked(self.backend), image, mask, self._tiling(self.backend))
+                return self._run(checked(self.backend), image, mask, self._tiling(self.backend.memory_factor))
             except BackendFailure as failure:
                 logger.warning(
                     "Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure
                 )
                 self.backend = self.reference
-        return self._run(self.reference, image, mask, self._tiling(self.reference))
+        return self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
@@ -303,14 +303,14 @@ class Predictor:
             probabilities[0].masked_fill_(~brain, 1.0)
         return Prediction(probabilities, region, shape)
 
-    def _tiling(self, backend: Backend) -> Tiling:
+    def _tiling(self, memory_factor: float) -> Tiling:
         return tiling_for(
             self.reference.source,
             self.reference.device,
             margin=self.margin,
             halo=self.halo,
             memory_limit=self.memory_limit,
-            memory_factor=backend.memory_factor,
+            memory_factor=memory_factor,
         )
 
 
