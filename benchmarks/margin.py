@@ -51,7 +51,7 @@ def main() -> None:
     margins, volume, repeats = (*MARGINS, WHOLE), VOLUME, arguments.repeats
     count, spacing = arguments.scans, 1.0
     if arguments.quick:
-        margins, volume, repeats, count, spacing = (0, 16, WHOLE), (96, 96, 96), 1, 1, 3.0
+        margins, volume, repeats, count, spacing = (0, 16, WHOLE), (64, 96, 80), 1, 1, 3.0
     found: dict[int, list[dict[str, float]]] = {margin: [] for margin in margins}
     for image, mask, truth in scans(model, count, spacing, volume):
         measured = {margin: run(model, pair, margin, image, mask, repeats) for margin in margins}
@@ -59,7 +59,7 @@ def main() -> None:
             found[margin].append(compared(answer, measured[WHOLE][0], mask, truth) | {
                 "seconds": seconds,
                 "times_whole": seconds / measured[WHOLE][1],
-                "million_voxels": region_around(box_of(mask), volume, margin=margin, multiple=16).voxels / 1e6,
+                "million_voxels": voxels_read(mask, margin, model.network.multiple) / 1e6,
             })  # fmt: skip
     report = {
         "command": "benchmarks/margin.py",
@@ -87,6 +87,11 @@ def scans(
             image, mask, label = (padded(part.float(), volume) for part in parts)
             ready.append((image, mask[0] > 0.5, label[0].long()))
     return ready
+
+
+def voxels_read(mask: Tensor, margin: int, multiple: int) -> int:
+    """Return how many voxels of a scan the network reads."""
+    return region_around(box_of(mask), tuple(mask.shape), margin=margin, multiple=multiple).voxels
 
 
 def padded(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
