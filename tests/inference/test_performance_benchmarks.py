@@ -28,17 +28,45 @@ def report_of(name, folder):
     return json.loads(path.read_text())
 
 
-@pytest.mark.slow
-def test_scaling_measures_voxels_subjects_and_processes(tmp_path, tables):
-    report = report_of("scaling", tmp_path)
+@pytest.fixture
+def scaling(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = spec_from_file_location("scaling_benchmark", BENCHMARKS / "scaling.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_scaling_measures_voxels_subjects_and_processes(tmp_path, tables, scaling, monkeypatch, capsys):
+    def together(commands, place, environment):
+        """Stand in for `medssl segment`: 10 s, and 2 s for each subject of the folder, shared by the processes."""
+        subjects = len(list(Path(commands[0][4]).glob("sub-*")))
+        return [(10 + 2 * subjects / len(commands), 500 + subjects) for _ in commands]
+
+    monkeypatch.setattr(scaling, "together", together)
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--quick", "--json", str(tmp_path / "scaling.json")])
+    scaling.main()
+    report = json.loads((tmp_path / "scaling.json").read_text())
     assert [row["voxels"] for row in report["voxels"]["rows"]] == [32**3, 48**3, 64**3]
-    assert [row["subjects"] for row in report["small_pairs"]["rows"]] == [1, 2]
-    assert [row["processes"] for row in report["processes"]] == [1, 2]
-    fit = report["large_pairs"]["seconds_a_subject"]
-    hours = report["forecast"]["hours_one_process"]
-    assert hours == pytest.approx((fit["at_zero"] + 1000 * fit["slope"]) / 3600)
-    assert min(row["peak_mib"] for row in report["small_pairs"]["rows"]) > 100
+    assert [row["seconds"]["median"] for row in report["small_pairs"]["rows"]] == [12, 14]
+    assert [row["seconds"]["median"] for row in report["processes"]] == [14, 12]
+    assert report["large_pairs"]["mib_a_subject"]["slope"] == pytest.approx(1)
+    assert report["forecast"]["hours_one_process"] == pytest.approx(2010 / 3600)
+    assert report["forecast"]["hours_two_processes"] == pytest.approx(2010 * 12 / 14 / 3600)
     assert "A forecast, not a measurement: 1000 pairs" in tables.scaling(report)
+
+
+def test_processes_run_at_the_same_time_and_tell_their_own_peak(scaling, tmp_path):
+    greedy = [sys.executable, "-c", "import time; x = bytearray(200 * 2**20); time.sleep(1)"]
+    modest = [sys.executable, "-c", "import time; time.sleep(1)"]
+    (seconds, much), (_, little) = scaling.together([greedy, modest], tmp_path, {})
+    assert seconds >= 1
+    assert much - little > 150
+
+
+def test_a_process_that_fails_ends_the_measurement_with_its_message(scaling, tmp_path):
+    with pytest.raises(SystemExit, match="no such scans"):
+        scaling.together([[sys.executable, "-c", "raise SystemExit('no such scans')"]], tmp_path, {})
 
 
 @pytest.mark.slow
@@ -72,11 +100,7 @@ def test_the_page_has_a_place_for_every_table(tables):
         assert "<!-- x -->" not in tables.replaced(text, name, "")
 
 
-def test_a_line_through_points_and_how_well_it_fits(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = spec_from_file_location("scaling_benchmark", BENCHMARKS / "scaling.py")
-    scaling = module_from_spec(spec)
-    spec.loader.exec_module(scaling)
+def test_a_line_through_points_and_how_well_it_fits(scaling):
     assert scaling.line([1, 2, 3], [5, 7, 9]) == pytest.approx({"slope": 2, "at_zero": 3, "r_squared": 1})
     assert scaling.line([1, 2], [5, 7])["r_squared"] is None
     assert scaling.line([0, 1, 2], [0, 3, 0])["r_squared"] == pytest.approx(0)
