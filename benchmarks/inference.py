@@ -89,7 +89,7 @@ def main() -> None:
     box = box_of(mask)
     report = {
         "command": "benchmarks/inference.py",
-        "model": str(arguments.model or "random weights"),
+        "model": arguments.model.name if arguments.model else "random weights",
         "shape": shape,
         "brain_box": box.shape if box else None,
         "window": window,
@@ -154,12 +154,13 @@ def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -
     def region(margin: int) -> Any:
         return region_around(box, shape, margin=margin, multiple=network.multiple)
 
-    cost = bytes_per_voxel(network.peak_maps)
+    one = Predictor(network=network)
+    cost = bytes_per_voxel(network.peak_maps) * one.reference.memory_factor
     limit = int(0.8 * region(MARGIN).voxels * cost)
     cut = plan_tiles(
         region(MARGIN), shape, halo=HALO, multiple=network.multiple, memory_limit=limit, voxel_bytes=cost
     )
-    one, tiles = Predictor(network=network), Predictor(network=network, memory_limit=limit)
+    tiles = Predictor(network=network, memory_limit=limit)
     fast = fastest_in_float32()
     margins = {
         f"ours: brain box, {' '.join(fast)}, margin {margin}": Method(
@@ -247,10 +248,15 @@ def measure(
                 begin = time.perf_counter()
                 answer = method.run()
                 found[name]["seconds"].append(time.perf_counter() - begin)
-                found[name]["peak_memory_mib"] = (peak() - resident) / 2**20 if resident else None
+                found[name]["peak_memory_mib"] = most(found[name].get("peak_memory_mib"), resident)
                 found[name].setdefault("answer", answer)
                 del answer
     return found, ceilings
+
+
+def most(before: float | None, resident: int | None) -> float | None:
+    """Return the larger of an earlier peak and the present one, in MiB: a library may keep what it took first."""
+    return None if resident is None else max(before or 0.0, (peak() - resident) / 2**20)
 
 
 def matrix_gflops(precision: str, side: int) -> float:

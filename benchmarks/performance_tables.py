@@ -72,7 +72,7 @@ def network(report: dict[str, Any]) -> str:
     ceilings = ", ".join(f"{name} {value:.0f}" for name, value in report["ceiling_gflops"].items())
     loads = [row["load_average"] for row in report["rows"]]
     said = (
-        f"{about(report)} Weights: {Path(report['model']).name}. Volume {by(report['shape'])}, brain "
+        f"{about(report)} Weights: {report['model']}. Volume {by(report['shape'])}, brain "
         f"{by(report['brain_box'])}. A product of two matrices reaches (GFLOP/s): {ceilings}. Load average during the "
         f"runs: {min(load['min'] for load in loads):.1f} to {max(load['max'] for load in loads):.1f}.\n"
     )
