@@ -188,6 +188,7 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "network": network,
     "profile": profile,
+    "margin": margin,
     "scaling": scaling,
 }
 

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --json scaling.json
 
 Pairs are synthetic (noisy ellipsoids). `medssl segment` runs as a process of its own and is timed from its start until
-it has ended, files written; its peak memory is what the operating system says. Cohorts of 1 to 20 subjects are of small
+it has ended, files written; its peak memory is what Linux says of it, 0 elsewhere. Cohorts of 1 to 20 subjects are of small
 brains, so that the whole ends within minutes; pairs of 144 x 192 x 256 voxels give the time of one pair and of each
 further one, and the forecast. The first call of all, which compares the backends, is reported apart. `--quick` takes
 small volumes and few subjects, to see that everything runs.
@@ -149,20 +149,34 @@ def together(
 ) -> list[tuple[float, float]]:
     """Run processes at the same time; return seconds from the start until each has ended, and its peak in MiB."""
     surroundings = {**os.environ, "MEDSSL_CACHE": str(place / "cache"), **environment}
+    told = [tempfile.TemporaryFile() for _ in commands]
     begin = time.perf_counter()
-    started = [
-        subprocess.Popen(one, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for one in commands
+    running = [
+        subprocess.Popen(one, env=surroundings, stdout=subprocess.DEVNULL, stderr=file)
+        for one, file in zip(commands, told, strict=True)
     ]
-    found = []
-    for process in started:
-        told = process.stderr.read() if process.stderr else b""
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(told.decode(errors="replace"))
-        found.append((time.perf_counter() - begin, usage.ru_maxrss / 2**10))
-    return found
+    seconds, peaks = [0.0] * len(running), [0.0] * len(running)
+    while not all(seconds):
+        for index, process in enumerate(running):
+            if not seconds[index]:
+                peaks[index] = max(peaks[index], peak_mib(process.pid))
+                seconds[index] = 0.0 if process.poll() is None else time.perf_counter() - begin
+        time.sleep(0.01)
+    for process, file in zip(running, told, strict=True):
+        file.seek(0)
+        with file:
+            if process.returncode:
+                raise SystemExit(file.read().decode(errors="replace"))
+    return list(zip(seconds, peaks, strict=True))
+
+
+def peak_mib(process: int) -> float:
+    """Return the peak of a process so far; what `wait` says includes the process that started it."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(text.split()[1]) / 2**10 for text in lines if text.startswith("VmHWM")), 0.0)
 
 
 def grown(rows: list[dict[str, Any]], shape: Sequence[int]) -> dict[str, Any]:
