@@ -3,8 +3,8 @@
     python benchmarks/scaling.py --json scaling.json
 
 Pairs are synthetic (noisy ellipsoids). `medssl segment` runs as a process of its own and is timed from its start until
-it has ended, files written; its peak memory is what Linux says of it, 0 elsewhere. Cohorts of 1 to 20 subjects are of small
-brains, so that the whole ends within minutes; pairs of 144 x 192 x 256 voxels give the time of one pair and of each
+it has ended, files written; its peak memory is what Linux says of it, 0 elsewhere. Cohorts of 1 to 20 subjects are of
+small brains, so that the whole ends within minutes; pairs of 144 x 192 x 256 voxels give the time of one pair and of each
 further one, and the forecast. The first call of all, which compares the backends, is reported apart. `--quick` takes
 small volumes and few subjects, to see that everything runs.
 """
@@ -149,7 +149,7 @@ def together(
 ) -> list[tuple[float, float]]:
     """Run processes at the same time; return seconds from the start until each has ended, and its peak in MiB."""
     surroundings = {**os.environ, "MEDSSL_CACHE": str(place / "cache"), **environment}
-    told = [tempfile.TemporaryFile() for _ in commands]
+    told = [tempfile.TemporaryFile() for _ in commands]  # noqa: SIM115 (closed below, one by one)
     begin = time.perf_counter()
     running = [
         subprocess.Popen(one, env=surroundings, stdout=subprocess.DEVNULL, stderr=file)
