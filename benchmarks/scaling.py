@@ -5,8 +5,8 @@
 Pairs are synthetic (noisy ellipsoids). `medssl segment` runs as a process of its own and is timed from its start until
 it has ended, files written; its peak memory is what Linux says of it, 0 elsewhere. Cohorts of 1 to 20 subjects are of
 small brains, so that the whole ends within minutes; pairs of 144 x 192 x 256 voxels give the time of one pair and of
-each further one, and the forecast. The first call of all, which compares the backends, is reported apart. `--quick` takes
-small volumes and few subjects, to see that everything runs.
+each further one, and the forecast. The first call of all, which compares the backends, is reported apart. `--quick`
+takes small volumes and few subjects, to see that everything runs.
 """
 
 from __future__ import annotations
