@@ -36,7 +36,10 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/simulation_calibration.py --subjects 10 --json benchmarks/results/simulation_calibration.json
 	$(BIN)/python benchmarks/simulation_gap.py --json benchmarks/results/simulation_gap.json
-	$(BIN)/python benchmarks/inference.py --json benchmarks/results/inference.json
+	$(BIN)/python benchmarks/inference.py --model bundles/infant_brain_segmentation --json benchmarks/results/inference.json
+	$(BIN)/python benchmarks/margin.py --json benchmarks/results/margin.json
+	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
+	$(BIN)/python benchmarks/performance_tables.py
 
 clean:
 	rm -rf $(VENV) demo demo-images build dist .pytest_cache .ruff_cache .import_linter_cache

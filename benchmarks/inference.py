@@ -3,18 +3,24 @@
     python benchmarks/inference.py --json inference.json --model bundles/infant_brain_segmentation
 
 Without `--model` the weights are random: times and memory are those of the trained network, agreement is not.
-All backends that are installed are measured (`pip install "medssl[fast]"`). `--quick` takes a small volume, small
-windows and a small network, to see that everything runs.
+All backends that are installed are measured (`pip install "medssl[fast]"`). Every round runs all methods once, one
+after the other, with a matrix product of each precision between them: the best of these is the ceiling. Operations
+are counted on the plain network for the voxels a method reads. `--quick` takes a small volume, small windows and a
+small network, to see that everything runs.
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +30,13 @@ from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import medssl
+from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import REFERENCE, Wish, build, candidates
-from medssl.inference.machine import library_versions
-from medssl.inference.plan import box_of, bytes_per_voxel, region_around
+from medssl.inference.machine import has_bfloat16, library_versions
+from medssl.inference.plan import Box, box_of, bytes_per_voxel, plan_tiles, region_around
 from medssl.inference.predictor import HALO, MARGIN, Predictor
 from medssl.networks import DenseFCN
 
@@ -36,6 +44,27 @@ OURS = "ours: brain box, one pass"
 SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 2}
 BOX_SHARE = (112 / 144, 144 / 192, 128 / 256)
 """Sides of the brain's box over those of the volume, as in a 144 x 192 x 256 infant scan."""
+
+MARGINS = (0, 32, 48)
+"""Beside the one in use; on the fastest backend in float32 that is installed."""
+
+MATRIX = 2048
+"""Side of the matrices whose product is the ceiling."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way from the image to probabilities.
+
+    Args:
+        run: Takes nothing, returns `(L, I, J, K)`.
+        tiles: Sides of what the network reads -> how often.
+        precision: Whose ceiling it is held to.
+    """
+
+    run: Callable[[], Tensor]
+    tiles: dict[tuple[int, int, int], int]
+    precision: str = "float32"
 
 
 def main() -> None:
@@ -49,18 +78,25 @@ def main() -> None:
     image, labels, mask = synthetic_brain(shape)
     start = {"load_average": os.getloadavg(), "available_threads": torch.get_num_threads()}
     methods = make_methods(network, image, mask, window)
-    rows = compare(measure(methods, repeats), labels, mask)
+    found, ceilings = measure(methods, repeats, MATRIX if not arguments.quick else 256)
+    rows = compare(found, labels, mask)
     for row in rows:
+        row.update(throughput(network, methods[row["method"]], row["seconds"]["median"], ceilings))
         print(line(row))
+    shares = where_time_goes(network, image, mask)
+    for part, share in shares.items():
+        print(f"{part:<44} {share:6.1f} %")
     box = box_of(mask)
     report = {
         "command": "benchmarks/inference.py",
-        "model": str(arguments.model or "random weights"),
+        "model": arguments.model.name if arguments.model else "random weights",
         "shape": shape,
         "brain_box": box.shape if box else None,
         "window": window,
-        "machine": {**machine(), **start},
+        "machine": {**machine(), **start, "load_average_at_the_end": os.getloadavg()},
+        "ceiling_gflops": ceilings,
         "rows": rows,
+        "percent_of_torch_float32": shares,
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -111,54 +147,182 @@ def synthetic_brain(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     return image, torch.from_numpy(labels), torch.from_numpy(mask)
 
 
-def make_methods(
-    network: nn.Module, image: Tensor, mask: Tensor, window: int
-) -> dict[str, Callable[[], Tensor]]:
+def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -> dict[str, Method]:
     """Return each way from the image to probabilities, by name."""
+    box, shape = box_of(mask), tuple(image.shape[1:])
 
-    def stock(overlap: float) -> Callable[[], Tensor]:
-        inferer = SlidingWindowInferer((window,) * 3, sw_batch_size=1, overlap=overlap, mode="gaussian")
-        return lambda: inferer(image[None], network)[0].softmax(0)
+    def region(margin: int) -> Any:
+        return region_around(box, shape, margin=margin, multiple=network.multiple)
 
-    box = box_of(mask)
-    voxels = region_around(box, image.shape[1:], margin=MARGIN, multiple=network.multiple).voxels
-    limit = int(0.8 * voxels * bytes_per_voxel(network.peak_maps))
-    one, tiles = Predictor(network=network), Predictor(network=network, memory_limit=limit)
+    one = Predictor(network=network)
+    cost = bytes_per_voxel(network.peak_maps) * one.reference.memory_factor
+    limit = int(0.8 * region(MARGIN).voxels * cost)
+    cut = plan_tiles(
+        region(MARGIN), shape, halo=HALO, multiple=network.multiple, memory_limit=limit, voxel_bytes=cost
+    )
+    tiles = Predictor(network=network, memory_limit=limit)
+    fast = fastest_in_float32()
+    margins = {
+        f"ours: brain box, {' '.join(fast)}, margin {margin}": Method(
+            partial(with_backend(network, *fast, margin).predict, image, mask), {region(margin).shape: 1}
+        )
+        for margin in MARGINS
+    }
+    box_tiles = {region(MARGIN).shape: 1}
+    whole = {region_around(Box((0, 0, 0), shape), shape, margin=0, multiple=network.multiple).shape: 1}
     return {
-        OURS: lambda: one.predict(image, mask),
-        **other_backends(network, image, mask),
-        f"ours: brain box, tiles with a halo of {HALO}": lambda: tiles.predict(image, mask),
-        "ours: whole volume, one pass": lambda: one.predict(image),
-        f"MONAI sliding window {window}^3, overlap 0.25": stock(0.25),
-        f"MONAI sliding window {window}^3, overlap 0.5": stock(0.5),
+        OURS: Method(lambda: one.predict(image, mask), box_tiles),
+        "plain network: brain box, torch float32": Method(plain(network, image, mask), box_tiles),
+        **other_backends(network, image, mask, box_tiles),
+        **margins,
+        f"ours: brain box, tiles with a halo of {HALO}": Method(
+            lambda: tiles.predict(image, mask), counted(tile.read.shape for tile in cut)
+        ),
+        "ours: whole volume, one pass": Method(lambda: one.predict(image), whole),
+        f"MONAI sliding window {window}^3, overlap 0.25": stock(network, image, window, 0.25),
+        f"MONAI sliding window {window}^3, overlap 0.5": stock(network, image, window, 0.5),
     }
 
 
-def other_backends(network: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Callable[[], Tensor]]:
+def stock(network: nn.Module, image: Tensor, window: int, overlap: float) -> Method:
+    """Return MONAI's sliding window with Gaussian weights."""
+    inferer = SlidingWindowInferer((window,) * 3, sw_batch_size=1, overlap=overlap, mode="gaussian")
+    step = int(window * (1 - overlap))
+    windows = prod(1 + max(0, -(-(side - window) // step)) for side in image.shape[1:])
+    return Method(lambda: inferer(image[None], network)[0].softmax(0), {(window,) * 3: windows})
+
+
+def plain(network: nn.Module, image: Tensor, mask: Tensor) -> Callable[[], Tensor]:
+    """Return our plan with the network as it is: batch norm folded, channels last, nothing rewritten."""
+    predictor = Predictor(network=network)
+    reference = predictor.reference
+    reference.network = reference.source.to(memory_format=torch.channels_last_3d)
+    return partial(predictor.predict, image, mask)
+
+
+def with_backend(network: nn.Module, name: str, precision: str, margin: int = MARGIN) -> Predictor:
+    """Return a predictor that uses a backend without asking the accuracy gate."""
+    predictor = Predictor(network=network, margin=margin)
+    predictor.backend = build(name, precision, predictor.reference)
+    return predictor
+
+
+def fastest_in_float32() -> tuple[str, str]:
+    """Return the backend that the margins are compared on."""
+    wanted = ("openvino", "float32")
+    return wanted if wanted in candidates(Wish(precision="float32"), torch.device("cpu")) else REFERENCE
+
+
+def counted(shapes: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int, int], int]:
+    """Return how often each shape occurs."""
+    return dict(Counter(shapes))
+
+
+def other_backends(
+    network: nn.Module, image: Tensor, mask: Tensor, tiles: dict[tuple[int, int, int], int]
+) -> dict[str, Method]:
     """Return the brain box in one pass by each backend that is installed, the accuracy gate left out."""
-    methods = {}
-    for pair in candidates(Wish(), torch.device("cpu")):
-        if pair != REFERENCE:
-            predictor = Predictor(network=network)
-            predictor.backend = build(*pair, predictor.reference)
-            methods["ours: brain box, {} {}".format(*pair)] = partial(predictor.predict, image, mask)
-    return methods
+    return {
+        "ours: brain box, {} {}".format(*pair): Method(
+            partial(with_backend(network, *pair).predict, image, mask), tiles, pair[1]
+        )
+        for pair in candidates(Wish(), torch.device("cpu"))
+        if pair != REFERENCE
+    }
 
 
-def measure(methods: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, dict[str, Any]]:
-    """Run all methods in turn, several times; keep times, peak memory and one answer of each."""
-    found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in methods}
+def measure(
+    methods: dict[str, Method], repeats: int, side: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Run all methods in turn, several times; keep times, peak memory, load and one answer of each; the ceilings."""
+    found: dict[str, dict[str, Any]] = {name: {"seconds": [], "load": []} for name in methods}
+    precisions = ["float32", *["bfloat16"] * has_bfloat16(torch.device("cpu"))]
+    ceilings = dict.fromkeys(precisions, 0.0)
     with torch.inference_mode():
         for _ in range(repeats):
             for name, method in methods.items():
+                for precision in precisions:
+                    ceilings[precision] = max(ceilings[precision], matrix_gflops(precision, side))
+                found[name]["load"].append(os.getloadavg()[0])
                 resident = reset_peak()
                 begin = time.perf_counter()
-                answer = method()
+                answer = method.run()
                 found[name]["seconds"].append(time.perf_counter() - begin)
-                found[name]["peak_memory_mib"] = (peak() - resident) / 2**20 if resident else None
+                found[name]["peak_memory_mib"] = most(found[name].get("peak_memory_mib"), resident)
                 found[name].setdefault("answer", answer)
                 del answer
-    return found
+    return found, ceilings
+
+
+def most(before: float | None, resident: int | None) -> float | None:
+    """Return the larger of an earlier peak and the present one, in MiB: a library may keep what it took first."""
+    return None if resident is None else max(before or 0.0, (peak() - resident) / 2**20)
+
+
+def matrix_gflops(precision: str, side: int) -> float:
+    """Return the speed of a product of two square matrices, the best of three."""
+    factor = torch.ones(side, side, dtype=getattr(torch, precision))
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        factor @ factor
+        seconds.append(time.perf_counter() - begin)
+    return 2 * side**3 / min(seconds) / 1e9
+
+
+def throughput(
+    network: nn.Module, method: Method, seconds: float, ceilings: dict[str, float]
+) -> dict[str, float]:
+    """Return the operations of a method a second, and their share of what a matrix product reaches."""
+    operations = sum(count * flops(network, shape) for shape, count in method.tiles.items())
+    speed = operations / seconds / 1e9
+    return {
+        "gflop": operations / 1e9,
+        "gflops": speed,
+        "percent_of_ceiling": 100 * speed / ceilings[method.precision],
+    }
+
+
+def flops(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Count the floating point operations of the plain network; nothing is computed."""
+    still = copy.deepcopy(network).to("meta")
+    channels = next(weight.shape[1] for weight in still.parameters() if weight.ndim == 5)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        still(torch.zeros(1, channels, *shape, device="meta"))
+    return counter.get_total_flops()
+
+
+def where_time_goes(network: nn.Module, image: Tensor, mask: Tensor) -> dict[str, float]:
+    """Return the share of the time, in percent, of each part of the network, run by torch in float32."""
+    running = TorchBackend(network).network
+    spent: dict[str, float] = {}
+    begun: list[float] = []
+    names = ("stem", "downs", "blocks", "ups", "heads", "last_head")
+    parts = [
+        (
+            name if name in names else f"{name.partition('.')[0]}, scale {int(name.partition('.')[2]) + 1}",
+            part,
+        )
+        for name, part in running.named_modules()
+        if name in ("stem", "last_head") or (name.count(".") == 1 and name.partition(".")[0] in names[1:5])
+    ]
+    for name, part in parts:
+        part.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+        part.register_forward_hook(
+            lambda *_, name=name: spent.__setitem__(
+                name, spent.get(name, 0) + time.perf_counter() - begun.pop()
+            )
+        )
+    region = region_around(box_of(mask), image.shape[1:], margin=MARGIN, multiple=network.multiple)
+    tile = torch.zeros(1, image.shape[0], *region.shape).contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        running(tile)
+        spent.clear()
+        begin = time.perf_counter()
+        running(tile)
+        whole = time.perf_counter() - begin
+    spent["everything else"] = whole - sum(spent.values())
+    return {name: 100 * seconds / whole for name, seconds in spent.items()}
 
 
 def compare(found: dict[str, dict[str, Any]], labels: Tensor, mask: Tensor) -> list[dict[str, Any]]:
@@ -176,6 +340,7 @@ def compare(found: dict[str, dict[str, Any]], labels: Tensor, mask: Tensor) -> l
             "seconds": {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)},
             "times_ours": statistics.median(seconds) / statistics.median(ours["seconds"]),
             "peak_memory_mib": result["peak_memory_mib"],
+            "load_average": {"min": min(result["load"]), "max": max(result["load"])},
             "largest_probability_difference": float((answer - reference).abs().max()),
             "mean_probability_difference": float((answer - reference).abs().mean()),
             "labels_changed_percent": 100 * float((answer.argmax(0) != reference.argmax(0)).float().mean()),
@@ -200,6 +365,7 @@ def line(row: dict[str, Any]) -> str:
     memory = "?" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
     return (
         f"{row['method']:<44} {row['seconds']['median']:8.2f} s {row['times_ours']:7.1f} x {memory:>6} MiB"
+        f" {row['gflops']:6.0f} GFLOP/s {row['percent_of_ceiling']:5.1f} %"
         f"  dp max {row['largest_probability_difference']:.4f}  labels {row['labels_changed_percent']:.3f} %"
         f"  Dice {row['mean_dice']:.4f} (+- {row['largest_dice_difference']:.4f})"
     )

@@ -24,6 +24,10 @@ COMMANDS = {
 """Verb -> one line; each is a module of this package with a command of the same name."""
 
 
+OWN_PROCESS = "own process"
+"""Context object that says: this process ends with the command, so it need not load what other commands use."""
+
+
 class Verbs(click.Group):
     """Commands that are imported only when they are called, so that --help is instant.
 

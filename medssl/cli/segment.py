@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medssl.cli import OWN_PROCESS
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, mask_option, progress_bar
 from medssl.cli.ranks import ended_cleanly, ranks_of_environment
 from medssl.errors import ConfigError
@@ -88,6 +89,10 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
     where it stopped. Several machines share a cohort with --shard, several processes with torchrun. Only use
     models you trust: a bundle's configuration may run code.
     """
+    from medssl.workflows.lean_start import import_monai_lean
+
+    if click.get_current_context().obj == OWN_PROCESS:
+        import_monai_lean()
     from medssl.workflows.models import Model, quiet_libraries
     from medssl.workflows.segment import Options
     from medssl.workflows.segment import segment as run

@@ -111,9 +111,9 @@ def build(name: str, precision: str, reference: TorchBackend) -> Backend:
     if (name, precision) == REFERENCE:
         return reference
     if name == "torch":
-        return TorchBackend(reference.network, device=reference.device, precision=precision)
+        return TorchBackend(reference.source, device=reference.device, precision=precision)
     maker = {"openvino": OpenVinoBackend, "onnxruntime": OnnxRuntimeBackend}[name]
-    return maker(reference.network, precision=precision)
+    return maker(reference.source, precision=precision)
 
 
 def choose_backend(

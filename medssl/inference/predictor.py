@@ -33,7 +33,8 @@ MARGIN = 16
 brain; what it needs was measured. DenseFCN trained for 110 steps on synthetic ellipsoids, brain of 112 x 144 x 128
 in 144 x 192 x 256: against the whole volume in one pass, labels change in 0.36 / 0.044 / 0.017 / 0.004 % of the
 brain's voxels with a margin of 0 / 8 / 16 / 32. With random weights, whose labels are near ties everywhere, it is
-0.35 / 0.17 % with 8 / 16."""
+0.35 / 0.17 % with 8 / 16. The packaged weights look farther: 0.15 and 0.50 % with 16 on two simulated scans, above the
+0.1 % aimed at; 0.018 % with 32 on the first, for a fifth more voxels. `benchmarks/margin.py` measures it."""
 
 HALO = 32
 """Voxels that a tile reads beyond what it answers for. Same network and volume, margin 16: against one pass,
@@ -63,7 +64,7 @@ class Tiling:
         multiple: The network's multiple.
         peak_maps: Float32 maps that the network keeps at its peak.
         memory_limit: Bytes that a pass may take.
-        memory_factor: Memory that the backend takes, as a multiple of what torch takes.
+        memory_factor: Memory that the backend takes, as a multiple of what `peak_maps` say.
     """
 
     margin: int
@@ -91,7 +92,7 @@ def tiling_for(
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
         memory_limit: Bytes that a pass may take; None takes three quarters of what is free.
-        memory_factor: Memory that the backend takes, as a multiple of what torch takes.
+        memory_factor: Memory that the backend takes, as a multiple of what `peak_maps` say.
     """
     inner = getattr(network, "module", network)
     limit = int(MEMORY_SHARE * _free_bytes(device)) if memory_limit is None else memory_limit
@@ -277,17 +278,17 @@ class Predictor:
             image `(C, I, J, K)`, mask `(I, J, K)` bool.
         """
         if self.backend is None:
-            tile, brain = probe_tile(image, mask, self._tiling(self.reference))
+            tile, brain = probe_tile(image, mask, self._tiling(1.0))  # no backend takes more
             self.backend = choose_backend(self.reference, tile, brain, self.wanted, self.store)
         if self.backend is not self.reference:
             try:
-                return self._run(checked(self.backend), image, mask, self._tiling(self.backend))
+                return self._run(checked(self.backend), image, mask, self._tiling(self.backend.memory_factor))
             except BackendFailure as failure:
                 logger.warning(
                     "Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure
                 )
                 self.backend = self.reference
-        return self._run(self.reference, image, mask, self._tiling(self.reference))
+        return self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
@@ -303,14 +304,14 @@ class Predictor:
             probabilities[0].masked_fill_(~brain, 1.0)
         return Prediction(probabilities, region, shape)
 
-    def _tiling(self, backend: Backend) -> Tiling:
+    def _tiling(self, memory_factor: float) -> Tiling:
         return tiling_for(
-            self.reference.network,
+            self.reference.source,
             self.reference.device,
             margin=self.margin,
             halo=self.halo,
             memory_limit=self.memory_limit,
-            memory_factor=backend.memory_factor,
+            memory_factor=memory_factor,
         )
 
 

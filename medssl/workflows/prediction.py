@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from medssl.io.nifti import Volume
 from medssl.io.subjects import Subject
 from medssl.labels import LabelTable
 from medssl.transforms import to_native_grid
-from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.models import Model
+
+if TYPE_CHECKING:
+    from medssl.workflows.anatomical_factor import AnatomicalFactor
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,14 +29,15 @@ from medssl.io.inspection import require_usable
 from medssl.io.nifti import Volume, write_labels, write_probabilities
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import LabelTable
-from medssl.reporting.figures import figure_to_png, plot_subject
-from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import Model, load_model
 from medssl.workflows.overlap import overlapped
 from medssl.workflows.prediction import Prepared, bring_back, predict, prepare
 from medssl.workflows.provenance import command_line, relative, versions
 from medssl.workflows.shards import Shard, only_writer, only_writer_of_tables
+
+if TYPE_CHECKING:
+    from medssl.workflows.anatomical_factor import AnatomicalFactor
 
 logger = logging.getLogger(__name__)
 
@@ -295,6 +297,8 @@ class _Job:
         write_json(finished, self.sidecar(subject, answer, labels, seconds))
 
     def write_picture(self, subject: Subject, volumes: Sequence[Volume], labels: NDArray[np.uint8]) -> None:
+        from medssl.reporting.figures import figure_to_png, plot_subject  # noqa: PLC0415 (matplotlib)
+
         first = volumes[0].grid
         images = {
             name: volume.data
@@ -404,6 +408,8 @@ def _anatomy(model: Model, options: Options, out: Path) -> AnatomicalFactor | No
     """Return the labeled scans that serve as atlases, if any are asked for."""
     if options.anatomy is None:
         return None
+    from medssl.workflows.anatomical_factor import AnatomicalFactor  # noqa: PLC0415 (SimpleITK)
+
     return AnatomicalFactor(
         options.anatomy,
         contrasts=model.contrasts,

@@ -8,7 +8,7 @@ from medssl.inference.plan import bytes_per_voxel
 from medssl.inference.predictor import BrainBoxInferer, Predictor
 
 HALO = 16
-SMALL_LIMIT = int(60**3 * bytes_per_voxel(40)) + 1
+SMALL_LIMIT = int(60**3 * bytes_per_voxel(24)) + 1
 """Memory limit under which the shallow network has to work in tiles of at most 60^3."""
 
 
@@ -20,7 +20,9 @@ def whole(shallow, head):
 
 
 def counting(network: nn.Module, sizes: list[tuple[int, ...]]):
-    network.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(inputs[0].shape[2:])))
+    network.stem.register_forward_hook(
+        lambda module, inputs, output: sizes.append(tuple(inputs[0].shape[2:]))
+    )
     return network
 
 

@@ -18,7 +18,7 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """Our names of the precisions -> OpenVINO's."""
 
 MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.47}
-"""Precision -> memory of a pass over what torch is forecast to take. `DenseFCN` at 128 x 112 x 96: 0.57 and 0.46; in
+"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.57, 0.46; in
 bfloat16 throughout it would be 0.3, but the last convolution in float32 wants its input in float32."""
 
 

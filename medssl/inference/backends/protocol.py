@@ -17,7 +17,7 @@ class Backend(Protocol):
         name: "torch", "openvino" or "onnxruntime".
         precision: "float32" or "bfloat16".
         device: Where the logits come back.
-        memory_factor: Memory of a pass, as a multiple of what torch takes.
+        memory_factor: Memory of a pass, as a multiple of what the network's `peak_maps` say.
     """
 
     name: str

@@ -1,0 +1,197 @@
+"""Write the tables of docs/performance.md from the JSON of the benchmarks, between their markers.
+
+    python benchmarks/performance_tables.py
+
+Reads inference.json, margin.json and scaling.json in benchmarks/results; a file that is missing leaves its tables as
+they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TAUGHT = {"inference": ("network", "profile"), "margin": ("margin",), "scaling": ("scaling",)}
+"""File -> the tables made from it. A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
+
+
+def main() -> None:
+    """Replace every table whose numbers are there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON"
+    )
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md", help="page to change")
+    arguments = parser.parse_args()
+    text = arguments.page.read_text(encoding="utf-8")
+    for name, tables in TAUGHT.items():
+        path = arguments.results / f"{name}.json"
+        if path.is_file():
+            report = json.loads(path.read_text(encoding="utf-8"))
+            for table in tables:
+                text = replaced(text, table, TABLES[table](report))
+    arguments.page.write_text(text, encoding="utf-8")
+
+
+def replaced(text: str, name: str, table: str) -> str:
+    """Put a table between its markers.
+
+    Raises:
+        SystemExit: The page has no such markers.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        message = f"The page has no place for the table '{name}': expected {begin.strip()} and {end}."
+        raise SystemExit(message)
+    return f"{before}{begin}{table}{end}{after}"
+
+
+def network(report: dict[str, Any]) -> str:
+    """Every way to run the network, beside ours."""
+    head = ("", "seconds: median (least to largest)", "times ours", "GFLOP/s", "of the ceiling", "peak, MiB",
+            "labels changed", "Dice")  # fmt: skip
+    lines = [
+        (
+            row["method"],
+            seconds(row["seconds"]),
+            f"{row['times_ours']:.2f}",
+            f"{row['gflops']:.0f}",
+            f"{row['percent_of_ceiling']:.0f} %",
+            "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",
+            f"{row['labels_changed_percent']:.3f} %",
+            f"{row['mean_dice']:.4f} (differs by at most {row['largest_dice_difference']:.4f})",
+        )
+        for row in report["rows"]
+    ]
+    ceilings = ", ".join(f"{name} {value:.0f}" for name, value in report["ceiling_gflops"].items())
+    loads = [row["load_average"] for row in report["rows"]]
+    said = (
+        f"{about(report)} Weights: {report['model']}. Volume {by(report['shape'])}, brain "
+        f"{by(report['brain_box'])}. A product of two matrices reaches (GFLOP/s): {ceilings}. Load average during the "
+        f"runs: {min(load['min'] for load in loads):.1f} to {max(load['max'] for load in loads):.1f}.\n"
+    )
+    return said + "\n" + markdown(head, lines)
+
+
+def profile(report: dict[str, Any]) -> str:
+    """Where torch's time goes."""
+    shares = sorted(report["percent_of_torch_float32"].items(), key=lambda pair: -pair[1])
+    return markdown(
+        ("part of the network (torch, float32)", "time"), [(name, f"{share:.1f} %") for name, share in shares]
+    )
+
+
+def margin(report: dict[str, Any]) -> str:
+    """What the margin around the brain costs and changes."""
+    head = (
+        "margin",
+        "million voxels",
+        "time, whole volume = 1",
+        "labels changed, mean (largest)",
+        "mean Dice",
+        "Dice moves by at most",
+    )
+    lines = []
+    for row in report["rows"]:
+        moved = max(abs(row["dice_difference"][end]) for end in ("min", "max"))
+        changed = row["labels_changed_percent"]
+        lines.append((
+            "whole volume" if row["times_whole"]["mean"] == 1 else str(row["margin"]),
+            f"{row['million_voxels']['mean']:.2f}",
+            f"{row['times_whole']['mean']:.2f}",
+            f"{changed['mean']:.3f} % ({changed['max']:.3f} %)",
+            f"{row['dice']['mean']:.4f}",
+            f"{moved:.4f}",
+        ))  # fmt: skip
+    said = f"{about(report)} {report['scans']} simulated scan(s) in {by(report['volume'])}, {report['backend']}.\n\n"
+    return said + markdown(head, lines)
+
+
+def scaling(report: dict[str, Any]) -> str:
+    """Time and memory against voxels, subjects and processes, and the forecast."""
+    voxels, small, large = report["voxels"], report["small_pairs"], report["large_pairs"]
+    first = report["first_call"]
+    lines = [
+        ("seconds a million voxels, network alone", fit(voxels["seconds_a_million"]), voxels["backend"]),
+        (
+            f"first call, {by(large['shape'])}, backends compared",
+            seconds(first["seconds"]),
+            f"{first['peak_mib']:.0f} MiB",
+        ),
+        *(
+            (
+                f"`medssl segment`, {row['subjects']} pair(s) of {by(part['shape'])}",
+                seconds(row["seconds"]),
+                f"{row['peak_mib']:.0f} MiB",
+            )
+            for part in (large, small)
+            for row in part["rows"]
+        ),
+        (f"each further pair of {by(large['shape'])}, s", fit(large["seconds_a_subject"]), ""),
+        (f"each further pair of {by(small['shape'])}, s", fit(small["seconds_a_subject"]), ""),
+        (f"memory of a further pair of {by(small['shape'])}, MiB", fit(small["mib_a_subject"]), ""),
+        *(
+            (
+                f"{row['processes']} process(es), {row['subjects']} pairs of {by(small['shape'])}",
+                seconds(row["seconds"]),
+                f"{row['peak_mib_together']:.0f} MiB together",
+            )
+            for row in report["processes"]
+        ),
+    ]
+    guess = report["forecast"]
+    told = (
+        f"\nA forecast, not a measurement: {guess['subjects']} pairs of {by(large['shape'])} in "
+        f"{guess['hours_one_process']:.1f} hours by one process, {guess['hours_two_processes']:.1f} by two.\n"
+    )
+    return f"{about(report)}\n\n" + markdown(("", "median (least to largest), or fit", ""), lines) + told
+
+
+def about(report: dict[str, Any]) -> str:
+    """Say where it was measured."""
+    machine = report["machine"]
+    threads = machine.get("available_threads", machine.get("threads"))
+    versions = ", ".join(f"{name} {version}" for name, version in machine["backends"].items() if version)
+    load = " to ".join(f"{machine[key][0]:.1f}" for key in ("load_average", "load_average_at_the_end"))
+    return f"{machine['processor']}, {threads} threads, {versions}; load average at the start and the end {load}."
+
+
+def seconds(found: dict[str, float]) -> str:
+    """Return median, least and largest."""
+    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+
+
+def fit(found: dict[str, float | None]) -> str:
+    """Return a slope and how well the line fits."""
+    fits = found["r_squared"]
+    return f"{found['slope']:.3g}" + ("" if fits is None else f" (R² {fits:.4f})")
+
+
+def by(sides: Iterable[int]) -> str:
+    """Return sides as text."""
+    return " x ".join(map(str, sides))
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "network": network,
+    "profile": profile,
+    "margin": margin,
+    "scaling": scaling,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The benchmarks of speed run from end to end in their quick form, and the page's tables come from their JSON."""
+
+import json
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PAGE = BENCHMARKS.parent / "docs" / "performance.md"
+
+
+@pytest.fixture
+def tables():
+    spec = spec_from_file_location("performance_tables", BENCHMARKS / "performance_tables.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def report_of(name, folder):
+    path = folder / f"{name}.json"
+    command = [sys.executable, "-W", "ignore", BENCHMARKS / f"{name}.py", "--quick", "--json", path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def scaling(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = spec_from_file_location("scaling_benchmark", BENCHMARKS / "scaling.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_scaling_measures_voxels_subjects_and_processes(tmp_path, tables, scaling, monkeypatch, capsys):
+    def together(commands, place, environment):
+        """Stand in for `medssl segment`: 10 s, and 2 s for each subject of the folder, shared by the processes."""
+        subjects = len(list(Path(commands[0][4]).glob("sub-*")))
+        return [(10 + 2 * subjects / len(commands), 500 + subjects) for _ in commands]
+
+    monkeypatch.setattr(scaling, "together", together)
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--quick", "--json", str(tmp_path / "scaling.json")])
+    scaling.main()
+    report = json.loads((tmp_path / "scaling.json").read_text())
+    assert [row["voxels"] for row in report["voxels"]["rows"]] == [32**3, 48**3, 64**3]
+    assert [row["seconds"]["median"] for row in report["small_pairs"]["rows"]] == [12, 14]
+    assert [row["seconds"]["median"] for row in report["processes"]] == [14, 12]
+    assert report["large_pairs"]["mib_a_subject"]["slope"] == pytest.approx(1)
+    assert report["forecast"]["hours_one_process"] == pytest.approx(2010 / 3600)
+    assert report["forecast"]["hours_two_processes"] == pytest.approx(2010 * 12 / 14 / 3600)
+    assert "A forecast, not a measurement: 1000 pairs" in tables.scaling(report)
+
+
+def test_processes_run_at_the_same_time_and_tell_their_own_peak(scaling, tmp_path):
+    greedy = [sys.executable, "-c", "import time; x = bytearray(200 * 2**20); time.sleep(1)"]
+    modest = [sys.executable, "-c", "import time; time.sleep(1)"]
+    (seconds, much), (_, little) = scaling.together([greedy, modest], tmp_path, {})
+    assert seconds >= 1
+    assert much - little > 150
+
+
+def test_a_process_that_fails_ends_the_measurement_with_its_message(scaling, tmp_path):
+    with pytest.raises(SystemExit, match="no such scans"):
+        scaling.together([[sys.executable, "-c", "raise SystemExit('no such scans')"]], tmp_path, {})
+
+
+@pytest.mark.slow
+def test_margins_are_held_to_the_whole_volume(tmp_path, tables):
+    report = report_of("margin", tmp_path)
+    rows = {row["margin"]: row for row in report["rows"]}
+    assert rows[1000]["labels_changed_percent"] == {"min": 0, "mean": 0, "max": 0}
+    assert rows[0]["labels_changed_percent"]["mean"] > 0
+    voxels = [row["million_voxels"]["mean"] for row in report["rows"]]
+    assert voxels[0] < voxels[1] <= voxels[2]
+    table = tables.margin(report)
+    assert [line.split(" | ")[0] for line in table.splitlines()[-3:]] == ["| 0", "| 16", "| whole volume"]
+
+
+def test_a_table_is_replaced_between_its_markers(tables):
+    page = "before\n<!-- scaling -->\nold\n<!-- end of scaling -->\nafter\n"
+    once = tables.replaced(page, "scaling", "| new |\n")
+    assert once == "before\n<!-- scaling -->\n| new |\n<!-- end of scaling -->\nafter\n"
+    assert tables.replaced(once, "scaling", "| new |\n") == once
+
+
+def test_a_page_without_the_markers_is_refused(tables):
+    with pytest.raises(SystemExit, match="no place for the table 'scaling'"):
+        tables.replaced("nothing", "scaling", "| new |\n")
+
+
+def test_the_page_has_a_place_for_every_table(tables):
+    text = PAGE.read_text()
+    assert {name for names in tables.TAUGHT.values() for name in names} == set(tables.TABLES)
+    for name in tables.TABLES:
+        assert "<!-- x -->" not in tables.replaced(text, name, "")
+
+
+def test_a_line_through_points_and_how_well_it_fits(scaling):
+    assert scaling.line([1, 2, 3], [5, 7, 9]) == pytest.approx({"slope": 2, "at_zero": 3, "r_squared": 1})
+    assert scaling.line([1, 2], [5, 7])["r_squared"] is None
+    assert scaling.line([0, 1, 2], [0, 3, 0])["r_squared"] == pytest.approx(0)
