@@ -128,7 +128,9 @@ class Study:
         rest = [subject for subject in self.pool if subject.key not in chosen]
         folder = folder_of(self.work, facts)
         shutil.rmtree(folder, ignore_errors=True)
-        write_datalist(folder / "data" / "datalist.json", with_labels_of(self.cohort, self.first + extra, rest))
+        write_datalist(
+            folder / "data" / "datalist.json", with_labels_of(self.cohort, self.first + extra, rest)
+        )
         started = time.monotonic()
         trained = train(folder / "data", folder / "run", self.options())
         row: dict[str, Any] = {

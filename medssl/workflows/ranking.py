@@ -154,7 +154,9 @@ def rank(
     labeled = {one.key: found[one.key] for one in cohort.training if one.key in found}
     pool = {one.key: found[one.key] for one in cohort.unlabeled if one.key in found}
     if not pool:
-        msg = f"None of the {len(cohort.unlabeled)} unlabeled scans in {data} can be used; {job.first_failure}"
+        msg = (
+            f"None of the {len(cohort.unlabeled)} unlabeled scans in {data} can be used; {job.first_failure}"
+        )
         raise InputError(msg, "See 'medssl check'.")
     return ordered(pool, labeled)
 
@@ -320,9 +322,7 @@ def _predictor(model: Model, options: RankOptions) -> Predictor:
     )
 
 
-def _second_opinion(
-    model: Model, predictor: Predictor, options: RankOptions
-) -> tuple[Opinion | None, str]:
+def _second_opinion(model: Model, predictor: Predictor, options: RankOptions) -> tuple[Opinion | None, str]:
     """Return what the model is compared with, and what that is called in the measures' files.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from scipy.ndimage import uniform_filter
 from torch import Tensor
-from torch.nn import functional as F
 
 from medssl.functional.uncertainty import jensen_shannon, mean_where, near_border, predictive_entropy
 from medssl.geometry import Grid
@@ -151,7 +151,9 @@ def measure(
         border=_confused(p, near, names),
         place=_in_words(spot, inside.shape),
         voxel=voxel,
-        slices=tuple(Slice(_VIEWS.get(code, "slice"), axis, voxel[axis]) for axis, code in enumerate(grid.axcodes)),
+        slices=tuple(
+            Slice(_VIEWS.get(code, "slice"), axis, voxel[axis]) for axis, code in enumerate(grid.axcodes)
+        ),
     )
 
 
@@ -225,9 +227,8 @@ def _confused(p: Tensor, near: Tensor, names: Sequence[str]) -> tuple[str, ...]:
 
 def _worst_place(doubt: Tensor, spacing: Sequence[float]) -> list[int]:
     """Return the voxel around which the mean of a cube is largest."""
-    sides = [2 * max(0, round(PLACE_MM / size / 2)) + 1 for size in spacing]
-    pads = [side // 2 for side in sides]
-    mean = F.avg_pool3d(doubt[None, None].float(), sides, stride=1, padding=pads)[0, 0]
+    sides = [max(1, round(PLACE_MM / size)) for size in spacing]
+    mean = uniform_filter(doubt.float().numpy(force=True), sides, mode="constant")
     return [int(place) for place in np.unravel_index(int(mean.argmax()), mean.shape)]
 
 
