@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from medssl.functional.selection import (
     similarity,
     standardized,
 )
+from medssl.geometry import Grid
 from medssl.inference.predictor import Predictor
 from medssl.io.cohort import read_cohort
 from medssl.io.files import read_json, require_writable_folder, sha256, write_json
@@ -230,20 +230,25 @@ class _Job:
         """Return what is known about each scan that can be used; measure those that are not yet."""
         subjects = (*self.cohort.training, *self.cohort.unlabeled)
         found: dict[str, Measures] = {}
-        hashes: dict[str, str] = {}
         waiting = []
         for subject in subjects:
-            known = self.known(subject, hashes)
+            known = self.known(subject)
             if known is None:
                 waiting.append(subject)
             else:
                 found[subject.key] = known
                 watcher.measured(subject.key, len(found), len(subjects))
 
-        def write(subject: Subject, made: Measures) -> None:
-            head = self.head() | {"scan_sha256": hashes[subject.key]}
-            write_json(self.path(subject), {"subject": subject.key} | head | {"measures": made.as_json()})
-            found[subject.key] = made
+        def write(subject: Subject, made: tuple[Measures, str]) -> None:
+            measures, digest = made
+            told = {
+                "subject": subject.key,
+                **self.head(),
+                "scan_sha256": digest,
+                "measures": measures.as_json(),
+            }
+            write_json(self.path(subject), told)
+            found[subject.key] = measures
 
         with closing(overlapped(waiting, self.read, self.work, write)) as finished:
             for done, (subject, error) in enumerate(finished, start=len(found) + 1):
@@ -262,27 +267,28 @@ class _Job:
             "resample": self.options.resample,
         }
 
-    def known(self, subject: Subject, hashes: dict[str, str]) -> Measures | None:
-        """Return the measures on disk, None where they are of other files, weights or options; note the hash."""
+    def known(self, subject: Subject) -> Measures | None:
+        """Return the measures on disk, None where there are none of these files, weights and options."""
+        path = self.path(subject)
         try:
-            hashes[subject.key] = scan_sha256(subject)
-            told = read_json(self.path(subject)) if self.path(subject).is_file() else {}
+            told = read_json(path) if path.is_file() else {}
+            if any(told.get(name, "") != value for name, value in self.head().items()):
+                return None
+            return measures_of_json(told["measures"]) if told["scan_sha256"] == scan_sha256(subject) else None
         except InputError:  # an unreadable scan fails in its turn, unreadable measures are made anew
-            told = {}
-        wanted = self.head() | {"scan_sha256": hashes.get(subject.key)}
-        if any(told.get(name, "") != value for name, value in wanted.items()):
             return None
-        return measures_of_json(told["measures"])
 
-    def read(self, subject: Subject) -> tuple[Prepared, Any]:
+    def read(self, subject: Subject) -> tuple[Prepared, Grid, str]:
         """Read and check a scan, and bring it to the network's space."""
         scan = replace(subject, label=None)
         volumes = require_usable(scan, self.cohort, "unlabeled", self.options.resample)
-        return prepare(scan, self.model, self.options.resample, volumes), volumes[0].grid
+        prepared = prepare(scan, self.model, self.options.resample, volumes)
+        return prepared, volumes[0].grid, scan_sha256(scan)
 
-    def work(self, subject: Subject, scan: tuple[Prepared, Any]) -> Measures:
-        prepared, grid = scan
-        return measure(
+    def work(self, subject: Subject, scan: tuple[Prepared, Grid, str]) -> tuple[Measures, str]:
+        """Run the network on a scan and measure it."""
+        prepared, grid, digest = scan
+        measures = measure(
             prepared,
             self.predictor,
             second=self.second,
@@ -290,6 +296,7 @@ class _Job:
             contrasts=self.model.contrasts,
             table=self.model.table,
         )
+        return measures, digest
 
     def note(self, subject: Subject, error: Exception, watcher: RankingWatcher) -> None:
         expected = isinstance(error, MedsslError)

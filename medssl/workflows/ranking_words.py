@@ -49,7 +49,7 @@ class Facts:
         """Names of single features that can be put into words, and their standardized values, ``(N, F)``."""
         first = self.scans[0]
         names = [f"share of {name}" for name in first.shares]
-        names += ["foreground volume"] + [f"intensity of {name}" for name in first.means]
+        names += ["volume"] + [f"intensity of {name}" for name in first.means]
         rows = [[*one.shares.values(), one.volume_ml, *one.means.values()] for one in self.scans]
         return names, standardized(torch.tensor(rows).double())
 
