@@ -33,7 +33,7 @@ from studies import (
 )
 
 from medssl.io.datalist import write_datalist
-from medssl.io.subjects import Cohort, Subject
+from medssl.io.subjects import Cohort
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.ranking import Ranked, RankOptions, rank
 from medssl.workflows.train import TrainOptions, train
@@ -176,12 +176,7 @@ class Study:
                 }
                 for one in ranked
             ],
-            "dice_of_pool": scores(folder / "run", self.pool_with_labels())["dice_per_scan"],
         }
-
-    def pool_with_labels(self) -> list[Subject]:
-        """Return the pool; its labels serve to look back at what the ranking would have been worth."""
-        return list(self.pool)
 
 
 def first_by(ranked: Sequence[Ranked], key: Any, count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -82,6 +83,7 @@ def add_row(out: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def folder_of(work: Path, facts: Mapping[str, Any]) -> Path:
-    """Return a folder for a run, named after what it is."""
-    slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(facts))
-    return work / slug[-180:]
+    """Return a folder for a run, another one for every other run."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    arm = "".join(letter if letter.isalnum() else "-" for letter in str(facts.get("arm", "run")))
+    return work / f"{arm}-{digest[:16]}"
