@@ -175,7 +175,9 @@ def ordered(pool: Mapping[str, Measures], labeled: Mapping[str, Measures]) -> li
     keys, everyone = [*labeled, *pool], [*labeled.values(), *pool.values()]
     described = [one.descriptor() for one in everyone]
     groups = [len(values) for _, values in described[0]]
-    raw = torch.tensor([[value for _, values in one for value in values] for one in described]).double()
+    raw = torch.tensor(
+        [[value for _, values in one for value in values] for one in described], dtype=torch.float64
+    )
     distance = descriptor_distance(standardized(raw), groups)
     is_labeled = torch.arange(len(keys)) < len(labeled)
     uncertainty = _uncertainty(list(pool.values()))
@@ -204,9 +206,9 @@ def ordered(pool: Mapping[str, Measures], labeled: Mapping[str, Measures]) -> li
 
 def _uncertainty(pool: Sequence[Measures]) -> Tensor:
     """Return the mean rank of entropy and disagreement, ``(N,)``; of entropy alone without the other."""
-    parts = [rank_share(torch.tensor([one.entropy for one in pool]).double())]
+    parts = [rank_share(torch.tensor([one.entropy for one in pool], dtype=torch.float64))]
     if all(one.disagreement is not None for one in pool):
-        parts.append(rank_share(torch.tensor([one.disagreement for one in pool]).double()))
+        parts.append(rank_share(torch.tensor([one.disagreement for one in pool], dtype=torch.float64)))
     return torch.stack(parts).mean(0)
 
 

@@ -51,15 +51,17 @@ class Facts:
         names = [f"share of {name}" for name in first.shares]
         names += ["volume"] + [f"intensity of {name}" for name in first.means]
         rows = [[*one.shares.values(), one.volume_ml, *one.means.values()] for one in self.scans]
-        return names, standardized(torch.tensor(rows).double())
+        return names, standardized(torch.tensor(rows, dtype=torch.float64))
 
     @cached_property
     def ranks(self) -> dict[str, Tensor]:
         """Share of the pool below each scan of the pool, by measure."""
         pool = self.scans[self.labeled :]
-        found = {"entropy": rank_share(torch.tensor([one.entropy for one in pool]).double())}
+        found = {"entropy": rank_share(torch.tensor([one.entropy for one in pool], dtype=torch.float64))}
         if all(one.disagreement is not None for one in pool):
-            found["disagreement"] = rank_share(torch.tensor([one.disagreement for one in pool]).double())
+            found["disagreement"] = rank_share(
+                torch.tensor([one.disagreement for one in pool], dtype=torch.float64)
+            )
         return found
 
     @cached_property
