@@ -45,11 +45,13 @@ class Facts:
         return int(self.distance[at, : self.labeled].argmin()) if self.labeled else None
 
     @cached_property
-    def features(self) -> tuple[list[str], Tensor]:
-        """Names of single features that can be put into words, and their standardized values, ``(N, F)``."""
+    def features(self) -> tuple[list[tuple[str, str]], Tensor]:
+        """What a high and a low value of each feature is called, and standardized values, ``(N, F)``."""
         first = self.scans[0]
-        names = [f"share of {name}" for name in first.shares]
-        names += ["volume"] + [f"intensity of {name}" for name in first.means]
+        names = [(f"more {label}", f"less {label}") for label in first.shares]
+        names.append(("larger volume", "smaller volume"))
+        for contrast, label in (name.rsplit(" ", 1) for name in first.means):
+            names.append((f"brighter {label} in {contrast}", f"darker {label} in {contrast}"))
         rows = [[*one.shares.values(), one.volume_ml, *one.means.values()] for one in self.scans]
         return names, standardized(torch.tensor(rows, dtype=torch.float64))
 
@@ -118,4 +120,4 @@ def _unlike_labeled(facts: Facts, at: int) -> Iterator[str]:
     margin = torch.maximum(above, below)
     most = int(margin.argmax())
     if margin[most] >= UNLIKE_SD:
-        yield f"{'higher' if above[most] > 0 else 'lower'} {names[most]} than in every labeled scan"
+        yield f"{names[most][0 if above[most] > 0 else 1]} than in every labeled scan"

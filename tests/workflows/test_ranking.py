@@ -243,7 +243,7 @@ def test_reasons_name_what_is_unlike_every_labeled_scan():
     pool = {"sub-a": measures(0.9, 0.9, volume=300.0), "sub-b": measures(0.1, 0.1, gm=0.51)}
     labeled = {"sub-l": measures(), "sub-m": measures(gm=0.49)}
     reasons = {one.subject: one.reason for one in ordered(pool, labeled)}
-    assert "lower volume than in every labeled scan" in reasons["sub-a"]
+    assert "smaller volume than in every labeled scan" in reasons["sub-a"]
     assert reasons["sub-a"].startswith("very uncertain at the GM/WM border, most in the left top")
     assert "two predictions disagree more than in most scans" in reasons["sub-a"]
     assert reasons["sub-b"].startswith("fairly sure")
