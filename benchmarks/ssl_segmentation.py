@@ -16,21 +16,25 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
+from studies import (
+    COHORTS,
+    add_row,
+    cohort_of_study,
+    folder_of,
+    random_order,
+    rows_of,
+    scores,
+    with_labels_of,
+)
 
-from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.files import write_json
-from medssl.io.subjects import Cohort, Subject
+from medssl.io.subjects import Cohort
 from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.models import quiet_libraries
-from medssl.workflows.simulate import simulate_cohort
-from medssl.workflows.study import dice_of_run
 from medssl.workflows.train import TrainOptions, train, training_spacing
 
 FAITHFUL = {
@@ -67,10 +71,6 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 }
 """What each arm is, as `TrainOptions`; the faithful one trains without a Dice term."""
 
-COHORTS: Mapping[str, Mapping[str, Any]] = {
-    "simulated": {"crop_size": [32, 32, 32], "spacing_mm": 2.0, "training": 18},
-    "hippocampus": {"crop_size": [32, 48, 32], "spacing_mm": 1.0, "training": 160},
-}
 WITH_ANATOMY = ("labeled-only", "ssldec anatomical")
 """Arms that are scored a second time with the registered labels as a factor at inference."""
 
@@ -103,47 +103,24 @@ def main(
 ) -> None:
     """Train, score, and write one row a run."""
     quiet_libraries()
-    rows: list[dict[str, Any]] = json.loads(out.read_text())["runs"] if out.is_file() else []
-    cohort = _cohort(name, data, work)
+    rows = rows_of(out)
+    cohort = cohort_of_study(name, data, work)
     extra = {key: json.loads(value) for key, _, value in (change.partition("=") for change in changes)}
     for seed, count, arm in itertools.product(seeds, labeled, arms):
         used = len(cohort.training) if arm == "ceiling" else count
         facts = {"cohort": name, "arm": arm, "labeled": used, "seed": seed, **setting, "set": extra}
         if not any(all(row.get(key) == value for key, value in facts.items()) for row in rows):
             row = facts | _run(cohort, work, facts)
-            rows = json.loads(out.read_text())["runs"] if out.is_file() else []
-            rows.append(row)
-            write_json(out, {"runs": rows})
+            rows = add_row(out, row)
             print(arm, used, seed, f"{row['dice']:.4f}", f"{row['seconds']} s", flush=True)
     _print_table(rows)
 
 
-def _cohort(name: str, data: Path | None, work: Path) -> Cohort:
-    if name == "hippocampus":
-        if data is None:
-            msg = "--cohort hippocampus needs --data FOLDER."
-            raise click.UsageError(msg)
-        return read_cohort(data, ("T1w",), mask="none")
-    folder = work / "cohort"
-    if not folder.exists():
-        training = COHORTS[name]["training"]
-        simulate_cohort(folder, training + 6, training, 0, seed=2024, spacing=COHORTS[name]["spacing_mm"])
-    return read_cohort(folder)
-
-
-def _split(cohort: Cohort, facts: Mapping[str, Any]) -> tuple[Cohort, list[Subject]]:
-    """Keep the labels of some training scans; return what training sees, and the others with their labels."""
-    order = np.random.default_rng(facts["seed"]).permutation(len(cohort.training))
-    chosen = [cohort.training[place] for place in order[: facts["labeled"]]]
-    others = [cohort.training[place] for place in order[facts["labeled"] :]]
-    hidden = tuple(replace(subject, label=None) for subject in others)
-    return replace(cohort, training=tuple(chosen), unlabeled=hidden, test=()), others
-
-
 def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    seen, others = _split(cohort, facts)
-    slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(facts))
-    folder = work / slug[-180:]
+    order, count = random_order(cohort, facts["seed"]), facts["labeled"]
+    others = order[count:]
+    seen = with_labels_of(cohort, order[:count], others)
+    folder = folder_of(work, facts)
     shutil.rmtree(folder, ignore_errors=True)
     write_datalist(folder / "data" / "datalist.json", seen)
     arm = dict(ARMS[facts["arm"]])
@@ -165,7 +142,7 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
     row: dict[str, Any] = {"steps": trained.steps, "seconds": seconds}
     for key, subjects in (("test", cohort.test), ("unlabeled (transductive)", others[:UNLABELED_SCORED])):
         if subjects:
-            row[key] = _scores(folder / "run", subjects)
+            row[key] = scores(folder / "run", subjects)
             if facts["arm"] in WITH_ANATOMY:
                 anatomy = AnatomicalFactor(
                     folder / "run",
@@ -175,7 +152,7 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
                     folder=work / "inference",
                     processes=1,
                 )
-                row[f"{key}, with anatomy"] = _scores(folder / "run", subjects, anatomy)
+                row[f"{key}, with anatomy"] = scores(folder / "run", subjects, anatomy)
     row["dice"] = row["test"]["dice"]
     shutil.rmtree(folder)
     return row
@@ -185,18 +162,6 @@ def _registrations(work: Path) -> dict[str, Any]:
     """Share the registrations of all runs: they depend on the pairs of scans alone."""
     place = "train#dataset#registered"
     return {f"{place}#folder": str(work.resolve()), f"{place}#processes": 1}
-
-
-def _scores(
-    run: Path, subjects: Sequence[Subject], anatomy: AnatomicalFactor | None = None
-) -> dict[str, Any]:
-    per_label = dice_of_run(run, subjects, anatomy)
-    scans = np.nanmean(np.array(list(per_label.values())), axis=0)
-    return {
-        "dice": float(scans.mean()),
-        "dice_per_label": {label: float(np.nanmean(values)) for label, values in per_label.items()},
-        "dice_per_scan": {subject.key: float(dice) for subject, dice in zip(subjects, scans, strict=True)},
-    }
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:

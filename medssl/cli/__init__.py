@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "Look at a folder of scans and say what is wrong with it.",
     "train": "Train a network on the labeled scans of a folder.",
     "segment": "Make label maps of scans, on the scans' own grid.",
+    "rank": "Say which unlabeled scans to label next, and why.",
     "evaluate": "Compare label maps with references.",
     "classify": "Classify 2D images: train, distill, predict, export, compare.",
     "info": "Show versions, devices, budgets, and the card of a model.",

@@ -227,6 +227,27 @@ def require_new_run(path: Path, inputs: Iterable[Path | str] = ()) -> None:
         raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
 
 
+def require_new_table(out: Path, overwrite: bool = False, beside: Iterable[str] = (".json",)) -> None:
+    """Refuse to replace a table or what is written beside it, and names that could be something else.
+
+    Args:
+        out: The table, ``*.tsv``.
+        overwrite: Files that are there may be replaced.
+        beside: Extensions of the files of the same name.
+
+    Raises:
+        OutputError: A file is there, or the name ends otherwise.
+    """
+    if out.suffix != ".tsv":
+        msg = f"The table would be named {out.name}; expected a name that ends in .tsv."
+        raise OutputError(msg, f"Write --out {out.stem}.tsv.")
+    files = (out, *(out.with_suffix(extension) for extension in beside))
+    there = [path.name for path in files if path.exists()]
+    if there and not overwrite:
+        msg = f"{' and '.join(there)} exist{'s' if len(there) == 1 else ''} already in {out.parent}."
+        raise OutputError(msg, "Choose another --out, or replace it with --overwrite.")
+
+
 def _require_outside(folder: Path, source: Path) -> None:
     input_folder = source.resolve()
     if input_folder.suffix.lower() in {".json", ".csv"}:  # a datalist or a manifest

@@ -39,7 +39,7 @@ SMOOTHED_FROM = 60
 
 CONVENTION = "radiological: the subject's right is on the left"
 
-_LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
+LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
 _MARGIN_MM = 5.0
 _WIDTH_INCHES = 7.4
 _PANEL_INCHES = 2.4
@@ -172,7 +172,7 @@ def plot_label_maps(
     for row, view in zip(axes, VIEWS, strict=True):
         index = scene.slice_index(view)
         cut = {name: np.take(volume, index, view.normal) for name, volume in scene.images.items()}
-        gray = _gray(cut[contrast], scene.windows[contrast])
+        gray = shades(cut[contrast], scene.windows[contrast])
         panels = [gray, *(_filled(gray, cut[name], table) for name in maps)]
         for axis, panel in zip(row, panels, strict=True):
             _draw_panel(axis, panel, scene, view)
@@ -357,37 +357,38 @@ def _scene(
                 f"Give all volumes of a subject on one grid."
             )
             raise GridError(msg)
-    turned = {name: _to_ras(volume, grid.axcodes) for name, volume in volumes.items()}
+    turned = {name: to_ras(volume, grid.axcodes) for name, volume in volumes.items()}
     affine = _ras_affine(grid)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     seen = np.logical_or.reduce([volume != 0 for volume in turned.values()])
-    box = _box(seen, spacing)
+    box = box_around(seen, spacing)
     start = np.array([span.start for span in box])
     affine[:3, 3] += affine[:3, :3] @ start
     cropped = {name: volume[box] for name, volume in turned.items()}
     truth = cropped.pop("reference", None)
     labels = cropped.pop("result")
     brain = labels != 0
-    windows = {name: _window(volume, brain) for name, volume in cropped.items()}
+    windows = {name: intensity_window(volume, brain) for name, volume in cropped.items()}
     return _Scene(cropped, windows, labels, truth, affine, spacing, table)
 
 
-def _to_ras(volume: NDArray[np.number], axcodes: str) -> NDArray[np.number]:
+def to_ras(volume: NDArray[np.number], axcodes: str) -> NDArray[np.number]:
     """Permute and flip axes so that they point to right, anterior, superior."""
-    order = _ras_order(axcodes)
+    order = ras_order(axcodes)
     flipped = [axis for axis, source in enumerate(order) if axcodes[source] in "LPI"]
     return np.flip(volume.transpose(order), flipped)
 
 
-def _ras_order(axcodes: str) -> list[int]:
-    return [next(axis for axis, code in enumerate(axcodes) if code in pair) for pair in _LETTERS]
+def ras_order(axcodes: str) -> list[int]:
+    """Return the stored axes that run left-right, back-front, bottom-top."""
+    return [next(axis for axis, code in enumerate(axcodes) if code in pair) for pair in LETTERS]
 
 
 def _ras_affine(grid: Grid) -> NDArray[np.float64]:
-    """Affine of the volume that `_to_ras` makes."""
+    """Affine of the volume that `to_ras` makes."""
     affine = np.eye(4)
     affine[:3, 3] = grid.affine[:3, 3]
-    for axis, source in enumerate(_ras_order(grid.axcodes)):
+    for axis, source in enumerate(ras_order(grid.axcodes)):
         step = grid.affine[:3, source]
         flip = grid.axcodes[source] in "LPI"
         affine[:3, axis] = -step if flip else step
@@ -396,7 +397,7 @@ def _ras_affine(grid: Grid) -> NDArray[np.float64]:
     return affine
 
 
-def _box(seen: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[slice, slice, slice]:
+def box_around(seen: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[slice, slice, slice]:
     """Slices around the true voxels with a margin, or everything where there are none."""
     spans = []
     for axis in range(3):
@@ -407,7 +408,8 @@ def _box(seen: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[slice, 
     return spans[0], spans[1], spans[2]
 
 
-def _window(image: NDArray[np.number], brain: NDArray[np.bool_]) -> tuple[float, float]:
+def intensity_window(image: NDArray[np.number], brain: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return black and white: `WINDOW_PERCENTILES` in the brain, or of everything without one."""
     values = image[brain] if brain.any() else image.ravel()
     low, high = np.percentile(values, WINDOW_PERCENTILES)
     return float(low), float(max(high, low + 1e-6))
@@ -418,7 +420,7 @@ def _draw_row(axes: NDArray[np.object_], scene: _Scene, view: View) -> None:
     index = scene.slice_index(view)
     cut = {name: np.take(volume, index, view.normal) for name, volume in scene.images.items()}
     result = np.take(scene.result, index, view.normal)
-    gray = {name: _gray(cut[name], scene.windows[name]) for name in cut}
+    gray = {name: shades(cut[name], scene.windows[name]) for name in cut}
     first = next(iter(gray.values()))
     panels = [*gray.values(), _filled(first, result, scene.table)]
     if scene.reference is not None:
@@ -435,11 +437,11 @@ def _draw_row(axes: NDArray[np.object_], scene: _Scene, view: View) -> None:
 def _name_view(axis: Axes, scene: _Scene, view: View, index: int) -> None:
     """Write beside a row what it shows, and where."""
     position = scene.position_mm(view, index)
-    side = _LETTERS[view.normal][0 if position >= 0 else 1]
+    side = LETTERS[view.normal][0 if position >= 0 else 1]
     axis.set_ylabel(f"{view.name}, {side} {abs(position):.0f} mm", color=INK, fontsize=7, labelpad=4)
 
 
-def _gray(image: NDArray[np.number], window: tuple[float, float]) -> NDArray[np.float64]:
+def shades(image: NDArray[np.number], window: tuple[float, float]) -> NDArray[np.float64]:
     """Map intensities to gray in [0, 1], in few enough steps to keep the file small."""
     low, high = window
     shade = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
@@ -470,7 +472,7 @@ def _draw_panel(axis: Axes, picture: NDArray[np.float64], scene: _Scene, view: V
     axis.set_yticks([])
     for spine in axis.spines.values():
         spine.set_visible(False)
-    (left, right), (over, under) = _LETTERS[view.across], _LETTERS[view.up]
+    (left, right), (over, under) = LETTERS[view.across], LETTERS[view.up]
     places = ((0.03, 0.5, left), (0.97, 0.5, right), (0.5, 0.965, over), (0.5, 0.03, under))
     for x, y, letter in places:
         axis.text(

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 
-from medssl.errors import GridError, InputError, LabelError, OutputError
+from medssl.errors import GridError, InputError, LabelError
 from medssl.evaluation.metrics import COLUMNS, MEASURES, LabelSummary, Summary, score_labels, summarize
 from medssl.io.bids import find_labels
 from medssl.io.cohort import find_label_table, read_cohort
 from medssl.io.datalist import FILE_NAME
-from medssl.io.files import read_tsv, write_json, write_tsv
+from medssl.io.files import read_tsv, require_new_table, write_json, write_tsv
 from medssl.io.nifti import read_labels
 from medssl.io.subjects import name_parts, only_one, plain_label, stem
 from medssl.labels import BRAIN_TISSUES, LabelTable
@@ -103,7 +103,7 @@ def evaluate(
         OutputError: The table exists, or cannot be written.
     """
     pred, ref, out = Path(pred), Path(ref), Path(out)
-    _require_new_table(out, overwrite)
+    require_new_table(out, overwrite)
     references = _references(ref, pred)
     predictions = _predictions(pred, ref)
     known = table or _common_table(references, predictions)
@@ -150,17 +150,6 @@ def read_scores(path: Path) -> list[dict[str, object]]:
         raise InputError(msg, "Give that table, or write it again.")
     numbers = (*MEASURES, "volume_pred_ml", "volume_ref_ml")
     return [{**row, **{name: _number(row[name], path) for name in numbers}} for row in rows]
-
-
-def _require_new_table(out: Path, overwrite: bool) -> None:
-    """Refuse to replace files, and names that could be something else than a table."""
-    if out.suffix != ".tsv":
-        msg = f"The table would be named {out.name}; expected a name that ends in .tsv."
-        raise OutputError(msg, f"Write --out {out.stem}.tsv.")
-    there = [path.name for path in (out, out.with_suffix(".json")) if path.exists()]
-    if there and not overwrite:
-        msg = f"{' and '.join(there)} exist{'s' if len(there) == 1 else ''} already in {out.parent}."
-        raise OutputError(msg, "Choose another --out, or replace it with --overwrite.")
 
 
 def _predictions(pred: Path, ref: Path) -> _Side:

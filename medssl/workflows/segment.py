@@ -143,7 +143,7 @@ def segment(
         loaded(ready)
     files = [data] if isinstance(data, Path) else list(data)
     cohort = read_cohort(data, ready.contrasts, ready.table, options.mask)
-    _require_each_once(cohort)
+    require_each_once(cohort)
     require_writable_folder(out, files)
     anatomy = _anatomy(ready, options, out)
     _require_results_folder(out, ready, anatomy, options.overwrite)
@@ -440,7 +440,7 @@ def _predictor(model: Model, options: Options) -> Predictor:
     )
 
 
-def _require_each_once(cohort: Cohort) -> None:
+def require_each_once(cohort: Cohort) -> None:
     """Refuse subjects that would write to the same files.
 
     Raises:

@@ -210,7 +210,7 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "spacing": training_spacing(cohort),
         "seed": options.seed,
         "resample": options.resample,
-        "flip_probability": 0.0 if _names_sides(table) else 0.5,
+        "flip_probability": 0.0 if names_sides(table) else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,
         "steps_per_epoch": per_epoch,
@@ -260,7 +260,7 @@ def hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
     )
 
 
-def _names_sides(table: LabelTable) -> bool:
+def names_sides(table: LabelTable) -> bool:
     """Tell whether labels distinguish left and right, so that a mirrored brain would be labeled wrongly."""
     return any(
         word in ("left", "right", "lh", "rh") for row in table for word in re.split(r"\W|_", row.name.lower())
