@@ -2,7 +2,7 @@
 
     python benchmarks/performance_tables.py
 
-Reads inference.json, margin.json and scaling.json in benchmarks/results; a file that is missing leaves its tables as
+Reads inference.json, margin.json, scaling.json and training.json in benchmarks/results; a file that is missing leaves its tables as
 they are.
 """
 
@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TAUGHT = {"inference": ("network", "profile"), "margin": ("margin",), "scaling": ("scaling",)}
+TAUGHT = {
+    "inference": ("network", "profile"),
+    "margin": ("margin",),
+    "scaling": ("scaling",),
+    "training": ("training",),
+}
 """File -> the tables made from it. A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
 
 
@@ -153,6 +158,13 @@ def scaling(report: dict[str, Any]) -> str:
     return f"{about(report)}\n\n" + markdown(("", "median (least to largest), or fit", ""), lines) + told
 
 
+def training(report: dict[str, Any]) -> str:
+    """Steps of training beside a plain loop."""
+    from training import table_lines  # noqa: PLC0415 (MONAI and torch, for this table alone)
+
+    return "\n".join(table_lines(report)) + "\n"
+
+
 def about(report: dict[str, Any]) -> str:
     """Say where it was measured."""
     machine = report["machine"]
@@ -190,6 +202,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "profile": profile,
     "margin": margin,
     "scaling": scaling,
+    "training": training,
 }
 
 
