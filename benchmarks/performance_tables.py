@@ -2,8 +2,8 @@
 
     python benchmarks/performance_tables.py
 
-Reads inference.json, margin.json, scaling.json and training.json in benchmarks/results; a file that is missing leaves its tables as
-they are.
+Reads inference.json, margin.json, scaling.json and training.json in benchmarks/results; a file that is missing
+leaves its tables as they are.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def scaling(report: dict[str, Any]) -> str:
 
 def training(report: dict[str, Any]) -> str:
     """Steps of training beside a plain loop."""
-    from training import table_lines  # noqa: PLC0415 (MONAI and torch, for this table alone)
+    from training import table_lines  # here: MONAI and torch, for this table alone
 
     return "\n".join(table_lines(report)) + "\n"
 
