@@ -78,6 +78,7 @@ class Stopwatch:
         self.steps: list[dict[str, float]] = []
         self._parts = dict.fromkeys(PARTS, 0.0)
         self._last: tuple[float, float] | None = None
+        self._inside = False
         self._clock(forward[0], forward[1], "forward")
         self._clock(optimizer, "step", "optimizer")
         trainer.add_event_handler(Events.EPOCH_STARTED, self._forget)
@@ -94,10 +95,14 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the time of a block to a part of the step."""
-        start = time.perf_counter()
+        """Add the time of a block to a part of the step, once: MONAI's tensors call `backward` from within itself."""
+        if self._inside:
+            yield
+            return
+        start, self._inside = time.perf_counter(), True
         yield
         self._parts[name] += time.perf_counter() - start
+        self._inside = False
 
     def _forget(self, engine: Engine) -> None:
         self._last = None
