@@ -1,0 +1,81 @@
+"""The training that runs beside the server: begun, watched and stopped so that it can go on."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.async_tasks.utils import processes, tasks
+
+from medssl.label_app import checks
+
+logger = logging.getLogger(__name__)
+
+METHOD = "train"
+PATIENCE_S = 20.0
+"""How long a training may take to save itself before it is ended."""
+
+
+def start(app: Any, method: str, params: dict[str, Any]) -> Any:
+    """Begin a training in a process of its own.
+
+    Raises:
+        NotThere: There is no such trainer or model.
+        RequestError: A value cannot be used.
+        HTTPException: 429, a training runs already.
+    """
+    trainers = app.trainers
+    if method not in trainers:
+        msg = f"There is no trainer '{method}'; there are {', '.join(trainers)}."
+        raise checks.NotThere(msg)
+    trainers[method].check(params)
+    running, detail = [task for task in tasks(METHOD) if task["status"] in ("SUBMITTED", "RUNNING")], ""
+    if not running:
+        begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=params)
+        if begun is not None:
+            return begun
+    raise HTTPException(status_code=429, detail=detail or "++++++++++ Train Task is Already Running")
+
+
+def status(app: Any, *, everything: bool, check_if_running: bool) -> Any:
+    """Return the last training, or all, each with its progress.
+
+    Raises:
+        HTTPException: 404, there is none.
+    """
+    found, detail = AsyncTask.status(METHOD, everything, check_if_running)
+    if found is None:
+        raise HTTPException(status_code=404, detail=detail)
+    several = found if isinstance(found, list) else [found]
+    told = [_with_progress(app, task) for task in several]
+    return told if isinstance(found, list) else told[0]
+
+
+def stop() -> Any:
+    """End the training that runs; it saves the point to go on from first.
+
+    Returns:
+        What was stopped, None where nothing ran.
+    """
+    stopped = None
+    for task_id, process in list(processes(METHOD).items()):
+        stopped = next(task for task in tasks(METHOD) if task["id"] == task_id)
+        stopped["status"] = "STOPPED"
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            logger.warning(
+                "The training did not end within %g s; it goes on from its last saved point.", PATIENCE_S
+            )
+            process.kill()
+    return None if stopped is None else {**stopped, "details": list(stopped.get("details", []))}
+
+
+def _with_progress(app: Any, task: dict[str, Any]) -> dict[str, Any]:
+    trainer = app.trainers.get(task["request"].get("model"))
+    progress = {} if trainer is None else trainer.stats()
+    return {**task, "details": list(task.get("details", [])), "progress": progress}
