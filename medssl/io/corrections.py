@@ -70,7 +70,7 @@ def with_corrections(cohort: Cohort, folder: Path) -> Cohort:
         else:
             place = "training" if section == "unlabeled" else section
             sections[place].append(replace(subject, label=label, encoding="table"))
-    logger.info("%d labels from %s", len(labels), folder.name)
+    logger.debug("%d labels from %s", len(labels), folder.name)
     return replace(cohort, **{name: tuple(found) for name, found in sections.items()})
 
 

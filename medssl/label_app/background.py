@@ -15,7 +15,7 @@ from medssl.label_app import checks
 logger = logging.getLogger(__name__)
 
 METHOD = "train"
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 """How long a training may take to save itself before it is ended."""
 
 

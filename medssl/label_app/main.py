@@ -65,9 +65,7 @@ class LabelApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, Any]:
         """One trainer a method."""
-        self.trainers = {
-            method: MethodTrainTask(method, self.models, self.settings.mask) for method in METHODS
-        }
+        self.trainers = {method: MethodTrainTask(method, self.models, self.settings) for method in METHODS}
         return self.trainers
 
     def init_strategies(self) -> dict[str, Any]:

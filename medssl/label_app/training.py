@@ -19,11 +19,15 @@ from medssl.label_app.models import ModelStore, next_name
 from medssl.label_app.progress import FILE, ProgressFile, progress_of
 from medssl.workflows.budgets import BUDGETS, budget_named
 from medssl.workflows.labeling.continued import network_options
+from medssl.workflows.labeling.workspace import ServerSettings
 from medssl.workflows.methods import METHODS
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.train import TrainOptions, train
 
 logger = logging.getLogger(__name__)
+
+FINE_TUNING_RATE = 0.0003
+"""Learning rate where training goes on from a model: at that of new weights (0.001) it would first forget."""
 
 
 class MethodTrainTask(BundleTrainTask):
@@ -34,13 +38,12 @@ class MethodTrainTask(BundleTrainTask):
     Args:
         method: A key of `methods.METHODS`.
         models: Where run folders go, and the weights to start from.
-        device: What "auto" means here.
-        mask: "none" where scans have no brain mask.
+        server: What the server was told.
     """
 
-    def __init__(self, method: str, models: ModelStore, mask: str | None = None) -> None:
+    def __init__(self, method: str, models: ModelStore, server: ServerSettings) -> None:
         super().__init__(str(models.bundle()), {})
-        self.method, self.models, self.mask = method, models, mask
+        self.method, self.models, self.server = method, models, server
         self.description = f"medssl train --method {method}: {METHODS[method].summary}"
 
     def config(self) -> dict[str, Any]:
@@ -108,16 +111,20 @@ class MethodTrainTask(BundleTrainTask):
     def _options(self, wanted: checks.TrainRequest) -> TrainOptions:
         """Return the options of `medssl train` that a request means."""
         chosen: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         if wanted.pretrained:
-            place = self.models.place(wanted.model)
-            chosen = network_options(place)
-        settings = chosen.pop("settings", {}) | ({"epochs": wanted.max_epochs} if wanted.max_epochs else {})
+            chosen = network_options(self.models.place(wanted.model))
+            settings = chosen.pop("settings") | {"learning_rate": FINE_TUNING_RATE}
+        settings |= self.server.training
+        if wanted.max_epochs:
+            settings["epochs"] = wanted.max_epochs
         return TrainOptions(
             method=self.method,
             budget=wanted.budget,
             seed=wanted.seed,
             device=self.models.device if wanted.device == "auto" else wanted.device,
-            mask=self.mask,
+            contrasts=self.server.contrasts,
+            mask=self.server.mask,
             settings=settings,
             **chosen,
         )
@@ -141,4 +148,7 @@ def _facts(wanted: checks.TrainRequest, cohort: Cohort) -> dict[str, Any]:
 
 
 def _steps_per_epoch(options: TrainOptions) -> int:
+    """Return how many steps viewers count as an epoch."""
+    if "steps_per_epoch" in options.settings:
+        return int(options.settings["steps_per_epoch"])
     return 25 if budget_named(options.budget).steps % 25 == 0 else 1

@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from medssl.cli.common import EXISTING, STDERR, contrasts_option, device_option, example, mask_option
+from medssl.cli.common import (
+    EXISTING,
+    STDERR,
+    contrasts_option,
+    device_option,
+    example,
+    mask_option,
+    parse_settings,
+)
 
 
 @example("medssl label serve cohort\nmedssl label serve cohort --model run --port 8010")
@@ -30,6 +38,8 @@ from medssl.cli.common import EXISTING, STDERR, contrasts_option, device_option,
 @click.option(
     "--python", type=EXISTING, help="Python, or environment, that has monailabel.  [default: .venv-label]"
 )
+@click.option("--set", "training", multiple=True, callback=parse_settings, metavar="KEY=VALUE",
+              help="Change a value of the configuration of all trainings, as with medssl train.")  # fmt: skip
 @contrasts_option
 @mask_option
 @device_option

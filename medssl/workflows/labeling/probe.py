@@ -16,10 +16,10 @@ MODULES = (
     "pydicom_seg",
     "dicomweb_client",
     "pynetdicom",
-    "monailabel.interfaces.app",
     "medssl.label_app.main",
+    "monailabel.interfaces.app",
 )
-"""Imported one by one; the last two are what the server needs."""
+"""Imported one by one; the last two are what the server needs, in the order in which it imports them."""
 
 
 def _version(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medssl.errors import InputError
 from medssl.io.corrections import FINAL, UPLOADED, corrections_folder
@@ -100,6 +102,7 @@ class ServerSettings:
         mask: "none" where scans have no brain mask.
         device: "auto", "cpu", "cuda", ...
         hosts: Names under which the server may be called.
+        training: Values of the training configuration to change, as with ``medssl train --set``.
     """
 
     studies: Path
@@ -110,6 +113,7 @@ class ServerSettings:
     mask: str | None = None
     device: str = "auto"
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def workspace(self) -> Workspace:
@@ -149,6 +153,7 @@ def lay_out(settings: ServerSettings) -> Workspace:
             "mask": settings.mask,
             "device": settings.device,
             "hosts": settings.hosts,
+            "training": settings.training,
         },
     )
     return workspace
@@ -171,6 +176,7 @@ def read_settings(app: Path) -> ServerSettings:
             mask=told["mask"],
             device=told["device"],
             hosts=tuple(told["hosts"]),
+            training=told["training"],
         )
     except (KeyError, TypeError) as error:
         msg = f"{app / 'settings.json'} lacks {error}."
