@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import DatalistError, GridError, LabelError
+from medssl.geometry import Grid
 from medssl.io import bids, flat
 from medssl.io.files import write_json
 from medssl.io.nifti import read_grid, read_whole_numbers, write_labels
@@ -33,6 +34,9 @@ FINAL = "final"
 
 UPLOADED = "images"
 """Subfolder of scans that came from a viewer: a flat folder with ``<id>_T1w.nii.gz``."""
+
+VIEWER_TOLERANCE = 0.1
+"""Share of a voxel by which a viewer's rounded header may differ from the scan's, whose header is kept."""
 
 UNKNOWN_NAME = "unknown"
 """A segment of this name marks voxels whose label nobody knows; losses ignore them."""
@@ -99,10 +103,7 @@ def save_correction(
         OutputError: The folder cannot be written to.
     """
     found = read_whole_numbers(drawn, subject.key)
-    difference = read_grid(subject.images[0], subject.key).difference(found.grid)
-    if difference is not None:
-        msg = f"{subject.key}: the label is not on the grid of {subject.images[0].name}: {difference}."
-        raise GridError(msg, "Export the segmentation with that scan as its reference volume.")
+    _require_same_voxels(read_grid(subject.images[0], subject.key), found.grid, subject)
     segments = list(segments)
     values = remapped(found.data, segments, table, subject.key)
     write_labels(path, values, subject.images[0])
@@ -142,6 +143,20 @@ def remapped(
         msg = f"{subject}: no voxel is labeled."
         raise LabelError(msg, "Draw or run a segmentation first, then submit it.")
     return result
+
+
+def _require_same_voxels(scan: Grid, label: Grid, subject: Subject) -> None:
+    """Refuse a label whose voxels are not those of the scan."""
+    difference = scan.difference(label)
+    if difference is None:
+        return
+    moved = np.inf
+    if scan.shape == label.shape:
+        moved = float(np.linalg.norm(scan.corners_mm() - label.corners_mm(), axis=1).max())
+    if moved > VIEWER_TOLERANCE * min(scan.spacing):
+        msg = f"{subject.key}: the label is not on the grid of {subject.images[0].name}: {difference}."
+        raise GridError(msg, "Export the segmentation with that scan as its reference volume.")
+    logger.info("%s: header of the label differs by %.2g mm; that of the scan is kept", subject.key, moved)
 
 
 def _meaning(segments: Iterable[Mapping[str, Any]], table: LabelTable, subject: str) -> dict[int, int]:

@@ -176,7 +176,7 @@ def _cors(facts: Facts) -> Finding:
         "not set" if value is None else f"set to {value}: the stock server ends with 'AnyHttpUrl is not JSON'"
     )
     return Finding(
-        "MONAI_LABEL_CORS_ORIGINS",
+        "MONAI_LABEL_CORS_ORIGINS is not set",
         value is None,
         found,
         "" if value is None else "unset MONAI_LABEL_CORS_ORIGINS",

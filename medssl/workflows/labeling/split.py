@@ -40,7 +40,7 @@ def with_validation(cohort: Cohort, chosen: Collection[str]) -> tuple[Cohort, li
         return _without(cohort, names), sorted(chosen)
     found = validation_names({subject.subject for subject in cohort.training}, chosen)
     held = tuple(subject for subject in cohort.training if subject.subject in found)
-    return replace(_without(cohort, found), validation=held), found
+    return replace(_without(cohort, {*found, *chosen}), validation=held), found
 
 
 def _without(cohort: Cohort, names: Collection[str]) -> Cohort:
