@@ -51,7 +51,7 @@ $(LABEL_STAMP): pyproject.toml constraints-label.txt
 
 # A real server, driven as 3D Slicer drives it.
 test-label: $(LABEL_STAMP)
-	$(LABEL_BIN)/python -m pytest tests/label_app
+	$(LABEL_BIN)/python -m pytest -W default::DeprecationWarning tests/label_app
 
 # Only what a release needs: the bundle's printed commands and the wheel.
 check: $(STAMP)
