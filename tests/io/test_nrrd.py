@@ -29,7 +29,7 @@ def test_the_space_is_written_as_viewers_read_it(tmp_path):
 
 
 def test_damaged_files_and_those_of_other_dimensions_are_refused(tmp_path):
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     (tmp_path / "bad.nrrd").write_bytes(b"NRRD0004\n")
     with pytest.raises(InputError, match="no readable"):

@@ -22,7 +22,12 @@ from medssl.io.nrrd import nrrd_to_nifti
 from medssl.workflows.check import check
 from medssl.workflows.segment import Options, segment
 
-pytestmark = pytest.mark.skipif(find_spec("monailabel") is None, reason="needs monailabel: make test-label")
+pytestmark = [
+    pytest.mark.skipif(find_spec("monailabel") is None, reason="needs monailabel: make test-label"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MONAI Label's client imports cgi ...
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # ... and leaves its sockets open
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SEGMENTS = [{"name": "gm", "idx": 1}, {"name": "wm", "idx": 2}, {"name": "csf", "idx": 3}]
 
@@ -316,7 +321,7 @@ def test_a_missing_t2w_is_named(server):
     finally:
         away.rename(path)
     assert answer.status_code == 400
-    assert "sub-04_T2w.nii.gz is missing" in answer.json()["detail"]
+    assert "T2w is missing: expected sub-04_T2w.nii.gz" in answer.json()["detail"]
 
 
 # ------------------------------------------------------------------------------------------- a day's work
