@@ -17,7 +17,7 @@ from medssl.label_app import checks
 from medssl.label_app.models import ModelStore
 from medssl.label_app.scans import Scans
 from medssl.labels import LabelTable
-from medssl.workflows.prediction import predict_native
+from medssl.workflows.prediction import bring_back, predict, prepare
 
 
 class PairInferTask(BundleInferTask):
@@ -55,25 +55,25 @@ class PairInferTask(BundleInferTask):
         image = request["image"]
         subject = image if isinstance(image, Subject) else self._subject_at(image)
         self.scans.require_usable(subject)
-        started = time.monotonic()
+        clock = _Clock()
         with self.models.used(wanted.model) as (name, model, predictor):
-            waited = time.monotonic()
-            labels = predict_native(subject, model, predictor)
+            clock.lap("wait")
+            prepared = prepare(subject, model)
+            clock.lap("read")
+            prediction = predict(prepared, predictor)
+            clock.lap("infer")
+            labels = bring_back(prepared, prediction, model.table)[0]
+            clock.lap("restore")
             backend = predictor.backend or predictor.reference
-        predicted = time.monotonic()
         path = Path(mkdtemp()) / f"{subject.key}_seg{wanted.extension}"
         if is_nrrd(path):
             write_labels_nrrd(path, labels, read_grid(subject.images[0], subject.key))
         else:
             write_labels(path, labels, subject.images[0])
-        latencies = {
-            "wait": waited - started,
-            "infer": predicted - waited,
-            "write": time.monotonic() - predicted,
-        }
+        clock.lap("write")
         return str(path), {
             "label_names": self.labels,
-            "latencies": {what: round(seconds, 3) for what, seconds in latencies.items()},
+            "latencies": clock.seconds,
             "centroids": {},
             "model": name,
             "backend": f"{backend.name}, {backend.precision}",
@@ -86,6 +86,18 @@ class PairInferTask(BundleInferTask):
                 return subject
         msg = f"{Path(str(path)).name} is no scan of this server."
         raise checks.RequestError(msg, "Give the id of a scan.")
+
+
+class _Clock:
+    """Seconds of each step, one after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, what: str) -> None:
+        now = time.monotonic()
+        self.seconds[what], self._last = round(now - self._last, 3), now
 
 
 def viewer_labels(table: LabelTable) -> dict[str, int]:

@@ -122,7 +122,7 @@ def contrast_files(path: str, contrasts: Sequence[str]) -> list[str] | str:
     files = [folder / f"{found[1]}{contrast}{found[2]}" for contrast in contrasts]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        msg = f"{name}: {', '.join(missing)} is missing beside it; expected one file for each of {', '.join(contrasts)}."
+        msg = f"{name}: {', '.join(missing)} is missing beside it; expected {' and '.join(contrasts)}."
         raise InputError(msg, "Put it there, or use a model that needs fewer contrasts.")
     return [str(file) for file in files]
 
