@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import time
 from typing import Any
 
 from fastapi import HTTPException
@@ -18,6 +19,9 @@ METHOD = "train"
 PATIENCE_S = 30.0
 """How long a training may take to save itself before it is ended."""
 
+BEGINNING_S = 5.0
+"""How long the process of a training may take to appear."""
+
 
 def start(app: Any, method: str, params: dict[str, Any]) -> Any:
     """Begin a training in a process of its own.
@@ -31,10 +35,10 @@ def start(app: Any, method: str, params: dict[str, Any]) -> Any:
     if method not in trainers:
         msg = f"There is no trainer '{method}'; there are {', '.join(trainers)}."
         raise checks.NotThere(msg)
-    trainers[method].check(params)
+    checked = trainers[method].check(params).as_params()
     running, detail = [task for task in tasks(METHOD) if task["status"] in ("SUBMITTED", "RUNNING")], ""
     if not running:
-        begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=params)
+        begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=checked)
         if begun is not None:
             return begun
     raise HTTPException(status_code=429, detail=detail or "++++++++++ Train Task is Already Running")
@@ -61,6 +65,7 @@ def stop() -> Any:
         What was stopped, None where nothing ran.
     """
     stopped = None
+    _wait_until_begun()
     for task_id, process in list(processes(METHOD).items()):
         stopped = next(task for task in tasks(METHOD) if task["id"] == task_id)
         stopped["status"] = "STOPPED"
@@ -73,6 +78,15 @@ def stop() -> Any:
             )
             process.kill()
     return None if stopped is None else {**stopped, "details": list(stopped.get("details", []))}
+
+
+def _wait_until_begun() -> None:
+    """Wait for the process of a training that was just asked for, so that it can be stopped."""
+    end = time.monotonic() + BEGINNING_S
+    while time.monotonic() < end and not processes(METHOD):
+        if not any(task["status"] == "SUBMITTED" for task in tasks(METHOD)):
+            return
+        time.sleep(0.05)
 
 
 def _with_progress(app: Any, task: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class TrainRequest:
     seed: int = 0
     device: str = "auto"
 
+    def as_params(self) -> dict[str, Any]:
+        """Return what is handed to the process that trains: nothing else of a request reaches it."""
+        told = vars(self) | {"model_filename": self.model or ""}
+        return {name: value for name, value in told.items() if name != "model"}
+
 
 def identifier(text: object, what: str = "image") -> str:
     """Return the id of a scan, a model or a strategy.

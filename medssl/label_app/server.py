@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Body, FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from monailabel.config import settings
-from monailabel.endpoints.infer import ResultType, send_response
+from monailabel.endpoints.infer import send_response
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.middleware import Middleware
@@ -49,8 +50,13 @@ def next_sample(strategy: str, params: Annotated[dict[str, Any] | None, Body()] 
     if name not in app.strategies:
         msg = f"There is no strategy '{name}'; there are {', '.join(app.strategies)}."
         raise checks.NotThere(msg)
-    found = app.next_sample({**checks.plain_object(params), "strategy": name})
-    return {**found, **app.datastore().get_image_info(found["id"])} if found else {}
+    told = checks.plain_object(params)
+    found = app.next_sample({"strategy": name})
+    if not found:
+        return {}
+    offered = {name: {"ts": int(time.time()), "client_id": told.get("client_id")}}
+    app.datastore().update_image_info(found["id"], {"strategy": offered})
+    return {**found, **app.datastore().get_image_info(found["id"])}
 
 
 @router.post("/infer/{model}")
@@ -61,7 +67,7 @@ def infer(
     session_id: str = "",
     params: Params = "{}",
     file: Annotated[UploadFile | None, File()] = None,
-    output: ResultType | None = None,
+    output: Literal["all", "image", "json"] = "all",
 ) -> Any:
     """Segment a scan of the server, of a session, or one that comes along."""
     app, told = _app(), checks.json_object(params)

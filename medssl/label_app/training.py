@@ -21,7 +21,7 @@ from medssl.workflows.budgets import BUDGETS, budget_named
 from medssl.workflows.labeling.continued import network_options
 from medssl.workflows.labeling.workspace import ServerSettings
 from medssl.workflows.methods import METHODS
-from medssl.workflows.models import quiet_libraries
+from medssl.workflows.models import packaged_bundle, quiet_libraries
 from medssl.workflows.train import TrainOptions, train
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class MethodTrainTask(BundleTrainTask):
     """
 
     def __init__(self, method: str, models: ModelStore, server: ServerSettings) -> None:
-        super().__init__(str(models.bundle()), {})
+        super().__init__(str(packaged_bundle()), {})
         self.method, self.models, self.server = method, models, server
         self.description = f"medssl train --method {method}: {METHODS[method].summary}"
 

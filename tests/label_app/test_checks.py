@@ -147,3 +147,18 @@ def test_paths_outside_are_refused_links_followed(tmp_path):
     for path in (own / "link", own / ".." / "other", Path("/etc/hostname")):
         with pytest.raises(RequestError):
             checks.inside(path, own)
+
+
+def test_nothing_but_checked_values_reaches_a_training():
+    told = {
+        "model": "other",
+        "bundle_path": "/tmp/x",
+        "gpus": "0;x",
+        "max_epochs": 2,
+        "model_filename": "initial",
+    }
+    params = checks.train_request(told, MODELS, ["cpu"]).as_params()
+    assert params["max_epochs"] == 2
+    assert params["model_filename"] == "initial"
+    assert not {"model", "bundle_path", "gpus"} & set(params)
+    assert checks.train_request(params, MODELS, ["cpu"]) == checks.train_request(told, MODELS, ["cpu"])

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(find_spec("monailabel") is None, reason="needs m
 
 BUNDLE = "infant_brain_segmentation"
 CLASSIFIER = "compact_image_classification"
-PATIENCE_S = 400
+PATIENCE_S = 900
 FIT_TORCHVISION = (
     "from medssl.networks.torchvision_compat import ensure_torchvision\n\nensure_torchvision()\n"
 )
