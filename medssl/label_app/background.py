@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
+from datetime import datetime
 from typing import Any
 
 from fastapi import HTTPException
@@ -91,5 +92,6 @@ def _wait_until_begun() -> None:
 
 def _with_progress(app: Any, task: dict[str, Any]) -> dict[str, Any]:
     trainer = app.trainers.get(task["request"].get("model"))
-    progress = {} if trainer is None else trainer.stats()
+    began = datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()  # local time
+    progress = {} if trainer is None else trainer.stats(began)
     return {**task, "details": list(task.get("details", [])), "progress": progress}

@@ -58,10 +58,19 @@ class MethodTrainTask(BundleTrainTask):
             "device": [self.models.device],
         }
 
-    def stats(self) -> dict[str, Any]:
-        """Return the progress of this method's last training, as viewers show it."""
-        runs = sorted(self.models.folder.glob(f"{self.method}-[0-9]*"), key=lambda run: run.stat().st_mtime)
-        return progress_of(runs[-1]) | {"model": runs[-1].name} if runs else {}
+    def stats(self, since: float = 0.0) -> dict[str, Any]:
+        """Return the progress of this method's last training, as viewers show it.
+
+        Args:
+            since: Seconds of the epoch; what was written before is that of an earlier training.
+        """
+        files = {
+            path: path.stat().st_mtime for path in self.models.folder.glob(f"{self.method}-[0-9]*/{FILE}")
+        }
+        last = max(files, key=lambda path: files[path], default=None)
+        if last is None or files[last] < since:
+            return {}
+        return progress_of(last.parent) | {"model": last.parent.name}
 
     def check(self, request: dict[str, Any]) -> checks.TrainRequest:
         """Return what a request asks for.

@@ -373,13 +373,16 @@ def test_new_weights_can_be_chosen_and_the_newest_come_first(server, client):
 def test_a_training_is_stopped_and_goes_on(server):
     server.call("POST", "/train/supervised", json={"max_epochs": 2000})
     assert server.call("POST", "/train/supervised", json={"max_epochs": 1}).status_code == 429
-    while server.get("/train/").json()["progress"].get("step", 0) < 2:
+    while (told := server.get("/train/").json())["progress"].get("step", 0) < 2:
+        assert told["status"] in ("SUBMITTED", "RUNNING"), told["details"]
         time.sleep(0.2)
+    assert told["progress"]["model"] == "supervised-002"
     stopped = server.call("DELETE", "/train/").json()
     assert stopped["status"] == "STOPPED"
     step = server.get("/train/").json()["progress"]["step"]
     server.call("POST", "/train/supervised", json={"max_epochs": 2000})
-    while server.get("/train/").json()["progress"]["step"] <= step:
+    while (told := server.get("/train/").json())["progress"].get("step", 0) <= step:
+        assert told["status"] in ("SUBMITTED", "RUNNING"), told["details"]
         time.sleep(0.2)
     log = "\n".join(server.get("/train/").json()["details"])
     assert "Going on with supervised into supervised-002" in log
