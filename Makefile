@@ -5,7 +5,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup demo demo-classify test check bench clean
+# MONAI Label has an environment of its own: it needs older DICOM packages than medssl does.
+LABEL_VENV := .venv-label
+LABEL_BIN := $(LABEL_VENV)/bin
+LABEL_STAMP := $(LABEL_VENV)/.installed
+# What monailabel imports for our app; what it names besides (numpymaxflow, sam2, ninja, scikit-learn) is
+# for scribbles and prompts, pins numpy 1 or builds torch anew.
+LABEL_NEEDS := "monai[nibabel,ignite,fire,tqdm,pyyaml,skimage,pillow,psutil]" pynrrd fastapi uvicorn starlette pydantic \
+	pydantic-settings python-dotenv python-multipart httpx schedule "dicomweb-client[gcp]" timeloop expiringdict \
+	expiring_dict cachetools watchdog pydicom pynetdicom shapely requests requests-toolbelt pyjwt passlib bcrypt \
+	filelock girder-client jsonschema pytest
+
+.PHONY: setup demo demo-classify test label test-label check bench clean
 
 setup: $(STAMP)
 
@@ -28,6 +39,21 @@ test: $(STAMP)
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses auto --dist loadfile
 
+# The environment of the server for 3D Slicer (medssl label serve).
+label: $(LABEL_STAMP)
+
+$(LABEL_STAMP): pyproject.toml constraints-label.txt
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_BIN)/python -m pip install --quiet --constraint constraints-label.txt torch
+	$(LABEL_BIN)/python -m pip install --quiet --constraint constraints-label.txt --no-deps torchvision
+	$(LABEL_BIN)/python -m pip install --quiet --constraint constraints-label.txt $(LABEL_NEEDS) --editable ".[fast]"
+	$(LABEL_BIN)/python -m pip install --quiet --constraint constraints-label.txt --no-deps monailabel pydicom-seg
+	touch $(LABEL_STAMP)
+
+# A real server, driven as 3D Slicer drives it.
+test-label: $(LABEL_STAMP)
+	$(LABEL_BIN)/python -m pytest -W default::DeprecationWarning tests/label_app
+
 # Only what a release needs: the bundle's printed commands and the wheel.
 check: $(STAMP)
 	$(BIN)/python -m pytest tests/bundles tests/test_wheel.py
@@ -44,4 +70,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/performance_tables.py
 
 clean:
-	rm -rf $(VENV) demo demo-images build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(LABEL_VENV) demo demo-images build dist .pytest_cache .ruff_cache .import_linter_cache

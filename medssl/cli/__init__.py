@@ -19,6 +19,7 @@ COMMANDS = {
     "rank": "Say which unlabeled scans to label next, and why.",
     "evaluate": "Compare label maps with references.",
     "classify": "Classify 2D images: train, distill, predict, export, compare.",
+    "label": "Label scans in 3D Slicer, and train from there.",
     "info": "Show versions, devices, budgets, and the card of a model.",
     "demo": "Run the whole path on a simulated cohort and write a report.",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from medssl.errors import DatalistError, InputError, LabelError
 from medssl.io import bids, flat, iseg
+from medssl.io.corrections import corrections_folder, with_corrections
 from medssl.io.datalist import FILE_NAME, read_datalist
 from medssl.io.files import read_tsv
 from medssl.io.subjects import (
@@ -37,6 +38,7 @@ def read_cohort(
 
     Understood are a folder with ``datalist.json``, BIDS, a flat folder with ``<id>_T1w.nii.gz``, and iSeg's
     ``subject-1-T1.hdr``. Without a datalist, subjects with a label are for training, the others unlabeled.
+    Labels that were made in 3D Slicer lie in ``<folder>-labels`` beside the folder and count as its labels.
     No voxel is read here.
 
     Args:
@@ -56,6 +58,7 @@ def read_cohort(
     wanted = _contrasts(contrasts)
     if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix == ".json"):
         cohort = _cohort_of_place(paths[0], wanted, table)
+        cohort = with_corrections(cohort, corrections_folder(paths[0]))
     else:
         cohort = _cohort_of_files(paths, wanted, table)
     return _without_mask(cohort, mask) if mask is not None else cohort

@@ -126,6 +126,18 @@ def read_labels(
     return Volume(labels, grid, path)
 
 
+def read_whole_numbers(path: Path | str, subject: str) -> Volume:
+    """Read a label image as uint8, whatever its values mean.
+
+    Raises:
+        InputError: The file is missing, truncated, no volume, 4D or RGB.
+        GridError: The spacing is zero or negative, or the affine is sheared.
+        LabelError: Values are no whole numbers from 0 to 255.
+    """
+    image, grid = _open(Path(path), subject)
+    return Volume(_whole_numbers(_voxels(image, Path(path), subject), Path(path), subject), grid, Path(path))
+
+
 def read_mask(path: Path | str, subject: str) -> Volume:
     """Read a brain mask as bool: every voxel that is not 0.
 

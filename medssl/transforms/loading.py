@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import LoadImaged, MapTransform, ResampleToMatch, Spacingd
 
-from medssl.errors import LabelError
+from medssl.errors import InputError, LabelError
 from medssl.labels import ISEG_RAW, NO_MASK, UNKNOWN, LabelTable
 
 logger = logging.getLogger(__name__)
@@ -26,16 +27,33 @@ class LoadSubjectd(LoadImaged):
     file's voxel order, is taken as it is. The mask on the scan's own grid is kept as ``native_mask``, so that
     postprocessing can bound the answer exactly.
 
+    Args:
+        keys: Entries to carry.
+        resample: Bring other contrasts to the first one's grid by their headers.
+        contrasts: BIDS suffixes in channel order. With several, an ``image`` that is one path, as MONAI Label's
+            stock app gives it, stands for all of them: ``x_T1w.nii.gz`` for itself and ``x_T2w.nii.gz``.
+
+    Raises:
+        InputError: A contrast cannot be found beside that path.
+
     Shapes:
         image: ``(C, I, J, K)``; label, mask, native_mask: ``(1, I, J, K)``
+
+    Notes:
+        ``mask`` is none of ``self.keys``: MONAI Label looks for all of them in what it hands in.
     """
 
     def __init__(
-        self, keys: tuple[str, ...] = ("image", "label", "mask"), resample: bool = False, **kwargs: Any
+        self,
+        keys: tuple[str, ...] = ("image", "label", "mask"),
+        resample: bool = False,
+        contrasts: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         kwargs = {"ensure_channel_first": True, "allow_missing_keys": True, "image_only": True} | kwargs
-        super().__init__(keys, reader=NibabelReader(squeeze_non_spatial_dims=True), **kwargs)
-        self.resample = resample
+        own = tuple(key for key in keys if key != "mask")
+        super().__init__(own, reader=NibabelReader(squeeze_non_spatial_dims=True), **kwargs)
+        self.resample, self.contrasts, self.with_mask = resample, tuple(contrasts), "mask" in keys
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Return the sample with its volumes in place of their paths."""
@@ -44,6 +62,8 @@ class LoadSubjectd(LoadImaged):
         if everywhere or sample.get("mask") is None:
             sample.pop("mask", None)
         resampled = sample.pop("resample", self.resample)
+        if isinstance(sample.get("image"), str) and len(self.contrasts) > 1:
+            sample["image"] = contrast_files(sample["image"], self.contrasts)
         if isinstance(sample.get("image"), MetaTensor):
             image = sample.pop("image")
         else:
@@ -51,8 +71,8 @@ class LoadSubjectd(LoadImaged):
         sample = super().__call__(sample, reader)
         image = sample["image"] if image is None else image
         sample["image"] = image
-        if "mask" in sample:
-            mask = sample["mask"].as_tensor() > 0
+        if "mask" in sample and self.with_mask:
+            mask = self._image_at(sample["mask"], reader).as_tensor() > 0
         else:
             first = image[:1].as_tensor()
             mask = torch.ones_like(first, dtype=torch.bool) if everywhere else first != 0
@@ -65,10 +85,10 @@ class LoadSubjectd(LoadImaged):
         paths = sample["image"]
         first, *others = [paths] if isinstance(paths, str) else paths
         sample["image"] = first
-        reference = super().__call__({"image": first}, reader)["image"]
+        reference = self._image_at(first, reader)
         images = [reference]
         for path in others:
-            image = super().__call__({"image": path}, reader)["image"]
+            image = self._image_at(path, reader)
             moved = ResampleToMatch(mode="bilinear", padding_mode="zeros")(image, reference)
             logger.info(
                 "%s: %s resampled by its header from shape %s to %s",
@@ -79,6 +99,32 @@ class LoadSubjectd(LoadImaged):
             )
             images.append(moved)
         return MetaTensor(torch.cat([image.as_tensor() for image in images]), meta=reference.meta)
+
+    def _image_at(self, path: object, reader: Any) -> MetaTensor:
+        """Load one file ``(1, I, J, K)``."""
+        return super().__call__({"image": path}, reader)["image"]
+
+
+def contrast_files(path: str, contrasts: Sequence[str]) -> list[str] | str:
+    """Return the files of all contrasts of a scan, found by the name of one.
+
+    Args:
+        path: ``x_T1w.nii.gz``. A file whose name holds none of the contrasts is taken for one with all of them (4D).
+        contrasts: BIDS suffixes in channel order.
+
+    Raises:
+        InputError: The file of a contrast is missing.
+    """
+    folder, name = Path(path).parent, Path(path).name
+    found = re.fullmatch(rf"(.*_)(?:{'|'.join(map(re.escape, contrasts))})(\.nii(?:\.gz)?)", name)
+    if found is None:
+        return path
+    files = [folder / f"{found[1]}{contrast}{found[2]}" for contrast in contrasts]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        msg = f"{name}: {', '.join(missing)} is missing beside it; expected {' and '.join(contrasts)}."
+        raise InputError(msg, "Put it there, or use a model that needs fewer contrasts.")
+    return [str(file) for file in files]
 
 
 class DecodeLabelsd(MapTransform):

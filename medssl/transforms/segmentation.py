@@ -42,6 +42,7 @@ def preprocessing(
     spacing: Sequence[float],
     keys: Sequence[str] = ("image", "label", "mask"),
     resample: bool = False,
+    contrasts: Sequence[str] = (),
 ) -> Compose:
     """Read a subject and bring it to the network's space: RAS, the given spacing, normalized in the mask.
 
@@ -50,6 +51,7 @@ def preprocessing(
         spacing: Voxel size in mm of the network's space, along R, A, S.
         keys: Entries to carry; leave out ``label`` at inference.
         resample: Bring other contrasts to the first one's grid by their headers.
+        contrasts: Lets a single path stand for all contrasts of a scan (see `LoadSubjectd`).
 
     Shapes:
         image: ``(C, I, J, K)``; label, mask: ``(1, I, J, K)``
@@ -57,7 +59,7 @@ def preprocessing(
     keys = tuple(keys)
     return Compose(
         [
-            LoadSubjectd(keys=keys, resample=resample),
+            LoadSubjectd(keys=keys, resample=resample, contrasts=contrasts),
             *([DecodeLabelsd(keys=("label",), table=table)] if "label" in keys else []),
             Orientationd(keys=keys, axcodes="RAS", labels=None, allow_missing_keys=True),
             ForeignKeySafeSpacingd(

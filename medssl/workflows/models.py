@@ -54,6 +54,21 @@ class Model:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model segments.
+
+    Args:
+        contrasts: BIDS suffixes in channel order.
+        table: The labels of its outputs.
+        spacing: Voxel size in mm of its space.
+    """
+
+    contrasts: tuple[str, ...]
+    table: LabelTable
+    spacing: tuple[float, ...]
+
+
 def packaged_bundle(name: str = PACKAGED) -> Path:
     """Return the folder of a bundle that comes with the package.
 
@@ -115,27 +130,41 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
         CheckpointError: The weights are unreadable, or of another network or label table.
     """
     bundle, weights = find_weights(model)
-    card = card_of(read_checkpoint(weights))
-    parser = read_config(bundle / "configs" / "inference.yaml", _facts_of(card, bundle))
-    parser["device"] = device
-    table = label_table(parser.get_parsed_content("label_table"))
-    contrasts = tuple(parser.get_parsed_content("contrasts"))
-    spacing = tuple(float(size) for size in parser.get_parsed_content("spacing"))
+    parser, facts = _read_model(bundle, weights, device)
     network = parser.get_parsed_content("network_def")
-    expected = ModelCard(contrasts, table.rows(), spacing)
-    load_weights(network, weights, expected)
+    load_weights(network, weights, ModelCard(facts.contrasts, facts.table.rows(), facts.spacing))
     meta = read_json(bundle / "configs" / "metadata.json")
     return Model(
         name=str(meta.get("name", bundle.name)),
         network=network.to(torch.device(device)).eval(),
-        contrasts=contrasts,
-        table=table,
-        spacing=spacing,
+        contrasts=facts.contrasts,
+        table=facts.table,
+        spacing=facts.spacing,
         preprocessing=parser.get_parsed_content("preprocessing"),
         trained_on=str(meta.get("data_source", "")),
         weights_sha256=sha256(weights),
         device=device,
     )
+
+
+def model_facts(model: Path | str | None = None) -> ModelFacts:
+    """Return what a model segments, without building its network.
+
+    Raises:
+        InputError: There is nothing of that name.
+        CheckpointError: The weights are unreadable.
+    """
+    return _read_model(*find_weights(model), "cpu")[1]
+
+
+def _read_model(bundle: Path, weights: Path, device: str) -> tuple[ConfigParser, ModelFacts]:
+    """Read the configuration that belongs to some weights."""
+    card = card_of(read_checkpoint(weights))
+    parser = read_config(bundle / "configs" / "inference.yaml", _facts_of(card, bundle))
+    parser["device"] = device
+    table = label_table(parser.get_parsed_content("label_table"))
+    spacing = tuple(float(size) for size in parser.get_parsed_content("spacing"))
+    return parser, ModelFacts(tuple(parser.get_parsed_content("contrasts")), table, spacing)
 
 
 def read_config(path: Path, changes: Mapping[str, Any]) -> ConfigParser:

@@ -154,7 +154,7 @@ def test_the_packaged_weights_are_of_the_packaged_configuration():
 def test_train_and_inference_agree(name):
     inference = read("inference.yaml")
     if name == "preprocessing":
-        inference = inference["preprocessing"]
+        inference = inference["preprocessing"]["transforms"][0]
     assert read("train.yaml")[name] == inference[name]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from phantoms import save
 
-from medssl.errors import LabelError
+from medssl.errors import InputError, LabelError
 from medssl.labels import BRAIN_TISSUES, UNKNOWN, LabelTable
 from medssl.transforms.loading import DecodeLabelsd, EncodeLabelsd, ForeignKeySafeSpacingd, LoadSubjectd
 
@@ -92,3 +92,24 @@ def test_spacing_leaves_foreign_keys_alone(files):
     result = ForeignKeySafeSpacingd(keys=("image",), pixdim=(1.0, 1.0, 1.0))({**sample, **foreign})
     assert {name: result[name] for name in foreign} == foreign
     assert result["image"].pixdim.tolist() == pytest.approx([1, 1, 1])
+
+
+def test_one_path_stands_for_all_contrasts_where_they_are_named(tmp_path):
+    files = [save(tmp_path / f"x_{name}.nii.gz", np.full((4, 5, 6), value, np.int16), np.eye(4))
+             for value, name in ((1, "T1w"), (2, "T2w"))]  # fmt: skip
+    for path in files:
+        image = LoadSubjectd(contrasts=("T1w", "T2w"))({"image": str(path), "image_path": str(path)})["image"]
+        assert image.shape == (2, 4, 5, 6)
+        assert [float(channel.mean()) for channel in image] == [1.0, 2.0]
+    assert LoadSubjectd(contrasts=("T1w",))({"image": str(files[0])})["image"].shape == (1, 4, 5, 6)
+
+
+def test_a_contrast_missing_beside_the_path_is_named(tmp_path):
+    path = save(tmp_path / "x_T1w.nii.gz", np.ones((4, 5, 6), np.int16), np.eye(4))
+    with pytest.raises(InputError, match=r"x_T2w\.nii\.gz is missing"):
+        LoadSubjectd(contrasts=("T1w", "T2w"))({"image": str(path)})
+
+
+def test_monai_label_finds_all_keys_of_the_loader_in_what_it_hands_in():
+    assert LoadSubjectd(keys=("image", "mask")).keys == ("image",)
+    assert LoadSubjectd(keys=("image", "label", "mask")).keys == ("image", "label")

@@ -1,0 +1,97 @@
+"""The training that runs beside the server: begun, watched and stopped so that it can go on."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from datetime import datetime
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.async_tasks.utils import processes, tasks
+
+from medssl.label_app import checks
+
+logger = logging.getLogger(__name__)
+
+METHOD = "train"
+PATIENCE_S = 30.0
+"""How long a training may take to save itself before it is ended."""
+
+BEGINNING_S = 5.0
+"""How long the process of a training may take to appear."""
+
+
+def start(app: Any, method: str, params: dict[str, Any]) -> Any:
+    """Begin a training in a process of its own.
+
+    Raises:
+        NotThere: There is no such trainer or model.
+        RequestError: A value cannot be used.
+        HTTPException: 429, a training runs already.
+    """
+    trainers = app.trainers
+    if method not in trainers:
+        msg = f"There is no trainer '{method}'; there are {', '.join(trainers)}."
+        raise checks.NotThere(msg)
+    checked = trainers[method].check(params).as_params()
+    running, detail = [task for task in tasks(METHOD) if task["status"] in ("SUBMITTED", "RUNNING")], ""
+    if not running:
+        begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=checked)
+        if begun is not None:
+            return begun
+    raise HTTPException(status_code=429, detail=detail or "++++++++++ Train Task is Already Running")
+
+
+def status(app: Any, *, everything: bool, check_if_running: bool) -> Any:
+    """Return the last training, or all, each with its progress.
+
+    Raises:
+        HTTPException: 404, there is none.
+    """
+    found, detail = AsyncTask.status(METHOD, everything, check_if_running)
+    if found is None:
+        raise HTTPException(status_code=404, detail=detail)
+    several = found if isinstance(found, list) else [found]
+    told = [_with_progress(app, task) for task in several]
+    return told if isinstance(found, list) else told[0]
+
+
+def stop() -> Any:
+    """End the training that runs; it saves the point to go on from first.
+
+    Returns:
+        What was stopped, None where nothing ran.
+    """
+    stopped = None
+    _wait_until_begun()
+    for task_id, process in list(processes(METHOD).items()):
+        stopped = next(task for task in tasks(METHOD) if task["id"] == task_id)
+        stopped["status"] = "STOPPED"
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            logger.warning(
+                "The training did not end within %g s; it goes on from its last saved point.", PATIENCE_S
+            )
+            process.kill()
+    return None if stopped is None else {**stopped, "details": list(stopped.get("details", []))}
+
+
+def _wait_until_begun() -> None:
+    """Wait for the process of a training that was just asked for, so that it can be stopped."""
+    end = time.monotonic() + BEGINNING_S
+    while time.monotonic() < end and not processes(METHOD):
+        if not any(task["status"] == "SUBMITTED" for task in tasks(METHOD)):
+            return
+        time.sleep(0.05)
+
+
+def _with_progress(app: Any, task: dict[str, Any]) -> dict[str, Any]:
+    trainer = app.trainers.get(task["request"].get("model"))
+    began = datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()  # local time
+    progress = {} if trainer is None else trainer.stats(began)
+    return {**task, "details": list(task.get("details", [])), "progress": progress}

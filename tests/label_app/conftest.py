@@ -1,0 +1,20 @@
+"""A tiny model for the tests of the label app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from label_app_server import make_cohort
+from phantoms import TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a network that learned a little."""
+    from medssl.workflows.train import TrainOptions, train
+
+    folder = tmp_path_factory.mktemp("tiny")
+    settings = {**TINY, "epochs": 4, "augmentation_strength": 0}
+    train(make_cohort(folder / "cohort", 2, 0), folder / "run", TrainOptions(settings=settings))
+    return folder / "run"
