@@ -98,6 +98,18 @@ def test_the_next_sample_is_unlabeled_and_readable(server, client, strategy):
     assert strategy != "label_next" or told["reason"]
 
 
+def test_the_ranking_comes_with_a_reason_of_its_own(server, client):
+    """That of `medssl rank`, not the order of the folder."""
+    reasons = {"The ranking is being made; this is the first scan."}
+    until = time.monotonic() + 300
+    while (reason := client.next_sample("label_next", {})["reason"]) in reasons and time.monotonic() < until:
+        time.sleep(0.5)
+    assert reason not in reasons
+    assert "No ranking" not in reason
+    kept = {path.name for path in (server.labels / "ranking").rglob("*_measures.json")}
+    assert kept == {f"sub-0{number}_measures.json" for number in range(1, 5)}
+
+
 def test_an_image_is_sent_as_it_is(server):
     answer = server.get("/datastore/image?image=sub-02")
     assert answer.content == first_image(server, "sub-02").read_bytes()
