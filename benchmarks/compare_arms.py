@@ -146,7 +146,7 @@ def draw(rows: Rows, counts: Sequence[int], ceiling: Mapping[int, float], path: 
         for dice in ceiling.values():
             axis.axvline(dice, color="#7a7a7a", linewidth=0.8, linestyle=":")
         axis.set_ylim(-0.6, len(names) - 0.3)
-        axis.set_title(f"{labeled} labeled scans", fontsize=9)
+        axis.set_title(f"{labeled} labeled scan{'' if labeled == 1 else 's'}", fontsize=9)
         axis.set_xlabel("mean Dice on the test scans (a dot a seed; dotted: all labels)", fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
