@@ -99,14 +99,17 @@ def test_train_and_inference_prepare_scans_by_the_same_factory():
     assert train == inference
 
 
-def base_of(overlay):
-    return "inference.yaml" if overlay.startswith("inference") else "train.yaml"
+def below(overlay):
+    """Return the configurations that an overlay is laid over."""
+    if overlay == "train_rounds_anatomy.yaml":
+        return ["train.yaml", "train_ssldec.yaml", "train_anatomy.yaml", "train_rounds.yaml"]
+    return ["inference.yaml" if overlay.startswith("inference") else "train.yaml"]
 
 
 STACKS = [
     ["train.yaml"],
     ["inference.yaml"],
-    *[[base_of(path.name), path.name] for path in OVERLAYS],
+    *[[*below(path.name), path.name] for path in OVERLAYS],
     *TRAININGS[4:],
 ]
 
@@ -124,7 +127,7 @@ def test_overlays_are_short_and_change_what_is_there(path):
     """New values at the top are numbers for users; `test_no_key_is_dead` sees to it that something reads them."""
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) < 25
-    base = ConfigParser(read(base_of(path.name)))
+    base = ConfigParser(merged(*below(path.name)))
     parents = {name.rpartition("#")[0] for name in read(path.name) if "#" in name}
     assert not [name for name in parents if name not in base]
 
