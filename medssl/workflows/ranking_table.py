@@ -11,7 +11,7 @@ from medssl.io.nifti import read_volume
 from medssl.io.subjects import Cohort
 from medssl.reporting.contact_sheet import Entry, plot_contact_sheet
 from medssl.reporting.figures import figure_to_png
-from medssl.workflows.models import load_model
+from medssl.workflows.models import model_facts
 from medssl.workflows.provenance import command_line, relative, versions
 from medssl.workflows.ranking import Ranked, RankingWatcher, RankOptions, rank
 
@@ -70,8 +70,8 @@ def rank_to_table(
     folder = out.with_name(f"{out.stem}_measures")
     ranked = rank(data, model, folder, watcher=watcher, options=options)
     if pictures:
-        ready = load_model(model)
-        cohort = read_cohort(data, ready.contrasts, ready.table, options.mask)
+        facts = model_facts(model)
+        cohort = read_cohort(data, facts.contrasts, facts.table, options.mask)
         with atomic_path(out.with_suffix(".png")) as path:
             path.write_bytes(contact_sheet(ranked[:PICTURED], cohort, len(ranked)))
     write_json(out.with_suffix(".json"), _sidecar(data, model, out, options))

@@ -208,22 +208,17 @@ class _Room:
 
     def train_student(self, outcome: Outcome) -> Training:
         """Train the student on the given labels and on those that were kept, or on all that the teachers answered."""
+        own = replace(self.options.student, method=_method_of_student(self.options), steps=self.share)
+        run = self.out / CANDIDATES / "student"
         if self.options.targets == "soft":
-            return self._train_soft_student()
-        cohort = with_labels(self.cohort, self.kept)
-        own = replace(self.options.student, method=_method_of_student(self.options), steps=self.share)
-        run = self.out / CANDIDATES / "student"
-        self.say(
-            f"{len(self.kept.labels) if self.kept else 0} labels of the teachers were kept: {outcome.reason}"
-        )
-        return train_candidate(run, cohort, own, self.data, self.watcher, self.say)
-
-    def _train_soft_student(self) -> Training:
-        own = replace(self.options.student, method=_method_of_student(self.options), steps=self.share)
-        run = self.out / CANDIDATES / "student"
-        self.say(f"The teachers' answers for all {len(self.cohort.unlabeled)} unlabeled images teach the student.")
-        files = {"targets.pt": self._answers()}
-        return train_candidate(run, self.cohort, own, self.data, self.watcher, self.say, files)
+            cohort, files = self.cohort, {"targets.pt": self._answers()}
+            told = f"The teachers' answers for all {len(cohort.unlabeled)} unlabeled images teach the student."
+        else:
+            cohort, files = with_labels(self.cohort, self.kept), {}
+            kept = len(self.kept.labels) if self.kept else 0
+            told = f"{kept} labels of the teachers were kept: {outcome.reason}"
+        self.say(told)
+        return train_candidate(run, cohort, own, self.data, self.watcher, self.say, files)
 
     def _answers(self) -> Path:
         return self.out / "teachers" / "answers.pt"
