@@ -33,6 +33,15 @@ def log_anatomical_factor(a: Tensor, weight: float | Tensor) -> Tensor:
     return w.view(1, -1, *[1] * (a.ndim - 2)) * shares.clamp_min(torch.finfo(torch.float16).tiny).log()
 
 
+def weights_from(weight: Tensor, first: int) -> Tensor:
+    """Return w of the labels from ``first`` on; a single number is that of all.
+
+    Shapes:
+        weight: ``()`` or ``(K,)``; return: ``()`` or ``(K - first,)``
+    """
+    return weight[first:] if weight.ndim else weight
+
+
 def anatomy_weights(weight: float | Sequence[float], labels: int) -> Tensor:
     """Return w as a tensor: one number, or one a label, background included.
 

@@ -82,7 +82,7 @@ class PairInferTask(BundleInferTask):
     def _subject_at(self, path: object) -> Subject:
         """Return the scan whose first contrast a path is."""
         for subject in self.scans.subjects().values():
-            if Path(str(path)).resolve() in (subject.images[0].resolve(), self.scans.image(subject.key)):
+            if Path(str(path)).resolve() in (subject.images[0].resolve(), self.scans.image_of(subject)):
                 return subject
         msg = f"{Path(str(path)).name} is no scan of this server."
         raise checks.RequestError(msg, "Give the id of a scan.")

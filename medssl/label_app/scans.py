@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from medssl.errors import DatalistError, InputError
+from medssl.errors import InputError
 from medssl.io.cohort import read_cohort
 from medssl.io.corrections import FINAL, correction_file, save_correction, with_corrections
 from medssl.io.datalist import write_datalist
@@ -22,6 +23,7 @@ from medssl.label_app.checks import NotThere, RequestError
 from medssl.labels import LabelTable
 from medssl.workflows.labeling.split import with_validation
 from medssl.workflows.labeling.workspace import TAGS, Workspace
+from medssl.workflows.segment import require_each_once
 
 SECTIONS_SHOWN = ("training", "validation", "unlabeled")
 """Test scans are not for labeling: nothing but the final evaluation may see them."""
@@ -50,7 +52,7 @@ class Scans:
         self.studies, self.workspace = studies, workspace
         self.contrasts, self.table, self.mask = contrasts, table, mask
         self._writing = threading.RLock()
-        _require_each_once(self.cohort())
+        require_each_once(self.cohort())
 
     def cohort(self) -> Cohort:
         """Return the scans with all labels so far.
@@ -82,13 +84,16 @@ class Scans:
 
     def image(self, key: str) -> Path:
         """Return the first contrast of a scan as a file that a viewer reads."""
-        subject = self.subject(key)
+        return self.image_of(self.subject(key))
+
+    def image_of(self, subject: Subject) -> Path:
+        """Return the same of a scan that has been found already."""
         path = subject.images[0]
         if is_nifti(path):
             return path.resolve()
         copy = self.workspace.converted / f"{stem(path)}.nii.gz"
         if not copy.is_file():
-            volume = read_volume(path, key)
+            volume = read_volume(path, subject.key)
             save_new(copy, volume.data, volume.grid.affine)
         return copy.resolve()
 
@@ -221,11 +226,7 @@ class Scans:
         Raises:
             MedsslError: The first problem.
         """
-        require_usable(
-            Subject(subject.subject, subject.images, None, subject.mask, subject.session),
-            self.cohort(),
-            "unlabeled",
-        )
+        require_usable(replace(subject, label=None), self.cohort(), "unlabeled")
 
     def as_json(self) -> dict[str, Any]:
         """Return all scans with their labels, as MONAI Label's clients know it."""
@@ -245,14 +246,6 @@ class Scans:
 
     def _label_json(self, key: str, tag: str) -> dict[str, Any]:
         return {"ext": ".nii.gz", "info": {"label_info": self.segments(key, tag)}}
-
-
-def _require_each_once(cohort: Cohort) -> None:
-    keys = [subject.key for subject in cohort.all()]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        msg = f"{twice[0]} occurs {keys.count(twice[0])} times in {cohort.root}; expected each scan once."
-        raise DatalistError(msg, "Name the scans to use in a datalist.json.")
 
 
 def _key(name: str) -> str:

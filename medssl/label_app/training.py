@@ -158,6 +158,4 @@ def _facts(wanted: checks.TrainRequest, cohort: Cohort) -> dict[str, Any]:
 
 def _steps_per_epoch(options: TrainOptions) -> int:
     """Return how many steps viewers count as an epoch."""
-    if "steps_per_epoch" in options.settings:
-        return int(options.settings["steps_per_epoch"])
-    return 25 if budget_named(options.budget).steps % 25 == 0 else 1
+    return int(options.settings.get("steps_per_epoch", budget_named(options.budget).steps_per_epoch))

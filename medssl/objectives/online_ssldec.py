@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
-from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor
+from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.clustering import RULES, cluster_mass, fused_assignment, log_target_distribution
 from medssl.functional.divergence import masked_kl, masked_squared_difference
 from medssl.objectives.semi_supervised import SemiSupervisedObjective, mean_confidence, teacher_log_q
@@ -87,11 +87,9 @@ class OnlineSSLDEC(SemiSupervisedObjective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the divergence from the target."""
         assigned = teacher_log_q(self.teacher, unlabeled["image"], first)
-        anatomy = self._log_anatomy(unlabeled, first)
-        fused = fused_assignment(assigned, anatomy)
+        fused = self.fused(assigned, unlabeled.get("prior"), first)
         mass = self._follow(cluster_mass(fused.exp(), valid), first)
-        prior = self.label_mass[first:].to(mass)
-        log_p = log_target_distribution(fused, self.rule, self.frequencies[first:].to(mass), prior)
+        log_p = self.log_target(fused, first)
         weight = None
         if self.confident:
             K = assigned.shape[1]
@@ -99,12 +97,21 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         parts = {"confidence": mean_confidence(assigned, valid), "mass": mass}
         return self.distance(log_p, log_q, valid, weight), parts
 
-    def _log_anatomy(self, unlabeled: Mapping[str, Tensor], first: int) -> Tensor | None:
-        """Return the log of the factor a^w, or None where no scans were registered."""
-        if "prior" not in unlabeled:
-            return None
-        weight = self.anatomy_weight
-        return log_anatomical_factor(unlabeled["prior"][:, first:], weight[first:] if weight.ndim else weight)
+    def fused(self, log_q: Tensor, prior: Tensor | None, first: int) -> Tensor:
+        """Return the log of q a^w, normalized; of q alone where no scans were registered.
+
+        Shapes:
+            log_q, return: ``(B, K - first, *spatial)``; prior: ``(B, K, *spatial)``
+        """
+        if prior is None:
+            return log_q
+        factor = log_anatomical_factor(prior[:, first:], weights_from(self.anatomy_weight, first))
+        return fused_assignment(log_q, factor)
+
+    def log_target(self, fused: Tensor, first: int) -> Tensor:
+        """Return the log target of a fused assignment, under the frequencies and the prior counted so far."""
+        frequencies, prior = (part[first:].to(fused.device) for part in (self.frequencies, self.label_mass))
+        return log_target_distribution(fused, self.rule, frequencies, prior)
 
     def _follow(self, mass: Tensor, first: int) -> Tensor:
         """Move the running frequencies towards those of this step, over all processes."""

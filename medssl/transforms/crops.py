@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,17 +180,22 @@ class PairedLoader:
 
 
 def label_counts(dataset: CropDataset, labels: int) -> Tensor:
-    """Count the voxels of each label in the labeled scans, in the mask.
+    """Count the voxels of each label in the labeled scans of a dataset of crops; see `counted_labels`."""
+    return counted_labels(dataset.cache, labels)
+
+
+def counted_labels(samples: Iterable[Mapping[Any, Any]], labels: int) -> Tensor:
+    """Count the voxels of each label in prepared scans, in the mask.
 
     Args:
-        dataset: Of labeled crops.
+        samples: With ``label`` and ``mask``.
         labels: Number of labels, background included.
 
     Shapes:
         return: ``(labels,)`` float64
     """
     counts = torch.zeros(labels, dtype=torch.float64)
-    for sample in dataset.cache:
+    for sample in samples:
         inside = plain(sample["label"])[plain(sample["mask"]) > 0.5].long()
         counts += torch.bincount(inside[inside < labels], minlength=labels)
     return counts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from medssl.functional.anatomy_weight import HeldOutScan, Weight, WeightChoice, 
 from medssl.functional.clustering import RULES
 from medssl.inference.predictor import Predictor
 from medssl.io.subjects import Cohort
+from medssl.transforms.crops import counted_labels
 from medssl.workflows.atlases import Progress
 from medssl.workflows.methods import first_cluster, target_rule
 from medssl.workflows.models import Model, load_model
@@ -58,7 +58,7 @@ def weigh_anatomy(
         folder,
         options.settings.get("train#dataset#registered#processes"),
     )
-    pi = _shares(prepared["atlases"], len(model.table))[first:]
+    pi = counted_labels(prepared["atlases"], len(model.table))[first:]
     scans = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]
     return choose_weight(scans, _rule(options), first=1 - first)
 
@@ -140,12 +140,3 @@ def _rule(options: TrainOptions) -> str:
     """Return the target rule that w is judged under: one-hot targets have no likelihood, what they come from has."""
     rule = target_rule(options)
     return rule if rule in RULES else "soft"
-
-
-def _shares(samples: Sequence[Any], labels: int) -> torch.Tensor:
-    """Count the labels of scans inside their masks."""
-    counts = torch.zeros(labels, dtype=torch.float64)
-    for sample in samples:
-        label = sample["label"].as_tensor()[sample["mask"].as_tensor() > 0.5].long()
-        counts += label[label < labels].bincount(minlength=labels)
-    return counts

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from medssl.errors import ConfigError
 
+PER_EPOCH = 25
+"""Steps of an epoch, where they divide those of the budget."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -24,6 +27,11 @@ class Budget:
     crops: int
     crop_size: int
     minutes: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps between two looks at the validation scans."""
+        return PER_EPOCH if self.steps % PER_EPOCH == 0 else 1
 
     def describe(self) -> str:
         """Return one line for people."""

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError
-from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor
+from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.calibration import calibration_error
 from medssl.functional.clustering import fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
@@ -191,9 +191,8 @@ class Rounds:
         """Return the log of the factor a^w, ``(1, K, N)``, or None where no scans were registered."""
         if subject not in self.priors:
             return None
-        weight = self.anatomy_weight
         return log_anatomical_factor(
-            self.priors[subject][None], weight[self.first :] if weight.ndim else weight
+            self.priors[subject][None], weights_from(self.anatomy_weight, self.first)
         )
 
     def _probabilities(self, image: Tensor) -> Tensor:

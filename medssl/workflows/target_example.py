@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from medssl.engines import torch_rank
-from medssl.functional.anatomy import log_anatomical_factor
-from medssl.functional.clustering import log_target_distribution
 from medssl.geometry import Grid
 from medssl.io.files import atomic_path
 from medssl.io.nifti import Volume
@@ -97,10 +95,7 @@ def _maps(loss: OnlineSSLDEC, inferer: Any, sample: Mapping[str, Any]) -> dict[s
     scores = inferer(torch.as_tensor(sample["image"])[None].to(device), network).float().cpu()
     first = int(getattr(network, "first", 0))
     log_q = torch.as_tensor(scores)[:, first:].log_softmax(1)
-    a = torch.as_tensor(sample["prior"])[None, first:]
-    weight = loss.anatomy_weight[first:] if loss.anatomy_weight.ndim else loss.anatomy_weight
-    frequencies, mass = (part[first:].cpu() for part in (loss.frequencies, loss.label_mass))
-    factor = log_anatomical_factor(a, weight)
-    target = log_target_distribution(log_q, loss.rule, frequencies, mass, factor)
-    found = dict(zip(MAPS, (log_q, a.float(), target), strict=True))
+    prior = torch.as_tensor(sample["prior"])[None]
+    target = loss.log_target(loss.fused(log_q, prior, first), first)
+    found = dict(zip(MAPS, (log_q, prior[:, first:].float(), target), strict=True))
     return {name: part[0].argmax(0).numpy() + first for name, part in found.items()}

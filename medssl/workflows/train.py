@@ -199,7 +199,6 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
     """Return what a run changes in the bundle's training configuration."""
     budget = budget_named(options.budget)
     table = cohort.table
-    per_epoch = 25 if budget.steps % 25 == 0 else 1
     values: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "output_dir": "@bundle_root",
@@ -213,8 +212,8 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "flip_probability": 0.0 if names_sides(table) else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,
-        "steps_per_epoch": per_epoch,
-        "epochs": budget.steps // per_epoch,
+        "steps_per_epoch": budget.steps_per_epoch,
+        "epochs": budget.steps // budget.steps_per_epoch,
         **network_values(_network(options), cohort, options),
         **method_values(options),
     }
