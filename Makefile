@@ -58,7 +58,7 @@ test-label: $(LABEL_STAMP)
 check: $(STAMP)
 	$(BIN)/python -m pytest tests/bundles tests/test_wheel.py
 
-# Every number of the documentation, made again (hours).
+# Numbers of the simulation and of the performance page, made again; the experiments name their own commands.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/simulation_calibration.py --subjects 10 --json benchmarks/results/simulation_calibration.json
 	$(BIN)/python benchmarks/simulation_gap.py --json benchmarks/results/simulation_gap.json

@@ -31,7 +31,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedTrainer
 from monai.transforms import (
@@ -251,10 +251,8 @@ def endless(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"epochs": 10**4, "steps_per_epoch": arguments.steps, "val_interval": 10**5}
 
 
-def ours(run: Path) -> Arm:
-    """Build the trainer of a run folder, as `medssl train` does."""
-    config = (run / "configs" / "train.yaml").read_text()
-    overrides = {"unlabeled_start": 0.0} if "unlabeled_start" in config else {}
+def built(run: Path, **overrides: Any) -> ConfigParser:
+    """Build the parts of a run folder's training."""
     workflow = ConfigWorkflow(
         config_file=str(run / "configs" / "train.yaml"),
         logging_file=False,
@@ -263,7 +261,14 @@ def ours(run: Path) -> Arm:
         **overrides,
     )
     workflow.initialize()
-    trainer = workflow.parser.get_parsed_content("train#trainer")
+    return workflow.parser
+
+
+def ours(run: Path) -> Arm:
+    """Build the trainer of a run folder, as `medssl train` does."""
+    config = (run / "configs" / "train.yaml").read_text()
+    parser = built(run, **({"unlabeled_start": 0.0} if "unlabeled_start" in config else {}))
+    trainer = parser.get_parsed_content("train#trainer")
     trainer.total_epochs = trainer.state.max_epochs
     return Arm(trainer, Stopwatch(trainer, trainer.optimizer, (trainer, "loss_function")))
 
@@ -283,14 +288,7 @@ class PlainLoss(nn.Module):
 
 def plain_loop(run: Path, crop: Sequence[int], steps: int) -> Arm:
     """Build the loop that MONAI's tutorials show, with the network and the prepared scans of a run folder."""
-    workflow = ConfigWorkflow(
-        config_file=str(run / "configs" / "train.yaml"),
-        logging_file=False,
-        workflow_type="train",
-        bundle_root=str(run),
-    )
-    workflow.initialize()
-    parser = workflow.parser
+    parser = built(run)
     network, entries = parser.get_parsed_content("network"), parser.get_parsed_content("train#dataset").data
     prepare = Compose([*parser.get_parsed_content("train#preprocessing").transforms, FgBgToIndicesd("mask")])
     dataset = CacheDataset(

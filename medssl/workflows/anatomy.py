@@ -159,14 +159,12 @@ def _that_fit(
 def _sample(target: Item, atlas: str, warped: WarpedAtlas) -> Sample:
     """Make a prepared sample of a labeled scan on the grid of another one."""
     affine = target["image"].affine
-    mask = torch.zeros(warped.label.shape, dtype=torch.bool)
-    mask.view(-1)[torch.as_tensor(warped.mask, dtype=torch.long)] = True
     return {
         "subject": f"{atlas} in the shape of {target['subject']}",
         "image": MetaTensor(torch.as_tensor(warped.image), affine=affine),
         "label": MetaTensor(torch.as_tensor(warped.label)[None], affine=affine),
-        "mask": mask[None],
-        "mask_fg_indices": warped.mask,
+        "mask": torch.as_tensor(warped.mask)[None],
+        "mask_fg_indices": np.flatnonzero(warped.mask).astype(np.int32),
     }
 
 

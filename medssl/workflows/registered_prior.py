@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medssl.inference.plan import box_of
 from medssl.io.cohort import item
 from medssl.io.subjects import Subject
 from medssl.labels import LabelTable
@@ -49,7 +49,7 @@ class RegisteredPrior:
         Shapes:
             return: ``(K, i, j, k)``
         """
-        bounds = _bounds(sample["mask"])
+        bounds = box_of(sample["mask"].as_tensor()[0] > 0.5).slices
         part = {"subject": str(sample["subject"])} | {
             name: _cut(sample[name], bounds) for name in ("image", "mask")
         }
@@ -71,14 +71,6 @@ def prepared_with_labels(
     """Bring labeled scans to a network's space, their labels with them."""
     prepare = preprocessing(table=table, spacing=spacing)
     return [prepare({**item(one), "resample": resample and len(one.images) > 1}) for one in subjects]
-
-
-def _bounds(mask: Tensor) -> tuple[slice, ...]:
-    """Return the box of the mask: nothing outside of it is registered."""
-    places = np.argwhere(np.asarray(mask)[0] > 0.5)
-    return tuple(
-        slice(int(low), int(high) + 1) for low, high in zip(places.min(0), places.max(0), strict=True)
-    )
 
 
 def _cut(volume: Any, bounds: tuple[slice, ...]) -> MetaTensor:

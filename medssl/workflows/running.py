@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
 from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
-from medssl.workflows.target_example import keep_target_example
 
 CANDIDATES = "candidates"
 """Folder of a run that holds the runs it was chosen from."""
@@ -101,7 +100,7 @@ def run_training(
     watcher: Watcher,
     resume: bool,
     *,
-    finish: Callable[[], object] | None = None,
+    finish: Callable[[ConfigParser], object] | None = None,
     registrations: Path | None = None,
 ) -> Training:
     """Train in a prepared run folder, and record in it that this is done.
@@ -111,7 +110,7 @@ def run_training(
         watcher: Told about the progress.
         resume: Go on from the resume point.
         finish: What belongs to the training after its last step, done before it is recorded as finished, so that
-            a run that is killed in between is resumed.
+            a run that is killed in between is resumed; it gets the configuration, all parts built.
         registrations: Folder that keeps registrations for several runs; None for the run's own.
 
     Raises:
@@ -140,13 +139,12 @@ def run_training(
             best_model.finish()
         best = best_model.best
     if finish is not None:
-        finish()
+        finish(workflow.parser)
     training = Training(out, trainer.state.iteration, best, time.time() - started)
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
     record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
     write_json(out / "run.json", record)
-    keep_target_example(workflow.parser, out)
     return training
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from medssl.workflows.methods import (
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, file_hashes, relative, versions
 from medssl.workflows.running import Training, Watcher, run_training
+from medssl.workflows.target_example import keep_target_example
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +131,13 @@ def train(
         _require_same_data(data, out)
     else:
         prepare_run(data, out, options or TrainOptions())
-    return run_training(out, watcher or Watcher(), resume, registrations=registrations)
+    return run_training(
+        out,
+        watcher or Watcher(),
+        resume,
+        finish=partial(keep_target_example, out=out),
+        registrations=registrations,
+    )
 
 
 def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:

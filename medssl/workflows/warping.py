@@ -21,12 +21,12 @@ class WarpedAtlas:
     Args:
         image: ``(C, I, J, K)`` float16.
         label: ``(I, J, K)`` uint8, unknown where less than half of a voxel has a known label.
-        mask: Indices of the mask's voxels, int32.
+        mask: ``(I, J, K)`` bool.
     """
 
     image: NDArray[np.float16]
     label: NDArray[np.uint8]
-    mask: NDArray[np.int32]
+    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,7 @@ def _labeled_scan(
     image: NDArray[np.float32], shares: NDArray[np.float32], mask: NDArray[np.float32]
 ) -> WarpedAtlas:
     label = np.where(shares.sum(0) >= 0.5, shares.argmax(0), UNKNOWN).astype(np.uint8)
-    inside = np.flatnonzero(mask > 0.5).astype(np.int32)
-    return WarpedAtlas(image.astype(np.float16), label, inside)
+    return WarpedAtlas(image.astype(np.float16), label, mask > 0.5)
 
 
 def _flat_for_absent(prior: NDArray[np.float32], absent: Sequence[int]) -> NDArray[np.float16]:

@@ -133,7 +133,7 @@ def train_classifier(
     else:
         prepare_classifier(out, usable_cohort(data, options), options, data)
     validation = cohort_of_run(out, read_json(out / "run.json")["classes"]).validation
-    return run_training(out, watcher or Watcher(), resume, finish=lambda: calibrate(out, validation))
+    return run_training(out, watcher or Watcher(), resume, finish=lambda _: calibrate(out, validation))
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
