@@ -11,9 +11,12 @@ from pictures import TINY, write_pictures
 from medssl.cli import main
 from medssl.cli.classify import VERBS
 from medssl.cli.classify.common import PRESETS
-from medssl.cli.classify.train import METHODS
+from medssl.cli.classify.distill import distill
+from medssl.cli.classify.train import METHODS, train
 from medssl.transforms import image_augmentation
+from medssl.workflows.classification.distill import TARGETS
 from medssl.workflows.classification.methods import ONLINE
+from medssl.workflows.classification.train import CLASS_WEIGHTS
 
 
 def call(*words):
@@ -42,6 +45,10 @@ def test_help_answers_without_torch():
 def test_lists_of_the_command_line_are_those_of_the_package():
     assert list(ONLINE) == METHODS
     assert set(image_augmentation.PRESETS) == set(PRESETS)
+    parameters = (*train.params, *distill.params)
+    choices = {one.name: one.type.choices for one in parameters if hasattr(one.type, "choices")}
+    assert tuple(choices["class_weights"]) == CLASS_WEIGHTS
+    assert tuple(choices["targets"]) == TARGETS
 
 
 def test_from_a_folder_to_predictions(tmp_path):
