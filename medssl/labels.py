@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -93,6 +94,12 @@ class LabelTable:
     def foreground(self) -> tuple[Label, ...]:
         """All labels but the background."""
         return self.labels[1:]
+
+    @property
+    def names_sides(self) -> bool:
+        """Whether labels distinguish left and right, so that a mirrored brain would be labeled wrongly."""
+        words = {word for row in self.labels for word in re.split(r"\W|_", row.name.lower())}
+        return not words.isdisjoint(("left", "right", "lh", "rh"))
 
     def channel(self, value: int) -> int:
         """Return the network output that belongs to a stored value.

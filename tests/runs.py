@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from medssl.workflows.running import Watcher
+from medssl.workflows.watching import Watcher
 
 
 def weights(run: Path) -> dict[str, Any]:

@@ -55,3 +55,12 @@ def test_unknown_table_name_lists_the_known():
 def test_value_outside_the_table_names_what_it_has():
     with pytest.raises(LabelError, match=r"no value 7; it has 0 BG, 1 GM"):
         BRAIN_TISSUES.channel(7)
+
+
+SIDES = {"left hippocampus": True, "Right_thalamus": True, "lh-cortex": True, "brightness": False, "cleft": False}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_names_that_tell_sides_apart(name):
+    rows = [{"index": 0, "name": "background"}, {"index": 1, "name": name}]
+    assert LabelTable.from_rows(rows).names_sides is SIDES[name]

@@ -64,6 +64,8 @@ def cache_folder() -> Path:
 @click.option("--anatomy", type=EXISTING, metavar="RUN",
               help="Training run whose labeled scans are registered to each scan and have a say.")  # fmt: skip
 @click.option("--memory-limit", callback=parse_bytes, help="Memory for the network, such as 4GB.")
+@click.option("--window", type=int, metavar="SIDE",
+              help="Overlapping windows of SIDE voxels with Gaussian weights instead of one pass.")  # fmt: skip
 @click.option(
     "--backend",
     type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
@@ -89,10 +91,10 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
     where it stopped. Several machines share a cohort with --shard, several processes with torchrun. Only use
     models you trust: a bundle's configuration may run code.
     """
-    from medssl.workflows.lean_start import import_monai_lean
+    from medssl.workflows.lean_start import READERS, import_monai_lean
 
     if click.get_current_context().obj == OWN_PROCESS:
-        import_monai_lean()
+        import_monai_lean(never=READERS)
     from medssl.workflows.models import Model, quiet_libraries
     from medssl.workflows.segment import Options
     from medssl.workflows.segment import segment as run

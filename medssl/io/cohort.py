@@ -33,6 +33,7 @@ def read_cohort(
     contrasts: Sequence[str] | None = None,
     table: LabelTable | None = None,
     mask: str | None = None,
+    corrections: Path | None = None,
 ) -> Cohort:
     """Find all subjects of a folder, a datalist, or of files given one by one.
 
@@ -48,6 +49,7 @@ def read_cohort(
         table: What the label values mean. None: the datalist's table, else a ``*_dseg.tsv`` beside the
             labels, else the four brain tissues.
         mask: "none" where no subject without a mask file has one: background is a class of its own then.
+        corrections: Folder with labels from 3D Slicer that takes the place of ``<folder>-labels``.
 
     Raises:
         InputError: There is nothing there, or nothing that is understood.
@@ -58,7 +60,7 @@ def read_cohort(
     wanted = _contrasts(contrasts)
     if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix == ".json"):
         cohort = _cohort_of_place(paths[0], wanted, table)
-        cohort = with_corrections(cohort, corrections_folder(paths[0]))
+        cohort = with_corrections(cohort, corrections or corrections_folder(paths[0]))
     else:
         cohort = _cohort_of_files(paths, wanted, table)
     return _without_mask(cohort, mask) if mask is not None else cohort

@@ -16,7 +16,6 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
 
 from medssl.errors import GridError, InputError, LabelError, OutputError
 from medssl.geometry import Grid
@@ -164,6 +163,8 @@ def resample(volume: Volume, grid: Grid, subject: str) -> Volume:
         subject: Named in the log.
     """
     to_voxel = np.linalg.inv(volume.grid.affine) @ grid.affine
+    from scipy.ndimage import affine_transform  # noqa: PLC0415 - takes longer to import than this module
+
     data = affine_transform(
         volume.data, to_voxel[:3, :3], to_voxel[:3, 3], grid.shape, order=1, mode="constant", cval=0.0
     )

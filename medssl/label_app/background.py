@@ -23,6 +23,9 @@ PATIENCE_S = 30.0
 BEGINNING_S = 5.0
 """How long the process of a training may take to appear."""
 
+NOTHING_YET = {"epoch": 0, "total_epochs": 1}
+"""Progress of a training that has not come to its first step."""
+
 
 def start(app: Any, method: str, params: dict[str, Any]) -> Any:
     """Begin a training in a process of its own.
@@ -37,8 +40,8 @@ def start(app: Any, method: str, params: dict[str, Any]) -> Any:
         msg = f"There is no trainer '{method}'; there are {', '.join(trainers)}."
         raise checks.NotThere(msg)
     checked = trainers[method].check(params).as_params()
-    running, detail = [task for task in tasks(METHOD) if task["status"] in ("SUBMITTED", "RUNNING")], ""
-    if not running:
+    detail = ""
+    if not _under_way():
         begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=checked)
         if begun is not None:
             return begun
@@ -57,6 +60,18 @@ def status(app: Any, *, everything: bool, check_if_running: bool) -> Any:
     several = found if isinstance(found, list) else [found]
     told = [_with_progress(app, task) for task in several]
     return told if isinstance(found, list) else told[0]
+
+
+def train_stats(app: Any) -> dict[str, Any]:
+    """Return method -> progress of its last training, the one that runs or ran last first: viewers show the first."""
+    stats = {method: trainer.stats() for method, trainer in app.trainers.items()}
+    running = {task["request"].get("model"): task for task in _under_way()}
+    for method in running.keys() & stats.keys():
+        stats[method] = NOTHING_YET | app.trainers[method].stats(_began(running[method]))
+    newest = sorted(
+        stats, key=lambda method: (method in running, stats[method].get("updated", 0)), reverse=True
+    )
+    return {method: stats[method] for method in newest if stats[method]}
 
 
 def stop() -> Any:
@@ -90,8 +105,16 @@ def _wait_until_begun() -> None:
         time.sleep(0.05)
 
 
+def _under_way() -> list[dict[str, Any]]:
+    return [task for task in tasks(METHOD) if task["status"] in ("SUBMITTED", "RUNNING")]
+
+
+def _began(task: dict[str, Any]) -> float:
+    """Return the seconds of the epoch at which a task was asked for."""
+    return datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()  # local time
+
+
 def _with_progress(app: Any, task: dict[str, Any]) -> dict[str, Any]:
     trainer = app.trainers.get(task["request"].get("model"))
-    began = datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()  # local time
-    progress = {} if trainer is None else trainer.stats(began)
+    progress = {} if trainer is None else trainer.stats(_began(task))
     return {**task, "details": list(task.get("details", [])), "progress": progress}

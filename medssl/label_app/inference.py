@@ -8,12 +8,12 @@ from tempfile import mkdtemp
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
-from monailabel.tasks.infer.bundle import BundleInferTask
 
 from medssl.io.nifti import read_grid, write_labels
 from medssl.io.nrrd import is_nrrd, write_labels_nrrd
 from medssl.io.subjects import Subject
 from medssl.label_app import checks
+from medssl.label_app.infer_task import BundleInferTask
 from medssl.label_app.models import ModelStore
 from medssl.label_app.scans import Scans
 from medssl.labels import LabelTable

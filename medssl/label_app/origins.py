@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from socket import AF_INET
 from typing import Any
 from urllib.parse import urlsplit
 
+from psutil import net_if_addrs
 from starlette.responses import JSONResponse
 
 Scope = dict[str, Any]
+
+EVERY_ADDRESS = "0.0.0.0"
+"""As a host it means: under each address of this computer."""
+
+
+def known_hosts(hosts: Collection[str]) -> tuple[str, ...]:
+    """Return the names under which a server may be called, with the addresses that "0.0.0.0" stands for.
+
+    A page of another site cannot pose as one of them: a name that it points to this computer is not among them.
+    """
+    if EVERY_ADDRESS not in hosts:
+        return tuple(hosts)
+    own = {one.address for some in net_if_addrs().values() for one in some if one.family == AF_INET}
+    return tuple(sorted({*hosts, *own} - {EVERY_ADDRESS}))
 
 
 class OwnOriginOnly:

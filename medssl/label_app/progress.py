@@ -10,7 +10,7 @@ from typing import Any
 
 from medssl.errors import MedsslError
 from medssl.io.files import read_json, write_json
-from medssl.workflows.running import Watcher
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ class ProgressFile(Watcher):
         self.told |= facts
         if now or time.monotonic() - self._written >= _LEAST_SECONDS:
             self._written = time.monotonic()
-            self.told["total_time"] = round(self._written - self._began, 1)
+            # Not "total_time": by that name 3D Slicer knows a training that has ended.
+            self.told |= {"seconds": round(self._written - self._began, 1), "updated": time.time()}
             write_json(self.path, self.told)
 
 

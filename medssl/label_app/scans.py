@@ -12,7 +12,7 @@ from typing import Any
 
 from medssl.errors import InputError
 from medssl.io.cohort import read_cohort
-from medssl.io.corrections import FINAL, correction_file, save_correction, with_corrections
+from medssl.io.corrections import FINAL, correction_file, save_correction
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, write_json
 from medssl.io.inspection import require_usable
@@ -60,8 +60,7 @@ class Scans:
         Raises:
             MedsslError: The folder cannot be understood.
         """
-        found = read_cohort(self.studies, self.contrasts, self.table, self.mask)
-        return with_corrections(found, self.workspace.folder)
+        return read_cohort(self.studies, self.contrasts, self.table, self.mask, self.workspace.folder)
 
     def subjects(self) -> dict[str, Subject]:
         """Return the scans that are shown, by id."""

@@ -29,7 +29,7 @@ from medssl.errors import MedsslError
 from medssl.io.lock import locked
 from medssl.label_app import background, checks
 from medssl.label_app.main import LabelApp
-from medssl.label_app.origins import OwnOriginOnly
+from medssl.label_app.origins import OwnOriginOnly, known_hosts
 from medssl.workflows.labeling.workspace import read_settings
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ Params = Annotated[str, Form()]
 @router.get("/info/")
 def info() -> dict[str, Any]:
     """Say what there is: models, trainers, strategies, scans."""
-    return _app().info()
+    app = _app()
+    return {**app.info(), "train_stats": background.train_stats(app)}
 
 
 @router.post("/activelearning/{strategy}")
@@ -273,7 +274,7 @@ def _received(file: UploadFile, folder: Path) -> Path:
 
 def _application() -> FastAPI:
     """Build the server for the settings of the app folder."""
-    hosts = read_settings(Path(settings.MONAI_LABEL_APP_DIR)).hosts
+    hosts = known_hosts(read_settings(Path(settings.MONAI_LABEL_APP_DIR)).hosts)
     made = FastAPI(
         title="medssl",
         version=__version__,

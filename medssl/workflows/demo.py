@@ -13,10 +13,10 @@ from medssl.io.cohort import read_cohort
 from medssl.workflows.check import check
 from medssl.workflows.evaluate import evaluate
 from medssl.workflows.report import write_report
-from medssl.workflows.running import Watcher
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.simulate import simulate_cohort
 from medssl.workflows.train import TrainOptions, train
+from medssl.workflows.watching import Watcher
 
 MARKER = ".medssl-demo"
 """File that says a folder was made by the demo, so that the demo may replace it."""

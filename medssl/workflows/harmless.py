@@ -23,14 +23,7 @@ from medssl.io.subjects import Cohort
 from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
 from medssl.workflows.methods import uses_anatomy
 from medssl.workflows.provenance import moved_hashes, relative
-from medssl.workflows.running import (
-    CANDIDATES,
-    Training,
-    Watcher,
-    finished_training,
-    promote_parts,
-    require_parts,
-)
+from medssl.workflows.running import CANDIDATES, Training, finished_training, promote_parts, require_parts
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.target_example import FILE_NAME as EXAMPLE
 from medssl.workflows.train import (
@@ -40,6 +33,7 @@ from medssl.workflows.train import (
     repeat_command,
     train,
 )
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 

@@ -7,32 +7,43 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-UNNEEDED = ("ignite", "matplotlib", "pandas", "scipy.signal", "sklearn", "tensorboard")
-"""Optional libraries of MONAI that train, measure or draw. `import monai` loads all of them if they are there, which
-is more than half of its time; on the way to a label map none is called."""
+UNNEEDED = (
+    *("huggingface_hub", "ignite", "itk", "matplotlib", "pandas", "pydicom"),
+    *("requests", "scipy.signal", "skimage", "sklearn", "tensorboard", "torchvision"),
+)
+"""Optional libraries of MONAI that train, measure, draw or read other files. `import monai` loads all of them if they
+are there, which is more than half of its time; on the way to a label map none is called."""
+
+READERS = ("itk", "pydicom")
+"""Those of them that MONAI looks for again whenever it makes a reader of images."""
 
 MODULES = ("monai", "monai.bundle")
 """What looks for them; `import monai` leaves the second one out."""
 
 
-def import_monai_lean() -> None:
+def import_monai_lean(never: Iterable[str] = ()) -> None:
     """Import MONAI without the libraries that no label map needs.
 
     MONAI runs without them ("minimal dependencies" in its documentation) and then refuses what needs them, in this
     process for good. So this is for the command line alone, whose process does nothing else afterwards; our own
     imports of them work as ever. Does nothing where MONAI has been imported.
+
+    Args:
+        never: Modules that this process shall not import at all, such as `READERS`.
     """
     if "monai" not in sys.modules:
         with _missing(UNNEEDED):
             for name in MODULES:
                 import_module(name)
+    for name in never:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None means: not to be imported
 
 
 @contextmanager
 def _missing(names: Iterable[str]) -> Iterator[None]:
     """Let imports of these modules fail inside the block; those that are loaded already stay."""
     hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None means: not to be imported
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:

@@ -42,7 +42,6 @@ from medssl.workflows.scan_measures import (
     of_another,
 )
 from medssl.workflows.segment import require_each_once, without_folders
-from medssl.workflows.train import names_sides
 
 logger = logging.getLogger(__name__)
 
@@ -345,6 +344,6 @@ def _second_opinion(model: Model, predictor: Predictor, options: RankOptions) ->
                 raise ConfigError(msg, "Name an earlier run with the same data, or leave it out.")
         voter = _predictor(other, options)
         return (lambda prepared: of_another(prepared, voter)), other.weights_sha256
-    if names_sides(model.table):
+    if model.table.names_sides:
         return None, "none: labels name a side"
     return (lambda prepared: mirrored(prepared, predictor)), "mirrored"

@@ -17,6 +17,7 @@ from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
 from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
+from medssl.workflows.watching import Watcher
 
 CANDIDATES = "candidates"
 """Folder of a run that holds the runs it was chosen from."""
@@ -37,25 +38,6 @@ class Training:
     steps: int
     best: float | None
     seconds: float
-
-
-class Watcher:
-    """Told about the progress of a training; every method may be left as it is."""
-
-    def registered(self, done: int, pairs: int) -> None:
-        """A labeled scan was laid over an unlabeled one, or that had been done before."""
-
-    def warped(self, done: int, scans: int) -> None:
-        """The labeled scans were warped onto an unlabeled one."""
-
-    def started(self, step: int, steps: int) -> None:
-        """Training begins or goes on after ``step`` of ``steps``."""
-
-    def step(self, step: int, loss: float) -> None:
-        """A step was taken."""
-
-    def validated(self, step: int, score: float) -> None:
-        """The held-out labeled data were scored."""
 
 
 def finished_training(run: Path) -> Training | None:

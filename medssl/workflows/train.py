@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from medssl.io.inspection import require_usable_cohort
 from medssl.io.leaks import require_no_leaks
 from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort
-from medssl.labels import BUILT_IN, LabelTable
+from medssl.labels import BUILT_IN
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
@@ -34,8 +33,9 @@ from medssl.workflows.methods import (
 )
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, file_hashes, relative, versions
-from medssl.workflows.running import Training, Watcher, run_training
+from medssl.workflows.running import Training, run_training
 from medssl.workflows.target_example import keep_target_example
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "spacing": training_spacing(cohort),
         "seed": options.seed,
         "resample": options.resample,
-        "flip_probability": 0.0 if names_sides(table) else 0.5,
+        "flip_probability": 0.0 if table.names_sides else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,
         "steps_per_epoch": budget.steps_per_epoch,
@@ -264,13 +264,6 @@ def hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
         training=tuple(subject for subject in cohort.training if subject.subject not in held),
         validation=cohort.validation
         + tuple(subject for subject in cohort.training if subject.subject in held),
-    )
-
-
-def names_sides(table: LabelTable) -> bool:
-    """Tell whether labels distinguish left and right, so that a mirrored brain would be labeled wrongly."""
-    return any(
-        word in ("left", "right", "lh", "rh") for row in table for word in re.split(r"\W|_", row.name.lower())
     )
 
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 from phantoms import write_subject
 
-HEAVY = ["ignite", "matplotlib", "pandas", "scipy.signal", "scipy.stats", "SimpleITK", "sklearn", "sympy",
-         "tensorboard", "torch.distributed.optim"]  # fmt: skip
+HEAVY = ["ignite", "itk", "matplotlib", "pandas", "pydicom", "scipy.signal", "scipy.stats", "SimpleITK", "sklearn",
+         "sympy", "tensorboard", "torch.distributed.optim"]  # fmt: skip
 FAST = ["--backend", "torch", "--precision", "float32", "--device", "cpu"]
 
 

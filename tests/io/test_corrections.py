@@ -81,3 +81,14 @@ def test_a_test_scan_stays_one_whatever_is_drawn_on_it(cohort):
     found = read_cohort(cohort)
     assert found.training == ()
     assert found.test[0].label == path
+
+
+def test_another_folder_takes_the_place_of_the_one_beside(cohort, tmp_path):
+    """The one beside the scans does not count then."""
+    scan = read_cohort(cohort).unlabeled[0]
+    drawn = save(tmp_path / "drawn.nii.gz", ellipsoid_labels(), np.diag([2.0, 2, 2, 1]))
+    beside = corrections_folder(cohort)
+    save_correction(correction_file(beside, scan.key, BRAIN_TISSUES), drawn, scan, BRAIN_TISSUES, [])
+    assert scan.key in [one.key for one in read_cohort(cohort).training]
+    assert scan.key in [one.key for one in read_cohort(cohort, corrections=tmp_path / "other").unlabeled]
+    assert scan.key in [one.key for one in read_cohort(cohort, corrections=beside).training]

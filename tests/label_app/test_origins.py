@@ -1,8 +1,11 @@
 import pytest
 
 pytest.importorskip("starlette")
+pytest.importorskip("psutil")
 
-from medssl.label_app.origins import OwnOriginOnly
+import psutil
+
+from medssl.label_app.origins import OwnOriginOnly, known_hosts
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,14 @@ from medssl.label_app.origins import OwnOriginOnly
 def test_only_programs_and_own_pages_are_answered(headers, allowed):
     found = [(name.encode(), value.encode()) for name, value in headers.items()]
     assert OwnOriginOnly(None, ("127.0.0.1", "localhost")).allows(found) is allowed
+
+
+def test_every_address_means_those_of_this_computer():
+    own = known_hosts(("127.0.0.1", "localhost", "0.0.0.0", "here"))
+    addresses = {one.address for some in psutil.net_if_addrs().values() for one in some if "." in one.address}
+    assert {"127.0.0.1", "localhost", "here"} | addresses == set(own)
+    assert "0.0.0.0" not in own
+
+
+def test_without_it_only_the_names_that_were_given_count():
+    assert known_hosts(("127.0.0.1", "localhost")) == ("127.0.0.1", "localhost")

@@ -13,8 +13,8 @@ from phantoms import write_subject
 from medssl.engines import TrainingInterrupted
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
 from medssl.workflows.models import load_model
-from medssl.workflows.running import Watcher
 from medssl.workflows.train import train
+from medssl.workflows.watching import Watcher
 
 
 def weights(run: Path) -> dict:

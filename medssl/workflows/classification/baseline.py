@@ -27,7 +27,8 @@ from medssl.workflows.classification.train import (
     usable_cohort,
 )
 from medssl.workflows.provenance import moved_hashes, relative
-from medssl.workflows.running import CANDIDATES, Training, Watcher, promote_parts, require_parts
+from medssl.workflows.running import CANDIDATES, Training, promote_parts, require_parts
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from medssl.io.image_cohort import ImageCohort
 from medssl.workflows.classification.train import ClassifyOptions, prepare_classifier, require_same_images
-from medssl.workflows.running import Training, Watcher, finished_training, run_training
+from medssl.workflows.running import Training, finished_training, run_training
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 

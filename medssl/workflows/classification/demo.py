@@ -17,7 +17,7 @@ from medssl.workflows.classification.report import write_report
 from medssl.workflows.classification.simulate import simulate_folder
 from medssl.workflows.classification.train import ClassifyOptions
 from medssl.workflows.demo import Bar, make_room
-from medssl.workflows.running import Watcher
+from medssl.workflows.watching import Watcher
 
 
 @dataclass(frozen=True)

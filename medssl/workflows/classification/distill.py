@@ -39,7 +39,8 @@ from medssl.workflows.classification.train import (
     usable_cohort,
 )
 from medssl.workflows.provenance import command_line
-from medssl.workflows.running import CANDIDATES, Training, Watcher
+from medssl.workflows.running import CANDIDATES, Training
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 

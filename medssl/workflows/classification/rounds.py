@@ -21,7 +21,8 @@ from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
 from medssl.workflows.classification.train import INIT_FILE, ClassifyOptions, share_of
-from medssl.workflows.running import Training, Watcher
+from medssl.workflows.running import Training
+from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, relative, versions
-from medssl.workflows.running import Training, Watcher, run_training
+from medssl.workflows.running import Training, run_training
+from medssl.workflows.watching import Watcher
 
 BUNDLE = "compact_image_classification"
 """Folder name of the bundle of image classifiers."""

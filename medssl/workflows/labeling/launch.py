@@ -62,14 +62,16 @@ def prepare_server(
         OutputError: The folder beside the scans cannot be written.
     """
     program = find_python(python)
-    cohort = read_cohort(settings.studies, settings.contrasts, mask=settings.mask)
+    cohort = read_cohort(
+        settings.studies, settings.contrasts, mask=settings.mask, corrections=settings.labels
+    )
     if settings.model is not None and not settings.model.exists():
         msg = f"{settings.model}: no such run folder, bundle or file of weights."
         raise InputError(msg, "Check the path given to --model.")
     workspace = lay_out(settings)
     app = workspace.app.resolve()
     command = (
-        *(str(program), "-m", "monailabel.main", "start_server", "--app", str(app)),
+        *(str(program), "-m", "medssl.label_app", "start_server", "--app", str(app)),
         *("--studies", str(workspace.folder.resolve()), "--host", host, "--port", str(port)),
         *("--uvicorn_app", "medssl.label_app.server:app", "--log_level", "warning"),
     )
