@@ -19,6 +19,7 @@ from medssl.transforms.segmentation import (
     validation_postprocessing,
 )
 from medssl.transforms.targets import Targets
+from medssl.transforms.volume_store import VolumeStore
 
 __all__ = [
     "DATA_DISTILLATION",
@@ -32,6 +33,7 @@ __all__ = [
     "PairedLoader",
     "StepSampler",
     "Targets",
+    "VolumeStore",
     "augmentation",
     "crop_preparation",
     "image_preprocessing",

@@ -39,7 +39,7 @@ class ImageLoader:
         seed: Seed of order and changes.
         balanced: Draw every class equally often from the labeled images.
         device: Where images are changed: they are moved there as 8 bits.
-        prefetch: Make the next batch in a thread while this one is used.
+        prefetch: Make the next batch in a thread while this one is used: pays where the network runs on a GPU.
 
     Yields:
         ``image (B, C, H, W)`` in [0, 1], ``label (B, 1)`` int64, ``weight (B, 1)`` where any image has one but 1.
@@ -69,7 +69,7 @@ class ImageLoader:
         seed: int = 0,
         balanced: bool = False,
         device: str | torch.device = "cpu",
-        prefetch: bool = True,
+        prefetch: bool = False,
     ) -> None:
         _require_images(dataset, unlabeled, sampler, batch_size)
         self.dataset, self.unlabeled = dataset, unlabeled
