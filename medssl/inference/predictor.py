@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from medssl.inference.plan import (
     region_around,
 )
 from medssl.inference.trials import TrialStore
+from medssl.inference.windows import MAPS, require_window, windowed
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,7 @@ class Predictor:
     """Turn a preprocessed image into label probabilities.
 
     Crops to the brain, runs the network in one pass if memory allows, otherwise in the fewest and largest
-    tiles, and joins them without blending.
+    tiles, and joins them without blending; or in overlapping windows, where that is asked for.
 
     Args:
         network: Module with logits out, background first; it is copied.
@@ -222,16 +223,18 @@ class Predictor:
         backend: `"torch"`, `"openvino"`, `"onnxruntime"`, or `"auto"` for the fastest.
         precision: `"float32"`, `"bfloat16"`, or `"auto"` for the faster.
         store: Where the comparison of backends is remembered; None compares in every `Predictor`.
+        window: Side of overlapping windows with Gaussian weights, which then take the place of the tiles.
 
     Attributes:
         backend: What runs the network; None until the first scan has decided it. All but torch in float32
             have to agree with it on that scan, see `medssl.inference.gate`.
 
     Raises:
-        ConfigError: There is no such backend or precision, or it is not installed.
+        ConfigError: There is no such backend or precision, it is not installed, or the network cannot run such
+            windows.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each may be left out)
         self,
         *,
         network: nn.Module,
@@ -242,6 +245,7 @@ class Predictor:
         backend: str = "torch",
         precision: str = "float32",
         store: TrialStore | None = None,
+        window: int | None = None,
     ) -> None:
         wish = Wish(backend, precision)
         self.reference = TorchBackend(network, device=device)
@@ -251,6 +255,8 @@ class Predictor:
         self.margin = margin
         self.halo = halo
         self.memory_limit = memory_limit
+        multiple = getattr(network, "multiple", DEFAULT_MULTIPLE)
+        self.window = None if window is None else require_window(window, multiple)
 
     @torch.inference_mode()
     def predict(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -293,6 +299,8 @@ class Predictor:
     def _run(
         self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
     ) -> Prediction:
+        if self.window is not None:
+            forward, tiling = windowed(forward, self.window), replace(tiling, peak_maps=MAPS, memory_factor=1.0)
         tiles = tile_logits(forward, image, mask, tiling)
         parts = ((box, logits.softmax(dim=0).to(image.device)) for box, logits in tiles)
         shape: Triple = (image.shape[1], image.shape[2], image.shape[3])

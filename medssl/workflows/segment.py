@@ -81,6 +81,7 @@ class Options:
         resample: Bring other contrasts to the first one's grid by their headers.
         pictures: Draw a PNG a subject.
         memory_limit: Bytes the network may use; None for a share of what is free.
+        window: Side of overlapping windows in voxels; None for one pass or the fewest tiles.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         mask: "none" for scans without a mask, whose background is a class.
         backend: What runs the network: "torch", "openvino", "onnxruntime", or "auto" for the fastest.
@@ -97,6 +98,7 @@ class Options:
     resample: bool = False
     pictures: bool = True
     memory_limit: int | None = None
+    window: int | None = None
     device: str = "auto"
     mask: str | None = None
     backend: str = "torch"
@@ -162,6 +164,7 @@ def segment(
                 ("probabilities", options.probabilities),
                 ("resample", options.resample),
                 ("mask", options.mask),
+                ("window", options.window),
                 ("anatomy", None if options.anatomy is None else relative(options.anatomy, out.parent)),
                 ("device", None if options.device == "auto" else options.device),
                 ("backend", used.name if used else options.backend),
@@ -437,6 +440,7 @@ def _predictor(model: Model, options: Options) -> Predictor:
         backend=options.backend,
         precision=options.precision,
         store=store,
+        window=options.window,
     )
 
 
