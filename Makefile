@@ -65,6 +65,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/inference.py --model bundles/infant_brain_segmentation --json benchmarks/results/inference.json
 	$(BIN)/python benchmarks/margin.py --json benchmarks/results/margin.json
 	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
+	$(BIN)/python benchmarks/segment_profile.py --json benchmarks/results/segment_profile.json
+	$(BIN)/python benchmarks/compression.py --json benchmarks/results/compression.json
 	$(BIN)/python benchmarks/training.py --json benchmarks/results/training.json
 	$(BIN)/python benchmarks/ssl_step_cost.py --json benchmarks/results/ssl_step_cost.json
 	$(BIN)/python benchmarks/performance_tables.py

@@ -2,8 +2,7 @@
 
     python benchmarks/performance_tables.py
 
-Reads inference.json, margin.json, scaling.json and training.json in benchmarks/results; a file that is missing
-leaves its tables as they are.
+Reads the files of `TAUGHT` in benchmarks/results; one that is missing leaves its tables as they are.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ TAUGHT = {
     "inference": ("network", "profile"),
     "margin": ("margin",),
     "scaling": ("scaling",),
+    "segment_profile": ("segment",),
+    "compression": ("compression",),
     "training": ("training",),
 }
 """File -> the tables made from it. A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
@@ -158,6 +159,30 @@ def scaling(report: dict[str, Any]) -> str:
     return f"{about(report)}\n\n" + markdown(("", "median (least to largest), or fit", ""), lines) + told
 
 
+def segment(report: dict[str, Any]) -> str:
+    """Where the time of one `medssl segment` goes."""
+    said = f"{about(report)} A pair of {by(report['shape'])}, {report['backend']}: {seconds(report['seconds'])} s.\n\n"
+    shares = sorted(report["percent"].items(), key=lambda pair: -pair[1])
+    return said + markdown(("step of `medssl segment`", "time"), [(name, f"{share:.1f} %") for name, share in shares])
+
+
+def compression(report: dict[str, Any]) -> str:
+    """Ways to read scans and write label maps."""
+    lines = [
+        (
+            what,
+            row["way"],
+            milliseconds(row["seconds"]),
+            f"{row['times_first']:.2f}",
+            f"{row['bytes'] / 2**20:.2f}",
+        )
+        for what in ("reading", "writing")
+        for row in report[what]
+    ]
+    head = ("", "way", "ms: median (least to largest)", "times the first", "MiB that come out")
+    return f"{about(report)}\n\n" + markdown(head, lines)
+
+
 def training(report: dict[str, Any]) -> str:
     """Steps of training beside a plain loop."""
     from training import table_lines  # here: MONAI and torch, for this table alone
@@ -177,6 +202,11 @@ def about(report: dict[str, Any]) -> str:
 def seconds(found: dict[str, float]) -> str:
     """Return median, least and largest."""
     return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+
+
+def milliseconds(found: dict[str, float]) -> str:
+    """Return median, least and largest in thousandths."""
+    return f"{1000 * found['median']:.0f} ({1000 * found['min']:.0f} to {1000 * found['max']:.0f})"
 
 
 def fit(found: dict[str, float | None]) -> str:
@@ -203,6 +233,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "margin": margin,
     "scaling": scaling,
     "training": training,
+    "segment": segment,
+    "compression": compression,
 }
 
 

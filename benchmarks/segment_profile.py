@@ -1,0 +1,118 @@
+"""Say where the time of `medssl segment` of one pair goes, from process start to files.
+
+    python benchmarks/segment_profile.py --json segment_profile.json
+
+A synthetic 144 x 192 x 256 pair, packaged weights, the fastest installed backend in float32, pictures drawn. Each run
+is a process of its own, in which the steps of the workflow are timed; shares are of the time until it has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+STEPS = {
+    "load_model": "the model",
+    "_Job.read": "reading, preprocessing",
+    "_Job.run": "the network",
+    "bring_back": "labels on the scan's grid",
+    "write_labels": "compressing the label map",
+    "_Job.write_picture": "the picture",
+}
+"""Functions of `medssl.workflows.segment` -> what they do; none of them calls another one."""
+
+STARTING, REST = "Python and imports", "everything else"
+
+
+def main() -> None:
+    """Run a few processes, print the shares, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--repeats", type=int, default=3, help="runs")
+    parser.add_argument("--quick", action="store_true", help="a small pair, one run")
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        data, out, started, *backend = arguments.child
+        print(json.dumps(seconds_of(Path(data), Path(out), float(started), *backend)))
+        return
+    from inference import fastest_in_float32, machine
+    from scaling import LARGE, SMALL, cohort
+
+    shape, repeats = (SMALL, 1) if arguments.quick else (LARGE, arguments.repeats)
+    load = os.getloadavg()
+    with tempfile.TemporaryDirectory() as folder:
+        data = cohort(Path(folder), shape, 1)
+        backend = fastest_in_float32()
+        runs = [run(data, Path(folder) / f"out-{number}", *backend) for number in range(repeats)]
+    totals = [sum(found.values()) for found in runs]
+    report: dict[str, Any] = {
+        "command": "benchmarks/segment_profile.py",
+        "machine": {**machine(), "load_average": load, "load_average_at_the_end": os.getloadavg()},
+        "shape": shape,
+        "backend": " ".join(backend),
+        "seconds": {"min": min(totals), "median": statistics.median(totals), "max": max(totals)},
+        "percent": {
+            name: statistics.median(100 * found[name] / sum(found.values()) for found in runs) for name in runs[0]
+        },
+    }
+    print(json.dumps(report, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def run(data: Path, out: Path, backend: str, precision: str) -> dict[str, float]:
+    """Segment in a process of its own; return the seconds of each step."""
+    started = time.time()
+    command = [sys.executable, __file__, "--child", str(data), str(out), repr(started), backend, precision]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    whole, steps = time.time() - started, json.loads(told.splitlines()[-1])
+    return {**steps, REST: whole - sum(steps.values())}
+
+
+def seconds_of(data: Path, out: Path, started: float, backend: str, precision: str) -> dict[str, float]:
+    """Segment here, with every step timed."""
+    from medssl.workflows.lean_start import READERS, import_monai_lean
+
+    import_monai_lean(never=READERS)
+    from medssl.workflows import segment as workflow
+    from medssl.workflows.models import quiet_libraries
+
+    quiet_libraries()
+    spent: dict[str, float] = defaultdict(float)
+    spent[STARTING] = time.time() - started
+    for path, name in STEPS.items():
+        *owner, function = path.split(".")
+        place = getattr(workflow, owner[0]) if owner else workflow
+        setattr(place, function, timed(getattr(place, function), spent, name))
+    workflow.segment(data, out, None, workflow.Options(backend=backend, precision=precision))
+    return dict(spent)
+
+
+def timed(function: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
+    """Return the function with its time noted."""
+
+    @wraps(function)
+    def run_timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[name] += time.time() - began
+
+    return run_timed
+
+
+if __name__ == "__main__":
+    main()
