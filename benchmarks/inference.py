@@ -38,6 +38,7 @@ from medssl.inference.choice import REFERENCE, Wish, build, candidates
 from medssl.inference.machine import has_bfloat16, library_versions
 from medssl.inference.plan import Box, box_of, bytes_per_voxel, plan_tiles, region_around
 from medssl.inference.predictor import HALO, MARGIN, Predictor
+from medssl.inference.windows import OVERLAP
 from medssl.networks import DenseFCN
 
 OURS = "ours: brain box, one pass"
@@ -175,6 +176,10 @@ def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -
         "plain network: brain box, torch float32": Method(plain(network, image, mask), box_tiles),
         **other_backends(network, image, mask, box_tiles),
         **margins,
+        f"ours: brain box, windows of {window}": Method(
+            lambda: Predictor(network=network, window=window).predict(image, mask),
+            {(window,) * 3: windows_in(region(MARGIN).shape, window, OVERLAP)},
+        ),
         f"ours: brain box, tiles with a halo of {HALO}": Method(
             lambda: tiles.predict(image, mask), counted(tile.read.shape for tile in cut)
         ),
@@ -187,9 +192,14 @@ def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -
 def stock(network: nn.Module, image: Tensor, window: int, overlap: float) -> Method:
     """Return MONAI's sliding window with Gaussian weights."""
     inferer = SlidingWindowInferer((window,) * 3, sw_batch_size=1, overlap=overlap, mode="gaussian")
-    step = int(window * (1 - overlap))
-    windows = prod(1 + max(0, -(-(side - window) // step)) for side in image.shape[1:])
+    windows = windows_in(image.shape[1:], window, overlap)
     return Method(lambda: inferer(image[None], network)[0].softmax(0), {(window,) * 3: windows})
+
+
+def windows_in(shape: Iterable[int], window: int, overlap: float) -> int:
+    """Count MONAI's sliding windows in a volume."""
+    step = int(window * (1 - overlap))
+    return prod(1 + max(0, -(-(side - window) // step)) for side in shape)
 
 
 def plain(network: nn.Module, image: Tensor, mask: Tensor) -> Callable[[], Tensor]:

@@ -1,18 +1,12 @@
-"""What torchrun and batch systems tell a process: through the environment, and by signals."""
+"""What torchrun and batch systems tell a process through the environment."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
-from typing import NoReturn
 
 from medssl.errors import ConfigError
 
@@ -76,23 +70,6 @@ def ranks_of_environment() -> Ranks:
         local_ranks=_number("LOCAL_WORLD_SIZE", 1),
         torchrun="TORCHELASTIC_RUN_ID" in os.environ,
     )
-
-
-@contextmanager
-def ended_cleanly() -> Iterator[None]:
-    """Let SIGTERM, with which torchrun and Slurm end a process, do what Ctrl-C does while the block runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _number(name: str, default: int) -> int:

@@ -11,8 +11,9 @@ import click
 
 from medssl.cli import OWN_PROCESS
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, mask_option, progress_bar
-from medssl.cli.ranks import ended_cleanly, ranks_of_environment
+from medssl.cli.ranks import ranks_of_environment
 from medssl.errors import ConfigError
+from medssl.workflows.ending import ended_cleanly
 
 if TYPE_CHECKING:
     from medssl.workflows.shards import Shard

@@ -1,6 +1,7 @@
 """From an image to label probabilities: plan, run, stitch."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ from medssl.inference.plan import (
     region_around,
 )
 from medssl.inference.trials import TrialStore
-from medssl.inference.windows import MAPS, require_window, windowed
+from medssl.inference.windows import require_window, windowed
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ MARGIN = 16
 brain; what it needs was measured. DenseFCN trained for 110 steps on synthetic ellipsoids, brain of 112 x 144 x 128
 in 144 x 192 x 256: against the whole volume in one pass, labels change in 0.36 / 0.044 / 0.017 / 0.004 % of the
 brain's voxels with a margin of 0 / 8 / 16 / 32. With random weights, whose labels are near ties everywhere, it is
-0.35 / 0.17 % with 8 / 16. The packaged weights look farther: 0.15 and 0.50 % with 16 on two simulated scans, above the
-0.1 % aimed at; 0.018 % with 32 on the first, for a fifth more voxels. `benchmarks/margin.py` measures it."""
+0.35 / 0.17 % with 8 / 16. The packaged weights look farther: on three simulated scans 0.08 % with 16 in the mean and 0.15 %
+at most, 0.009 and 0.018 % with 32, for a fifth more voxels (`benchmarks/margin.py`, docs/performance.md)."""
 
 HALO = 32
 """Voxels that a tile reads beyond what it answers for. Same network and volume, margin 16: against one pass,
@@ -300,7 +301,9 @@ class Predictor:
         self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
     ) -> Prediction:
         if self.window is not None:
-            forward, tiling = windowed(forward, self.window), replace(tiling, peak_maps=MAPS, memory_factor=1.0)
+            cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
+            forward = windowed(forward, self.window, tiling.memory_limit, cost)
+            tiling = replace(tiling, memory_limit=sys.maxsize)
         tiles = tile_logits(forward, image, mask, tiling)
         parts = ((box, logits.softmax(dim=0).to(image.device)) for box, logits in tiles)
         shape: Triple = (image.shape[1], image.shape[2], image.shape[3])

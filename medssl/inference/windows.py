@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import cast
 
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from medssl.errors import ConfigError
+from medssl.inference.plan import Triple
 
 OVERLAP = 0.5
 """Share of a window's side that the next one covers again."""
 
-MAPS = 16
-"""Maps of the whole region that remain: joined logits and weights."""
 
-
-def windowed(forward: Callable[[Tensor], Tensor], window: int) -> Callable[[Tensor], Tensor]:
+def windowed(
+    forward: Callable[[Tensor], Tensor], window: int, memory_limit: float, voxel_bytes: float
+) -> Callable[[Tensor], Tensor]:
     """Return a function that runs overlapping windows where `forward` would run all at once.
 
     Neighbors are blended with Gaussian weights, so no seam shows, but a window sees less around a voxel than one
-    pass does, and most voxels are computed eight times.
+    pass does, and most voxels are computed eight times. Along a side that is shorter than a window there is one.
 
     Args:
-        forward: Maps a window `(1, C, w, w, w)` to logits `(1, L, w, w, w)`.
+        forward: Maps a window `(1, C, i, j, k)` to logits `(1, L, i, j, k)`.
         window: Its side in voxels.
+        memory_limit: Bytes that a window may take.
+        voxel_bytes: Bytes that a pass takes for each voxel it reads.
 
     Shapes:
         return: `(1, C, I, J, K)` to `(1, L, I, J, K)`
+
+    Raises:
+        ConfigError: The function does, where the limit is too small for a window.
     """
 
     def run(tile: Tensor) -> Tensor:
-        sides = (window,) * 3
-        return cast("Tensor", sliding_window_inference(tile, sides, 1, forward, overlap=OVERLAP, mode="gaussian"))
+        sides = cast("Triple", tuple(min(window, side) for side in tile.shape[2:]))
+        need = prod(sides) * voxel_bytes
+        if need > memory_limit:
+            msg = (
+                f"The memory limit is too small for a window: found {memory_limit / 2**20:.0f} MiB, expected at "
+                f"least {need / 2**20:.0f} MiB."
+            )
+            raise ConfigError(msg, "Choose smaller windows, or raise the memory limit.")
+        logits = sliding_window_inference(
+            tile, sides, 1, lambda part: forward(part).to(tile.device), overlap=OVERLAP, mode="gaussian"
+        )
+        return cast("Tensor", logits)
 
     return run
 

@@ -6,17 +6,20 @@ import logging
 import subprocess
 import time
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
 from fastapi import HTTPException
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import processes, tasks
+from psutil import Process
 
 from medssl.label_app import checks
 
 logger = logging.getLogger(__name__)
 
 METHOD = "train"
+_starting = Lock()
 PATIENCE_S = 30.0
 """How long a training may take to save itself before it is ended."""
 
@@ -41,10 +44,11 @@ def start(app: Any, method: str, params: dict[str, Any]) -> Any:
         raise checks.NotThere(msg)
     checked = trainers[method].check(params).as_params()
     detail = ""
-    if not _under_way():
-        begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=checked)
-        if begun is not None:
-            return begun
+    with _starting:  # two viewers at once
+        if not _under_way():
+            begun, detail = AsyncTask.run(METHOD, request={"model": method}, params=checked)
+            if begun is not None:
+                return begun
     raise HTTPException(status_code=429, detail=detail or "++++++++++ Train Task is Already Running")
 
 
@@ -92,6 +96,8 @@ def stop() -> Any:
             logger.warning(
                 "The training did not end within %g s; it goes on from its last saved point.", PATIENCE_S
             )
+            for child in Process(process.pid).children(recursive=True):
+                child.kill()
             process.kill()
     return None if stopped is None else {**stopped, "details": list(stopped.get("details", []))}
 

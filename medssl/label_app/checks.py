@@ -20,6 +20,9 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ ()-]{0,200}")
 EVALUATED = ("$", "@", "%")
 """First characters by which a MONAI configuration knows an expression, a reference and a macro."""
 
+NEWEST = "newest"
+"""Choice of a viewer that means the last model that was trained, whatever it is when the request comes."""
+
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd")
 RESULT_ENDINGS = (".nrrd", ".nii.gz", ".nii")
 MOST_EPOCHS = 100_000
@@ -206,7 +209,7 @@ def inside(path: Path | str, *folders: Path) -> Path:
 
 def _model(told: Mapping[str, Any], models: Sequence[str]) -> str | None:
     name = _first(told.get("model_filename"))
-    if name in (None, ""):
+    if name in (None, "", NEWEST):
         return None
     if not isinstance(name, str) or name not in models:
         msg = f"There is no model {_shown(name)}; there are {', '.join(models)}."

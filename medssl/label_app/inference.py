@@ -35,7 +35,7 @@ class PairInferTask(BundleInferTask):
 
     def config(self) -> dict[str, Any]:
         """Return what a viewer may choose; models that were trained meanwhile are among it."""
-        return {"model_filename": self.models.names()}
+        return {"model_filename": [checks.NEWEST, *self.models.names()]}
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> tuple[str, dict[str, Any]]:
         """Segment.

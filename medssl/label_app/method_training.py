@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import MedsslError
-from medssl.io.files import read_json
+from medssl.io.files import read_json, sha256
 from medssl.io.subjects import Cohort
 from medssl.label_app import checks
 from medssl.label_app.datastore import CohortDatastore
 from medssl.label_app.models import next_name
 from medssl.label_app.progress import FILE, ProgressFile, progress_of
 from medssl.workflows.budgets import budget_named
+from medssl.workflows.ending import ended_cleanly
 from medssl.workflows.labeling.continued import network_options
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.train import TrainOptions, train
@@ -45,7 +46,11 @@ def train_method(
     """
     quiet_libraries()
     try:
-        return _train(task, task.check(request), datastore)
+        with ended_cleanly():
+            return _train(task, task.check(request), datastore)
+    except KeyboardInterrupt:
+        logger.info("Stopped before its first step; the next training of this method begins anew.")
+        raise SystemExit(0) from None
     except TrainingInterrupted as error:
         logger.info("%s The next training of this method goes on from there.", error)
         raise SystemExit(0) from error
@@ -108,11 +113,12 @@ def _stopped_run(folder: Path, method: str, facts: Mapping[str, Any]) -> Path | 
 
 
 def _facts(wanted: checks.TrainRequest, cohort: Cohort) -> dict[str, Any]:
-    """Return by what a stopped training is known again: what was asked for, and on which scans."""
+    """Return by what a stopped training is known again: what was asked for, on which scans, with which labels."""
     scans = {
         name: [one.key for one in cohort.section(name)] for name in ("training", "validation", "unlabeled")
     }
-    return {"asked": asdict(wanted) | {"resume": True}, "scans": scans}
+    labels = {one.key: sha256(one.label) for one in (*cohort.training, *cohort.validation) if one.label is not None}
+    return {"asked": asdict(wanted) | {"resume": True}, "scans": scans, "labels": labels}
 
 
 def _steps_per_epoch(options: TrainOptions) -> int:

@@ -17,6 +17,7 @@ from medssl.label_app.models import ModelStore
 logger = logging.getLogger(__name__)
 
 NAME = "label_next"
+BEING_MADE = "The ranking is being made; this is the first scan."
 
 
 class Ranked(Protocol):
@@ -60,19 +61,21 @@ class LabelNext(Strategy):
         self.refresh(datastore)
         with self._lock:
             best = next((one for one in self._ranking if one["id"] in waiting), None)
+            under_way = self._thread is not None and self._thread.is_alive()
             problem = self._problem
         if best is not None:
             return dict(best)
         return {
             "id": waiting[0],
             "weight": 0.0,
-            "reason": problem or "The ranking is being made; this is the first scan.",
+            "reason": problem or (BEING_MADE if under_way else "This scan could not be ranked."),
         }
 
     def refresh(self, datastore: CohortDatastore) -> None:
-        """Rank in the background, unless that is done or under way for this model and these labels."""
+        """Rank in the background, unless that is done or under way for this model, these scans and labels."""
         model = self.models.names()[0]
-        state = (model, tuple(sorted(datastore.get_labeled_images())))
+        scans = (datastore.get_labeled_images(), datastore.get_unlabeled_images())
+        state = (model, *(tuple(sorted(some)) for some in scans))
         with self._lock:
             if state == self._done or (self._thread is not None and self._thread.is_alive()):
                 return

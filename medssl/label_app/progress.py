@@ -29,7 +29,9 @@ class ProgressFile(Watcher):
 
     def __init__(self, path: Path, per_epoch: int, facts: Mapping[str, Any]) -> None:
         self.path, self.per_epoch = path, per_epoch
-        self.told: dict[str, Any] = {**facts, "epoch": 0, "step": 0}
+        before = progress_of(path.parent)  # of a training that goes on
+        best = {"best_metric": before["best_metric"]} if "best_metric" in before else {}
+        self.told: dict[str, Any] = {**facts, **best, "epoch": 0, "step": 0}
         self._written = 0.0
         self._began = time.monotonic()
 

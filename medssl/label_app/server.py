@@ -219,11 +219,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     workspace = read_settings(Path(settings.MONAI_LABEL_APP_DIR)).workspace
     with ExitStack() as stack:
         stack.enter_context(locked(workspace.lock, f"The folder {workspace.folder.name}"))
+        _forget_sessions(workspace.sessions)
         stack.callback(background.stop)
         instance = app_instance()
         instance.server_mode(True)
         instance.on_init_complete()
         yield
+
+
+def _forget_sessions(folder: Path) -> None:
+    """Delete the scans that were sent for one answer to a server that has ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _answer_problem(request: Request, error: Exception) -> JSONResponse:

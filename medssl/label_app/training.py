@@ -39,7 +39,7 @@ class MethodTrainTask(BundleTrainTask):
             "budget": list(BUDGETS),
             "max_epochs": 0,
             "pretrained": True,
-            "model_filename": self.models.names(),
+            "model_filename": [checks.NEWEST, *self.models.names()],
             "resume": True,
             "seed": 0,
             "device": [self.models.device],

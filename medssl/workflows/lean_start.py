@@ -1,4 +1,4 @@
-"""Importing MONAI as where its optional libraries are not installed, for a process that makes label maps and ends."""
+"""Importing MONAI as where its optional libraries are not installed, for a process that makes label maps."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def import_monai_lean(never: Iterable[str] = ()) -> None:
     """Import MONAI without the libraries that no label map needs.
 
     MONAI runs without them ("minimal dependencies" in its documentation) and then refuses what needs them, in this
-    process for good. So this is for the command line alone, whose process does nothing else afterwards; our own
-    imports of them work as ever. Does nothing where MONAI has been imported.
+    process for good. So this is for processes of our own, `medssl segment` and the server for 3D Slicer, whose
+    trainings have others. Our own imports of these libraries work as ever. Does nothing where MONAI has been imported.
 
     Args:
         never: Modules that this process shall not import at all, such as `READERS`.

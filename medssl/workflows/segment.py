@@ -148,7 +148,7 @@ def segment(
     require_each_once(cohort)
     require_writable_folder(out, files)
     anatomy = _anatomy(ready, options, out)
-    _require_results_folder(out, ready, anatomy, options.overwrite)
+    _require_results_folder(out, ready, anatomy, options)
     predictor = _predictor(ready, options)
     job = _Job(cohort, ready, predictor, options, out, anatomy)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
@@ -259,7 +259,8 @@ class _Job:
             return False
         told = read_json(self.path(subject, "dseg.json"))
         same_model = told["Model"]["WeightsSHA256"] == self.model.weights_sha256
-        return bool(same_model and told.get("Anatomy") == self.anatomy_told())
+        same_way = told.get("Anatomy") == self.anatomy_told() and told.get("Window") == self.options.window
+        return bool(same_model and same_way)
 
     def read(self, subject: Subject) -> _Scan:
         """Read and check a subject's files, once, and bring the scan to the network's space."""
@@ -328,6 +329,7 @@ class _Job:
             },
             "Backend": answer.backend,
             **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),
+            **({"Window": self.options.window} if self.options.window is not None else {}),
             "SpacingOfNetwork_mm": list(model.spacing),
             "Volumes_ml": volumes_ml(labels, answer.scan.grid, model.table),
             "Seconds": round(seconds, 2),
@@ -372,6 +374,7 @@ class _Job:
             "trained_on": self.model.trained_on,
             "weights_sha256": self.model.weights_sha256,
             "anatomy_sha256": None if self.anatomy is None else self.anatomy.digest,
+            "window": self.options.window,
             "subjects": finished,
             "failed": self.failed_in_other_shards(finished) | result.failed,
             "seconds": round(seconds, 1),
@@ -458,9 +461,9 @@ def require_each_once(cohort: Cohort) -> None:
 
 
 def _require_results_folder(
-    out: Path, model: Model, anatomy: AnatomicalFactor | None, overwrite: bool
+    out: Path, model: Model, anatomy: AnatomicalFactor | None, options: Options
 ) -> None:
-    """Refuse a folder that is a training run, or holds the results of another model.
+    """Refuse a folder that is a training run, or holds the results of another model or another way to run it.
 
     Raises:
         OutputError: It is.
@@ -469,11 +472,14 @@ def _require_results_folder(
         msg = f"{out} is the folder of a training run."
         raise OutputError(msg, "Choose another --out.")
     record = out / "run.json"
-    if overwrite or not record.is_file():
+    if options.overwrite or not record.is_file():
         return
     told = read_json(record)
     if told.get("anatomy_sha256") != (None if anatomy is None else anatomy.digest):
         msg = f"{out} holds results that were made with another choice of --anatomy."
+        raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")
+    if told.get("window") != options.window:
+        msg = f"{out} holds results that were made with another choice of --window."
         raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")
     found = told.get("weights_sha256")
     if found != model.weights_sha256:

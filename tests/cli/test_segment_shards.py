@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from phantoms import TINY, write_subject
 
 from medssl.cli import main
-from medssl.cli.ranks import Ranks, ended_cleanly, ranks_of_environment
+from medssl.cli.ranks import Ranks, ranks_of_environment
+from medssl.workflows.ending import ended_cleanly
 from medssl.workflows.train import TrainOptions, train
 
 OPTIONS = ["--backend", "torch", "--precision", "float32", "--no-pictures", "--device", "cpu"]

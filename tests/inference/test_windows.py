@@ -7,7 +7,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from medssl.errors import ConfigError
-from medssl.inference.plan import box_of, region_around
+from medssl.inference.plan import box_of, bytes_per_voxel, region_around
 from medssl.inference.predictor import Predictor
 
 
@@ -28,11 +28,23 @@ def test_windows_give_what_monai_gives_on_the_brains_box(shallow, head):
 
 
 def test_a_window_needs_no_more_memory_than_its_own(shallow, head):
-    """A limit that one pass exceeds is no hindrance."""
+    """A limit that one pass exceeds is no hindrance; one that a window exceeds is."""
     sizes = []
     shallow.stem.register_forward_hook(lambda module, inputs, output: sizes.append(inputs[0].shape[2:]))
-    Predictor(network=shallow, window=16).predict(*head)
+    need = 16**3 * bytes_per_voxel(shallow.peak_maps)
+    Predictor(network=shallow, window=16, memory_limit=int(need) + 1).predict(*head)
     assert set(sizes) == {(16, 16, 16)}
+    with pytest.raises(ConfigError, match="too small for a window"):
+        Predictor(network=shallow, window=16, memory_limit=int(need / 2)).predict(*head)
+
+
+def test_a_side_longer_than_the_scan_is_cut_to_it(shallow, head):
+    sizes = []
+    shallow.stem.register_forward_hook(lambda module, inputs, output: sizes.append(inputs[0].shape[2:]))
+    Predictor(network=shallow, window=64).predict(*head)
+    (size,) = set(sizes)
+    assert max(size) == 64
+    assert min(size) < 64
 
 
 @pytest.mark.parametrize("window", [0, 2, 17])

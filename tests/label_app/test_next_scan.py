@@ -87,3 +87,16 @@ def test_a_ranking_that_fails_says_so_and_stops_nobody(tmp_path, error):
     told = strategy({}, store)
     assert told["id"] == "sub-2"
     assert str(error) in told["reason"]
+
+
+def test_a_scan_that_came_later_is_ranked_and_one_that_cannot_be_is_said(tmp_path):
+    found = [ranked("sub-2", "sub-3", "sub-4", "sub-5"), []]
+    store = Store(tmp_path)
+    strategy = LabelNext(models(tmp_path), tmp_path / "ranking", lambda *_: found.pop(0))
+    strategy.refresh(store)
+    strategy.wait(10)
+    store.get_unlabeled_images = lambda: ["sub-6"]
+    strategy.refresh(store)
+    strategy.wait(10)
+    assert not found
+    assert strategy({}, store) == {"id": "sub-6", "weight": 0.0, "reason": "This scan could not be ranked."}

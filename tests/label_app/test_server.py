@@ -373,12 +373,12 @@ def test_each_method_trains_from_one_label_with_all_unlabeled_scans(server):
 
 def test_new_weights_can_be_chosen_and_the_newest_come_first(server, client):
     names = client.info()["models"]["segmentation"]["config"]["model_filename"]
-    assert names == ["ssldec-001", "pseudo-label-001", "supervised-001", "initial"]
+    assert names == ["newest", "ssldec-001", "pseudo-label-001", "supervised-001", "initial"]
     used = {
         name: client.infer("segmentation", "sub-02", {"model_filename": name})[1]["model"]
-        for name in names[:2]
+        for name in names[:3]
     }
-    assert used == {name: name for name in names[:2]}
+    assert used == {"newest": "ssldec-001", **{name: name for name in names[1:3]}}
     assert client.infer("segmentation", "sub-02", {"model_filename": names})[1]["model"] == "ssldec-001"
 
 

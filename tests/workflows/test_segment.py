@@ -292,3 +292,15 @@ def test_too_little_memory_is_refused_with_what_works(run, scans, tmp_path):
     least = int(re.search(r"expected at least (\d+) MiB", reason).group(1))
     enough = replace(FAST, memory_limit=least * 2**20)
     assert segment(scans, tmp_path / "out", run, enough).done == ["sub-a"]
+
+
+def test_windows_are_another_way_and_are_not_mixed_with_one_pass(run, scans, tmp_path):
+    out, sidecar = tmp_path / "out", dseg(tmp_path / "out").with_name("sub-a_seg-braintissues_dseg.json")
+    assert segment(scans, out, run, replace(FAST, window=16)).done == ["sub-a"]
+    assert json.loads(sidecar.read_text())["Window"] == 16
+    assert "--window 16" in json.loads((out / "run.json").read_text())["command"]
+    assert segment(scans, out, run, replace(FAST, window=16)).skipped == ["sub-a"]
+    with pytest.raises(OutputError, match="--window"):
+        segment(scans, out, run, FAST)
+    assert segment(scans, out, run, replace(FAST, overwrite=True)).done == ["sub-a"]
+    assert "Window" not in json.loads(sidecar.read_text())

@@ -16,7 +16,7 @@ from medssl.workflows.labeling.workspace import ServerSettings, Workspace, lay_o
 ENVIRONMENT = ".venv-label"
 """Folder of the environment that `make label` makes."""
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 """Hosts that only programs of this computer can reach."""
 
 UNSET = ("MONAI_LABEL_CORS_ORIGINS", "PYTHONPATH", "PYTHONHOME")
@@ -59,8 +59,12 @@ def prepare_server(
 
     Raises:
         InputError: There is no Python with MONAI Label, no scan, or no such model.
+        ConfigError: The host cannot be used.
         OutputError: The folder beside the scans cannot be written.
     """
+    if ":" in host:
+        msg = f"--host {host} is an address of IPv6, or has a port in it."
+        raise ConfigError(msg, "Give a name or an IPv4 address, and the port with --port.")
     program = find_python(python)
     cohort = read_cohort(
         settings.studies, settings.contrasts, mask=settings.mask, corrections=settings.labels
@@ -82,7 +86,7 @@ def prepare_server(
         workspace=workspace,
         scans=len(cohort.all()) - len(cohort.test),
         labeled=len(cohort.training) + len(cohort.validation),
-        address=f"http://{host if host not in ('0.0.0.0', '::') else '127.0.0.1'}:{port}",
+        address=f"http://{host if host != '0.0.0.0' else '127.0.0.1'}:{port}",
     )
 
 

@@ -16,10 +16,14 @@ MODULES = (
     "pydicom_seg",
     "dicomweb_client",
     "pynetdicom",
+    "psutil",
+    "multipart",
+    "uvicorn",
+    "medssl.label_app.origins",
     "medssl.label_app.main",
     "monailabel.interfaces.app",
 )
-"""Imported one by one; the last two are what the server needs, in the order in which it imports them."""
+"""Imported one by one; the last ones are what the server needs."""
 
 
 def _version(name: str) -> str:

@@ -18,9 +18,6 @@ ORIGINAL = "original"
 TAGS = (FINAL, ORIGINAL)
 """Kinds of labels that a viewer may save, each in a folder of its own."""
 
-SESSION_SECONDS = 3600
-"""How long a scan that was sent for one answer is kept."""
-
 MAIN = '''\
 """What MONAI Label starts. Written by medssl."""
 
