@@ -50,7 +50,7 @@ $(LABEL_STAMP): pyproject.toml constraints-label.txt
 	$(LABEL_BIN)/python -m pip install --quiet --constraint constraints-label.txt --no-deps monailabel pydicom-seg
 	touch $(LABEL_STAMP)
 
-# A real server, driven as 3D Slicer drives it.
+# A real server, driven as 3D Slicer drives it. Not in .ci/run: with its environment it takes a quarter of an hour.
 test-label: $(LABEL_STAMP)
 	$(LABEL_BIN)/python -m pytest -W default::DeprecationWarning tests/label_app
 

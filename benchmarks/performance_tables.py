@@ -124,7 +124,7 @@ def scaling(report: dict[str, Any]) -> str:
     voxels, small, large = report["voxels"], report["small_pairs"], report["large_pairs"]
     first = report["first_call"]
     lines = [
-        ("seconds a million voxels, network alone", fit(voxels["seconds_a_million"]), voxels["backend"]),
+        ("seconds a million voxels, network alone, least times", fit(voxels["seconds_a_million"]), voxels["backend"]),
         (
             f"first call, {by(large['shape'])}, backends compared",
             seconds(first["seconds"]),
@@ -156,7 +156,7 @@ def scaling(report: dict[str, Any]) -> str:
         f"\nA forecast, not a measurement: {guess['subjects']} pairs of {by(large['shape'])} in "
         f"{guess['hours_one_process']:.1f} hours by one process, {guess['hours_two_processes']:.1f} by two.\n"
     )
-    return f"{about(report)}\n\n" + markdown(("", "median (least to largest), or fit", ""), lines) + told
+    return f"{about(report)}\n\n" + markdown(("", "median (least to largest), or slope of a fit", ""), lines) + told
 
 
 def segment(report: dict[str, Any]) -> str:
@@ -194,9 +194,10 @@ def about(report: dict[str, Any]) -> str:
     """Say where it was measured."""
     machine = report["machine"]
     threads = machine.get("available_threads", machine.get("threads"))
+    used = f"{threads} threads, " if threads else ""
     versions = ", ".join(f"{name} {version}" for name, version in machine["backends"].items() if version)
     load = " to ".join(f"{machine[key][0]:.1f}" for key in ("load_average", "load_average_at_the_end"))
-    return f"{machine['processor']}, {threads} threads, {versions}; load average at the start and the end {load}."
+    return f"{machine['processor']}, {used}{versions}; load average at the start and the end {load}."
 
 
 def seconds(found: dict[str, float]) -> str:

@@ -35,8 +35,8 @@ MARGIN = 16
 brain; what it needs was measured. DenseFCN trained for 110 steps on synthetic ellipsoids, brain of 112 x 144 x 128
 in 144 x 192 x 256: against the whole volume in one pass, labels change in 0.36 / 0.044 / 0.017 / 0.004 % of the
 brain's voxels with a margin of 0 / 8 / 16 / 32. With random weights, whose labels are near ties everywhere, it is
-0.35 / 0.17 % with 8 / 16. The packaged weights look farther: on three simulated scans 0.08 % with 16 in the mean and 0.15 %
-at most, 0.009 and 0.018 % with 32, for a fifth more voxels (`benchmarks/margin.py`, docs/performance.md)."""
+0.35 / 0.17 % with 8 / 16. The packaged weights look farther: on three simulated scans 0.08 % change with 16 in the mean
+and 0.15 % at most, 0.009 and 0.018 % with 32, for a fifth more voxels (`benchmarks/margin.py`, docs/performance.md)."""
 
 HALO = 32
 """Voxels that a tile reads beyond what it answers for. Same network and volume, margin 16: against one pass,
