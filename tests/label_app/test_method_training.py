@@ -5,6 +5,7 @@ import os
 import signal
 from types import SimpleNamespace
 
+import nibabel as nib
 import pytest
 
 pytest.importorskip("monailabel")
@@ -54,7 +55,9 @@ def test_a_stopped_run_is_known_again_until_a_label_changes(task, datastore, coh
     ProgressFile(run / FILE, 25, facts).started(3, 100)
     assert method_training._stopped_run(task.models.folder, "ssldec", facts) == run
     label = datastore.training_cohort().training[0].label
-    save(label, ellipsoid_labels()[::-1].copy(), read_affine(label))
+    corrected = ellipsoid_labels()
+    corrected[16, 16, 16] = 3
+    save(label, corrected, nib.load(label).affine)
     changed = method_training._facts(wanted, datastore.training_cohort())
     assert method_training._stopped_run(task.models.folder, "ssldec", changed) is None
 
@@ -65,8 +68,3 @@ def test_the_best_dice_of_a_training_that_goes_on_is_kept(tmp_path):
     again.validated(6, 0.7)
     assert again.told["best_metric"] == 0.8
 
-
-def read_affine(path):
-    import nibabel as nib
-
-    return nib.load(path).affine
