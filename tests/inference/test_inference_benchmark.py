@@ -35,6 +35,7 @@ def test_quick_benchmark_compares_ours_with_monai(tmp_path, monkeypatch, capsys)
         "plain network: brain box, torch float32",
         "ours: brain box, one pass",
         "ours: brain box, tiles with a halo of 32",
+        "ours: brain box, windows of 32",
         "ours: whole volume, one pass",
         "MONAI sliding window 32^3, overlap 0.25",
         "MONAI sliding window 32^3, overlap 0.5",
