@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 from psutil import net_if_addrs
 from starlette.responses import JSONResponse
 
-Scope = dict[str, Any]
+from medssl.workflows.labeling.launch import EVERY_ADDRESS
 
-EVERY_ADDRESS = "0.0.0.0"
-"""As a host it means: under each address of this computer."""
+Scope = dict[str, Any]
 
 
 def known_hosts(hosts: Collection[str]) -> tuple[str, ...]:

@@ -55,13 +55,6 @@ def server(tmp_path_factory, tiny_run):
         running.stop()
 
 
-@pytest.fixture
-def client(server, tmp_path):
-    from monailabel.client.client import MONAILabelClient
-
-    return MONAILabelClient(server.url, tmpdir=str(tmp_path))
-
-
 def test_the_command_says_what_to_type_in_slicer(server):
     told = server.log.read_text().replace("\n", " ")
     assert "5 scans, 1 of them labeled" in told

@@ -46,13 +46,6 @@ def server(place, tiny_run):
         running.stop()
 
 
-@pytest.fixture
-def client(server, tmp_path):
-    from monailabel.client.client import MONAILabelClient
-
-    return MONAILabelClient(server.url, tmpdir=str(tmp_path))
-
-
 def first_image(server, key):
     return server.studies / key / "anat" / f"{key}_T1w.nii.gz"
 

@@ -53,9 +53,7 @@ def serve(studies: Path, python: Path | None, host: str, port: int, **options: A
     from medssl.workflows.labeling.launch import LOOPBACK, prepare_server, require_port, started_in
     from medssl.workflows.labeling.workspace import ServerSettings, default_labels_folder
 
-    hosts = (
-        ("127.0.0.1", "localhost") if host in LOOPBACK else ("127.0.0.1", "localhost", host, platform.node())
-    )
+    hosts = LOOPBACK if host in LOOPBACK else (*LOOPBACK, host, platform.node())
     labels = options.pop("labels") or default_labels_folder(studies)
     settings = ServerSettings(studies, labels, cache=cache_folder(), hosts=hosts, **options)
     launch = prepare_server(settings, python, host, require_port(port))

@@ -19,6 +19,9 @@ ENVIRONMENT = ".venv-label"
 LOOPBACK = ("127.0.0.1", "localhost")
 """Hosts that only programs of this computer can reach."""
 
+EVERY_ADDRESS = "0.0.0.0"
+"""As a host it means: under each address of this computer."""
+
 UNSET = ("MONAI_LABEL_CORS_ORIGINS", "PYTHONPATH", "PYTHONHOME")
 """Variables that keep MONAI Label from starting, or that belong to another Python."""
 
@@ -86,7 +89,7 @@ def prepare_server(
         workspace=workspace,
         scans=len(cohort.all()) - len(cohort.test),
         labeled=len(cohort.training) + len(cohort.validation),
-        address=f"http://{host if host != '0.0.0.0' else '127.0.0.1'}:{port}",
+        address=f"http://{LOOPBACK[0] if host == EVERY_ADDRESS else host}:{port}",
     )
 
 
