@@ -46,7 +46,7 @@ SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 2}
 BOX_SHARE = (112 / 144, 144 / 192, 128 / 256)
 """Sides of the brain's box over those of the volume, as in a 144 x 192 x 256 infant scan."""
 
-MARGINS = (0, 32, 48)
+MARGINS = (16, 32, 48)
 """Beside the one in use; on the fastest backend in float32 that is installed."""
 
 MATRIX = 2048
@@ -157,7 +157,7 @@ def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -
 
     one = Predictor(network=network)
     cost = bytes_per_voxel(network.peak_maps) * one.reference.memory_factor
-    limit = int(0.8 * region(MARGIN).voxels * cost)
+    limit = int(0.9 * region(MARGIN).voxels * cost)
     cut = plan_tiles(
         region(MARGIN), shape, halo=HALO, multiple=network.multiple, memory_limit=limit, voxel_bytes=cost
     )

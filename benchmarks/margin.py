@@ -1,10 +1,11 @@
-"""Measure what the margin around the brain's box costs and changes: packaged weights, simulated scans.
+"""Measure what a margin around the brain's box, or windows, cost and change: packaged weights, simulated scans.
 
     python benchmarks/margin.py --json margin.json
 
-Scans of 1 mm are laid into 144 x 192 x 256 voxels. Each margin is held to the whole volume in one pass: share of the
-brain's voxels with another label, and how far the mean Dice against the true labels moves. Margins take turns, after
-one run of each that is not timed. `--quick` takes one coarse scan and small margins, to see that everything runs.
+Scans of 1 mm are laid into 144 x 192 x 256 voxels. Each margin, and overlapping windows on the brain's box, are held to
+the whole volume in one pass: share of the brain's voxels with another label, and how far the mean Dice against the
+true labels moves. All take turns, after one run of each that is not timed. `--quick` takes one coarse scan and small
+margins, to see that everything runs.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import os
 import statistics
 import tempfile
 import time
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from inference import dices, fastest_in_float32, machine, with_backend
+from inference import dices, fastest_in_float32, machine, windows_in, with_backend
 from torch import Tensor
 from torch.nn import functional as F
 
+from medssl.inference import windows
 from medssl.inference.plan import box_of, region_around
 from medssl.inference.predictor import Prediction
 from medssl.io.cohort import item, read_cohort
@@ -33,6 +36,9 @@ from medssl.workflows.simulate import simulate_cohort
 MARGINS = (0, 16, 32, 48)
 WHOLE = 1000
 """A margin beyond every volume."""
+
+WINDOWS = ((48, 0.25), (64, 0.25), (64, 0.5))
+"""Sides, and the share of them that the next window covers again; the packaged weights come from crops of 48^3."""
 
 VOLUME = (144, 192, 256)
 SEED = 7
@@ -48,29 +54,41 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     model, pair, load = load_model(), fastest_in_float32(), os.getloadavg()
-    margins, volume, repeats = (*MARGINS, WHOLE), VOLUME, arguments.repeats
+    ways: tuple[Way, ...] = (*MARGINS, WHOLE, *WINDOWS)
+    volume, repeats = VOLUME, arguments.repeats
     count, spacing = arguments.scans, 1.0
     if arguments.quick:
-        margins, volume, repeats, count, spacing = (0, 16, WHOLE), (64, 96, 80), 1, 1, 3.0
-    found: dict[int, list[dict[str, float]]] = {margin: [] for margin in margins}
+        ways, volume, repeats, count, spacing = (0, 16, WHOLE, (32, 0.25)), (64, 96, 80), 1, 1, 3.0
+    found: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
     for image, mask, truth in scans(model, count, spacing, volume):
-        measured = {margin: run(model, pair, margin, image, mask, repeats) for margin in margins}
-        for margin, (answer, seconds) in measured.items():
-            found[margin].append(compared(answer, measured[WHOLE][0], mask, truth) | {
+        measured = {way: run(model, pair, way, image, mask, repeats) for way in ways}
+        for way, (answer, seconds) in measured.items():
+            found[way].append(compared(answer, measured[WHOLE][0], mask, truth) | {
                 "seconds": seconds,
                 "times_whole": seconds / measured[WHOLE][1],
-                "million_voxels": voxels_read(mask, margin, model.network.multiple) / 1e6,
+                "million_voxels": voxels_read(mask, way, model.network.multiple) / 1e6,
             })  # fmt: skip
     report = {
         "command": "benchmarks/margin.py",
         "machine": {**machine(), "threads": torch.get_num_threads(), "load_average": load,
                     "load_average_at_the_end": os.getloadavg()},
         "backend": " ".join(pair), "scans": count, "seed": SEED, "volume": volume,
-        "rows": [{"margin": margin, **summary(rows)} for margin, rows in found.items()],
+        "rows": [{"margin": name(way), **summary(rows)} for way, rows in found.items()],
     }  # fmt: skip
     print(json.dumps(report, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+Way = int | tuple[int, float]
+"""A margin, or the side of windows and their overlap."""
+
+
+def name(way: Way) -> str:
+    """Return what stands in the table."""
+    if way == WHOLE:
+        return "whole volume"
+    return str(way) if isinstance(way, int) else f"windows of {way[0]}, overlap {way[1]:g}"
 
 
 def scans(
@@ -89,9 +107,13 @@ def scans(
     return ready
 
 
-def voxels_read(mask: Tensor, margin: int, multiple: int) -> int:
-    """Return how many voxels of a scan the network reads."""
-    return region_around(box_of(mask), tuple(mask.shape), margin=margin, multiple=multiple).voxels
+def voxels_read(mask: Tensor, way: Way, multiple: int) -> int:
+    """Return how many voxels the network reads for a scan, those of each window counted."""
+    margin = way if isinstance(way, int) else 0
+    region = region_around(box_of(mask), tuple(mask.shape), margin=margin, multiple=multiple)
+    if isinstance(way, int):
+        return region.voxels
+    return windows_in(region.shape, *way) * prod(min(way[0], side) for side in region.shape)
 
 
 def padded(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -104,10 +126,12 @@ def padded(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def run(
-    model: Model, pair: tuple[str, str], margin: int, image: Tensor, mask: Tensor, repeats: int
+    model: Model, pair: tuple[str, str], way: Way, image: Tensor, mask: Tensor, repeats: int
 ) -> tuple[Tensor, float]:
     """Return the labels and the least time of several runs behind a first one."""
-    predictor = with_backend(model.network, *pair, margin)
+    predictor = with_backend(model.network, *pair, way if isinstance(way, int) else 0)
+    if not isinstance(way, int):
+        predictor.window, windows.OVERLAP = way
     found: Prediction = predictor.predict_box(image, mask)
     seconds = []
     for _ in range(repeats):

@@ -108,7 +108,7 @@ def margin(report: dict[str, Any]) -> str:
         moved = max(abs(row["dice_difference"][end]) for end in ("min", "max"))
         changed = row["labels_changed_percent"]
         lines.append((
-            "whole volume" if row["times_whole"]["mean"] == 1 else str(row["margin"]),
+            row["margin"],
             f"{row['million_voxels']['mean']:.2f}",
             f"{row['times_whole']['mean']:.2f}",
             f"{changed['mean']:.3f} % ({changed['max']:.3f} %)",
@@ -124,7 +124,11 @@ def scaling(report: dict[str, Any]) -> str:
     voxels, small, large = report["voxels"], report["small_pairs"], report["large_pairs"]
     first = report["first_call"]
     lines = [
-        ("seconds a million voxels, network alone, least times", fit(voxels["seconds_a_million"]), voxels["backend"]),
+        (
+            "seconds a million voxels, network alone, least times",
+            fit(voxels["seconds_a_million"]),
+            voxels["backend"],
+        ),
         (
             f"first call, {by(large['shape'])}, backends compared",
             seconds(first["seconds"]),
@@ -156,14 +160,20 @@ def scaling(report: dict[str, Any]) -> str:
         f"\nA forecast, not a measurement: {guess['subjects']} pairs of {by(large['shape'])} in "
         f"{guess['hours_one_process']:.1f} hours by one process, {guess['hours_two_processes']:.1f} by two.\n"
     )
-    return f"{about(report)}\n\n" + markdown(("", "median (least to largest), or slope of a fit", ""), lines) + told
+    return (
+        f"{about(report)}\n\n"
+        + markdown(("", "median (least to largest), or slope of a fit", ""), lines)
+        + told
+    )
 
 
 def segment(report: dict[str, Any]) -> str:
     """Where the time of one `medssl segment` goes."""
     said = f"{about(report)} A pair of {by(report['shape'])}, {report['backend']}: {seconds(report['seconds'])} s.\n\n"
     shares = sorted(report["percent"].items(), key=lambda pair: -pair[1])
-    return said + markdown(("step of `medssl segment`", "time"), [(name, f"{share:.1f} %") for name, share in shares])
+    return said + markdown(
+        ("step of `medssl segment`", "time"), [(name, f"{share:.1f} %") for name, share in shares]
+    )
 
 
 def compression(report: dict[str, Any]) -> str:

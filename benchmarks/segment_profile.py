@@ -69,7 +69,8 @@ def main() -> None:
         "backend": " ".join(backend),
         "seconds": {"min": min(totals), "median": statistics.median(totals), "max": max(totals)},
         "percent": {
-            name: statistics.median(100 * found[name] / sum(found.values()) for found in runs) for name in runs[0]
+            name: statistics.median(100 * found[name] / sum(found.values()) for found in runs)
+            for name in runs[0]
         },
     }
     print(json.dumps(report, indent=2))

@@ -22,7 +22,9 @@ from medssl.workflows.models import quiet_libraries
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for images and run.")
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Bundle to put the weights into.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), required=True, help="Bundle to put the weights into."
+)
 @click.option("--steps", default=600, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(work: Path, bundle: Path, steps: int, seed: int) -> None:
@@ -38,7 +40,8 @@ def main(work: Path, bundle: Path, steps: int, seed: int) -> None:
     metadata = read_json(bundle / "configs" / "metadata.json")
     measures = {name: round(found.measures[name], 4) for name in ("accuracy", "macro_f1")}
     write_json(
-        bundle / "configs" / "metadata.json", metadata | {"eval_metrics": {**measures, "test_images": found.n}}
+        bundle / "configs" / "metadata.json",
+        metadata | {"eval_metrics": {**measures, "test_images": found.n}},
     )
     print(measures)
 

@@ -57,7 +57,13 @@ def test_value_outside_the_table_names_what_it_has():
         BRAIN_TISSUES.channel(7)
 
 
-SIDES = {"left hippocampus": True, "Right_thalamus": True, "lh-cortex": True, "brightness": False, "cleft": False}
+SIDES = {
+    "left hippocampus": True,
+    "Right_thalamus": True,
+    "lh-cortex": True,
+    "brightness": False,
+    "cleft": False,
+}
 
 
 @pytest.mark.parametrize("name", SIDES)

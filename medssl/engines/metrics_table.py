@@ -101,8 +101,7 @@ class MetricsTable:
         per_class = evaluator.state.metrics.get(f"{self.score}_per_class")
         if per_class is not None:
             metrics |= {
-                f"{self.score}_{name}": float(one)
-                for name, one in zip(self.classes, per_class, strict=True)
+                f"{self.score}_{name}": float(one) for name, one in zip(self.classes, per_class, strict=True)
             }
         self._validation = {name: value for name, value in metrics.items() if not math.isnan(value)}
 

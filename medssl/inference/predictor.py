@@ -30,17 +30,15 @@ from medssl.inference.windows import require_window, windowed
 
 logger = logging.getLogger(__name__)
 
-MARGIN = 16
-"""Voxels around the brain's box. The whole receptive field of DenseFCN (139 voxels to each side) is wider than a
-brain; what it needs was measured. DenseFCN trained for 110 steps on synthetic ellipsoids, brain of 112 x 144 x 128
-in 144 x 192 x 256: against the whole volume in one pass, labels change in 0.36 / 0.044 / 0.017 / 0.004 % of the
-brain's voxels with a margin of 0 / 8 / 16 / 32. With random weights, whose labels are near ties everywhere, it is
-0.35 / 0.17 % with 8 / 16. The packaged weights look farther: on three simulated scans 0.08 % change with 16 in the mean
-and 0.15 % at most, 0.009 and 0.018 % with 32, for a fifth more voxels (`benchmarks/margin.py`, docs/performance.md)."""
+MARGIN = 0
+"""Voxels around the brain's box. A network that was trained on crops knows the zeros that convolutions add at a crop's
+ends; wide empty space around a brain it hardly knows. So a margin costs time and brings no Dice: packaged weights,
+three simulated scans of 1 mm, mean Dice .775, .771, .770 and .770 with 0, 16, 48 voxels and on the whole volume
+(`benchmarks/margin.py`, docs/performance.md); 1.1, .08 and .0004 % of the labels differ from the whole volume's."""
 
 HALO = 32
-"""Voxels that a tile reads beyond what it answers for. Same network and volume, margin 16: against one pass,
-labels change in 0.64 / 0.032 / 0.004 / 0.001 % of the brain's voxels with two tiles and a halo of 0 / 16 / 32 / 48;
+"""Voxels that a tile reads beyond what it answers for. DenseFCN trained for 110 steps on synthetic ellipsoids,
+brain of 112 x 144 x 128 in 144 x 192 x 256, margin 16: against one pass, labels change in 0.64 / 0.032 / 0.004 / 0.001 % of the brain's voxels with two tiles and a halo of 0 / 16 / 32 / 48;
 0.017 % with eight tiles and 32, 0.029 % against the whole volume. With random weights it is 0.85 % with eight
 tiles and 32."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from medssl.networks.blocks import pad_to_multiple
+from medssl.networks.clustering_head import ClusteringNetwork
 from medssl.networks.dense_fcn import DenseFCN
 
 
@@ -148,11 +151,27 @@ def _head(norm: nn.BatchNorm3d, convolution: nn.Conv3d, start: int, width: int) 
     return nn.Sequential(own, nn.ReLU(inplace=True), last).eval()
 
 
+def has_split_logits(network: nn.Module) -> bool:
+    """Tell whether a network can be made a `SlimDenseFCN`: a `DenseFCN` with batch norm."""
+    return type(network) is DenseFCN and isinstance(network.classifier[0], nn.BatchNorm3d)
+
+
 def slim(network: nn.Module) -> nn.Module:
-    """Return a `DenseFCN` with batch norm as a `SlimDenseFCN`, any other network as it is."""
-    if type(network) is DenseFCN and isinstance(network.classifier[0], nn.BatchNorm3d):
+    """Return a `DenseFCN` with batch norm as a `SlimDenseFCN`, also under a clustering head; others as they are."""
+    if has_split_logits(network):
         return SlimDenseFCN(network).eval()
+    if type(network) is ClusteringNetwork and has_split_logits(network.backbone):
+        return with_backbone(network, SlimDenseFCN(network.backbone))
     return network
+
+
+def with_backbone(network: ClusteringNetwork, backbone: nn.Module) -> ClusteringNetwork:
+    """Return a copy of a network with a clustering head above another backbone, in evaluation mode."""
+    other = copy.deepcopy(network)
+    other.backbone = backbone
+    most = (getattr(part, "peak_maps", 0) for part in (backbone, network.head))
+    other.peak_maps = max(most)
+    return other.eval()
 
 
 def replace_ups(network: nn.Module) -> None:

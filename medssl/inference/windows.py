@@ -12,8 +12,9 @@ from torch import Tensor
 from medssl.errors import ConfigError
 from medssl.inference.plan import Triple
 
-OVERLAP = 0.5
-"""Share of a window's side that the next one covers again."""
+OVERLAP = 0.25
+"""Share of a window's side that the next one covers again. Half of it takes three times as long and gives the same Dice
+(`benchmarks/margin.py`)."""
 
 
 def windowed(
@@ -22,7 +23,7 @@ def windowed(
     """Return a function that runs overlapping windows where `forward` would run all at once.
 
     Neighbors are blended with Gaussian weights, so no seam shows, but a window sees less around a voxel than one
-    pass does, and most voxels are computed eight times. Along a side that is shorter than a window there is one.
+    pass does, and most voxels are computed two to three times. Along a side that is shorter than a window there is one.
 
     Args:
         forward: Maps a window `(1, C, i, j, k)` to logits `(1, L, i, j, k)`.

@@ -117,7 +117,9 @@ def _facts(wanted: checks.TrainRequest, cohort: Cohort) -> dict[str, Any]:
     scans = {
         name: [one.key for one in cohort.section(name)] for name in ("training", "validation", "unlabeled")
     }
-    labels = {one.key: sha256(one.label) for one in (*cohort.training, *cohort.validation) if one.label is not None}
+    labels = {
+        one.key: sha256(one.label) for one in (*cohort.training, *cohort.validation) if one.label is not None
+    }
     return {"asked": asdict(wanted) | {"resume": True}, "scans": scans, "labels": labels}
 
 

@@ -51,6 +51,9 @@ class ClusteringHead(nn.Module):
                 f"expected a finite alpha > 0, at least one feature and two clusters."
             )
             raise ConfigError(msg)
+        self.peak_maps = (
+            3 * features + clusters + 1
+        )  # embedding, difference to a center, its square; what is summed
         self.centers = nn.Parameter(torch.empty(clusters, features))
         self.register_buffer("alpha", torch.tensor(float(alpha)))
         self.reset_parameters()
@@ -106,8 +109,7 @@ class ClusteringNetwork(nn.Module):
         self.absent = ABSENT  # TorchScript sees no global numbers
         self.head = ClusteringHead(features, labels - self.first, alpha)
         self.multiple = int(getattr(backbone, "multiple", 16))
-        distances = 3 * features + labels  # embedding, difference to a center, its square; what is summed
-        self.peak_maps = max(int(getattr(backbone, "peak_maps", 256)), distances)
+        self.peak_maps = max(int(getattr(backbone, "peak_maps", 256)), self.head.peak_maps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return log scores of all labels."""

@@ -99,7 +99,9 @@ class SemiSupervisedObjective(nn.Module):
             scores: ``(B, K, *spatial)``; label: ``(B, 1, *spatial)``
         """
         weight = batch.get("weight")
-        return self.labeled_loss(scores, label) if weight is None else self.labeled_loss(scores, label, weight)
+        return (
+            self.labeled_loss(scores, label) if weight is None else self.labeled_loss(scores, label, weight)
+        )
 
     def unlabeled_term(
         self, log_q: Tensor, valid: Tensor, unlabeled: Mapping[str, Tensor], first: int

@@ -57,7 +57,9 @@ class VolumeStore:
 
     def _in_a_file(self, value: Tensor) -> Tensor:
         if not self.mapped:
-            logger.info("%d MiB of scans are in memory; further ones are read from files.", self.held // 2**20)
+            logger.info(
+                "%d MiB of scans are in memory; further ones are read from files.", self.held // 2**20
+            )
         self.mapped += 1
         array = np.ascontiguousarray(value.numpy(force=True))
         try:

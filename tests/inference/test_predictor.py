@@ -8,8 +8,8 @@ from medssl.inference.plan import bytes_per_voxel
 from medssl.inference.predictor import BrainBoxInferer, Predictor
 
 HALO = 16
-SMALL_LIMIT = int(60**3 * bytes_per_voxel(24)) + 1
-"""Memory limit under which the shallow network has to work in tiles of at most 60^3."""
+SMALL_LIMIT = int(42**3 * bytes_per_voxel(24)) + 1
+"""Memory limit under which the shallow network has to work in small tiles."""
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.rewriting import SlimDenseFCN, SubpixelUp, is_subpixel_up, replace_ups, slim
-from medssl.networks import DenseFCN, FCDenseNet3D
+from medssl.networks import ClusteringNetwork, DenseFCN, FCDenseNet3D
 
 
 @pytest.fixture
@@ -81,6 +81,18 @@ def test_the_torch_backend_runs_the_rewritten_network_and_keeps_the_plain_one(de
     x = torch.randn(1, 2, 16, 32, 16)
     with torch.inference_mode():
         torch.testing.assert_close(backend(x), deep(x), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_clustering_head_stands_on_the_rewritten_network(deep):
+    network = ClusteringNetwork(deep, 5, 4).eval()
+    backend = TorchBackend(network)
+    assert isinstance(backend.network.backbone, SlimDenseFCN)
+    assert network.backbone is deep
+    x = torch.randn(1, 2, 16, 32, 16)
+    torch.testing.assert_close(backend(x), network(x), rtol=0, atol=1e-5)
+    assert backend.memory_factor == pytest.approx(backend.network.peak_maps / network.peak_maps)
+    assert backend.memory_factor < 1
 
 
 @pytest.mark.parametrize(

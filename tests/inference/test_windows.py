@@ -8,14 +8,15 @@ from monai.inferers import SlidingWindowInferer
 
 from medssl.errors import ConfigError
 from medssl.inference.plan import box_of, bytes_per_voxel, region_around
-from medssl.inference.predictor import Predictor
+from medssl.inference.predictor import MARGIN, Predictor
+from medssl.inference.windows import OVERLAP
 
 
 @torch.inference_mode()
 def test_windows_give_what_monai_gives_on_the_brains_box(shallow, head):
     image, mask = head
-    region = region_around(box_of(mask), mask.shape, margin=16, multiple=shallow.multiple)
-    inferer = SlidingWindowInferer((16, 16, 16), overlap=0.5, mode="gaussian")
+    region = region_around(box_of(mask), mask.shape, margin=MARGIN, multiple=shallow.multiple)
+    inferer = SlidingWindowInferer((16, 16, 16), overlap=OVERLAP, mode="gaussian")
     inside = region.clipped(tuple(mask.shape))
     tile = torch.zeros(1, 2, *region.shape)
     part = (slice(None), *inside.relative_to(region).slices)
@@ -41,10 +42,10 @@ def test_a_window_needs_no_more_memory_than_its_own(shallow, head):
 def test_a_side_longer_than_the_scan_is_cut_to_it(shallow, head):
     sizes = []
     shallow.stem.register_forward_hook(lambda module, inputs, output: sizes.append(inputs[0].shape[2:]))
-    Predictor(network=shallow, window=64).predict(*head)
+    Predictor(network=shallow, window=48).predict(*head)
     (size,) = set(sizes)
-    assert max(size) == 64
-    assert min(size) < 64
+    assert max(size) == 48
+    assert min(size) < 48
 
 
 @pytest.mark.parametrize("window", [0, 2, 17])

@@ -67,4 +67,3 @@ def test_the_best_dice_of_a_training_that_goes_on_is_kept(tmp_path):
     again = ProgressFile(tmp_path / FILE, 3, {})
     again.validated(6, 0.7)
     assert again.told["best_metric"] == 0.8
-

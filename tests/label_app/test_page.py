@@ -89,7 +89,9 @@ def test_steps_3_to_6_a_scan_is_offered_segmented_corrected_and_submitted(server
     assert values.shape == scan.shape
     values[10:14, 10:14, 10:14] = 4  # a segment called unknown
     nib.save(nib.Nifti1Image(values, scan.affine), path)
-    segments = [{"name": name, "idx": number} for number, name in enumerate(["gm", "wm", "csf", "unknown"], 1)]
+    segments = [
+        {"name": name, "idx": number} for number, name in enumerate(["gm", "wm", "csf", "unknown"], 1)
+    ]
     before = client.info()["datastore"]["completed"]
     client.save_label(offered["id"], str(path), params={"label_info": segments})
     assert client.info()["datastore"]["completed"] == before + 1
@@ -156,7 +158,13 @@ def test_the_messages_of_the_last_table_are_those_of_the_program(server, client,
         other_server(server, make_cohort(tmp_path / "other"), server.port),
     ]
     server.call("DELETE", "/train/")
-    elsewhere = ("MONAI Label is not", "No module named", "operator torchvision", "Slicer: ", "Train ends with")
+    elsewhere = (
+        "MONAI Label is not",
+        "No module named",
+        "operator torchvision",
+        "Slicer: ",
+        "Train ends with",
+    )
     for row in TROUBLE:
         words = row.strip("`*")
         if words.startswith(elsewhere):
@@ -182,7 +190,9 @@ def slicers_choices(config):
 
 def medssl(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    return subprocess.run([sys.executable, "-m", "medssl", *words], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "medssl", *words], capture_output=True, text=True, check=False
+    )
 
 
 def put_label(server, path, segments):

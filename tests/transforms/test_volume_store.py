@@ -70,7 +70,13 @@ class DoubledCorner:
 def crops(store):
     data = [{"number": number} for number in range(3)]
     made = CropDataset(
-        data, lambda item: scan(item["number"]), DoubledCorner(), length=6, seed=0, keys=("image",), store=store
+        data,
+        lambda item: scan(item["number"]),
+        DoubledCorner(),
+        length=6,
+        seed=0,
+        keys=("image",),
+        store=store,
     )
     return [made[number]["image"] for number in range(6)]
 

@@ -49,7 +49,10 @@ def test_the_next_scan_is_chosen_without_its_label_and_runs_are_not_repeated(stu
     assert first["trained_steps"] == second["trained_steps"] == 3
     monkeypatch.setattr(study, "run", None)
     assert study.row("start", ()) == first
-    assert [row["arm"] for row in json.loads((tmp_path / "rows.json").read_text())["runs"]] == ["start", "rank"]
+    assert [row["arm"] for row in json.loads((tmp_path / "rows.json").read_text())["runs"]] == [
+        "start",
+        "rank",
+    ]
     assert not list((tmp_path / "work").iterdir())
 
 
@@ -63,7 +66,9 @@ def test_draws_are_of_the_pool_and_repeatable(study):
 def test_the_table_compares_with_the_mean_of_the_draws(benchmark, capsys):
     fixed = {**SETTING, "network": "x", "steps": 1, "crop": None, "set": {}}
     dice = {"start": 0.5, "rank": 0.7, "random 0": 0.6, "random 1": 0.62}
-    rows = [{**fixed, "seed": seed, "arm": arm, "dice": value} for seed in (0, 1) for arm, value in dice.items()]
+    rows = [
+        {**fixed, "seed": seed, "arm": arm, "dice": value} for seed in (0, 1) for arm, value in dice.items()
+    ]
     benchmark.print_table(rows)
     said = capsys.readouterr().out
     assert "rank - random: +0.0900 +- 0.0000  (+0.0900 +0.0900)" in said

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medssl.errors import ConfigError
-from medssl.inference.rewriting import SlimDenseFCN, replace_ups, slim
+from medssl.inference.rewriting import replace_ups, slim
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -37,7 +37,6 @@ class TorchBackend:
     """
 
     name = "torch"
-    memory_factor = 1.0  # of a network that joins all its maps
 
     def __init__(self, network: nn.Module, *, device: str | torch.device = "cpu", precision: str = "float32"):
         if precision not in PRECISIONS:
@@ -48,8 +47,7 @@ class TorchBackend:
         self.dtype = PRECISIONS[precision]
         self.source = fold_batch_norm(network).to(self.device)
         self.network = self._fast().to(self.device, memory_format=torch.channels_last_3d)
-        if isinstance(self.network, SlimDenseFCN):
-            self.memory_factor = self.network.peak_maps / network.peak_maps
+        self.memory_factor = _peak_maps(self.network) / _peak_maps(network)
 
     def _fast(self) -> nn.Module:
         """Return a copy that does the same in fewer steps; the logits' last step is split in float32 alone."""
@@ -69,6 +67,10 @@ class TorchBackend:
         tile = tile.to(self.device, torch.float32, memory_format=torch.channels_last_3d)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
             return self.network(tile).float()
+
+
+def _peak_maps(network: nn.Module) -> float:
+    return float(getattr(network, "peak_maps", 1.0))
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -213,7 +213,9 @@ class _Room:
         run = self.out / CANDIDATES / "student"
         if self.options.targets == "soft":
             cohort, files = self.cohort, {"targets.pt": self._answers()}
-            told = f"The teachers' answers for all {len(cohort.unlabeled)} unlabeled images teach the student."
+            told = (
+                f"The teachers' answers for all {len(cohort.unlabeled)} unlabeled images teach the student."
+            )
         else:
             cohort, files = with_labels(self.cohort, self.kept), {}
             kept = len(self.kept.labels) if self.kept else 0

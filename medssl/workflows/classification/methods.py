@@ -66,7 +66,9 @@ INSIDE: Mapping[str, OnlineMethod] = {
     "stored-targets": OnlineMethod(
         ("train_ssldec.yaml", "train_targets.yaml"), "a round of SSLDEC, see `rounds.train_in_rounds`"
     ),
-    "soft-targets": OnlineMethod(("train_soft_targets.yaml",), "a student of soft distillation, see `distill`"),
+    "soft-targets": OnlineMethod(
+        ("train_soft_targets.yaml",), "a student of soft distillation, see `distill`"
+    ),
 }
 """Trainings inside a larger one, whose targets a teacher made before; no choice of `--method`."""
 

@@ -166,7 +166,9 @@ def test_color_in_one_class_alone_is_seen(tmp_path):
 
 def test_smoothing_class_weights_and_balanced_draws_reach_the_training(pictures, tmp_path):
     plain = train_classifier(pictures, tmp_path / "plain", options()).run
-    for number, chosen in enumerate(({"label_smoothing": 0.3}, {"class_weights": "balanced"}, {"balanced": True})):
+    for number, chosen in enumerate(
+        ({"label_smoothing": 0.3}, {"class_weights": "balanced"}, {"balanced": True})
+    ):
         run = train_classifier(pictures, tmp_path / str(number), options(**chosen)).run
         config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
         name, value = next(iter(chosen.items()))
