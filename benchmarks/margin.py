@@ -5,7 +5,9 @@
 Scans of 1 mm are laid into 144 x 192 x 256 voxels. Each margin, and overlapping windows on the brain's box, are held to
 the whole volume in one pass: share of the brain's voxels with another label, and how far the mean Dice against the
 true labels moves. All take turns, after one run of each that is not timed. `--quick` takes one coarse scan and small
-margins, to see that everything runs.
+margins, to see that everything runs. A run of one's own on its test scans, which are taken as they are:
+
+    python benchmarks/margin.py --model demo/run --data demo/cohort --window 32 --window 48 --json margin_demo.json
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -50,17 +53,30 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--scans", type=int, default=3, help="simulated scans")
     parser.add_argument("--repeats", type=int, default=2, help="timed runs of each margin and scan")
+    parser.add_argument("--model", type=Path, help="run or bundle instead of the packaged weights")
+    parser.add_argument(
+        "--data", type=Path, help="cohort whose test scans are taken instead of simulated ones"
+    )
+    parser.add_argument(
+        "--window", type=int, action="append", help="side of windows, each with both overlaps"
+    )
     parser.add_argument("--quick", action="store_true", help="one coarse scan, one run")
     arguments = parser.parse_args()
     quiet_libraries()
-    model, pair, load = load_model(), fastest_in_float32(), os.getloadavg()
-    ways: tuple[Way, ...] = (*MARGINS, WHOLE, *WINDOWS)
+    model, pair, load = load_model(arguments.model), fastest_in_float32(), os.getloadavg()
+    windows_wanted = [(side, share) for side in arguments.window or () for share in (0.25, 0.5)]
+    ways: tuple[Way, ...] = (*MARGINS, WHOLE, *(windows_wanted or WINDOWS))
     volume, repeats = VOLUME, arguments.repeats
     count, spacing = arguments.scans, 1.0
     if arguments.quick:
         ways, volume, repeats, count, spacing = (0, 16, WHOLE, (32, 0.25)), (64, 96, 80), 1, 1, 3.0
     found: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
-    for image, mask, truth in scans(model, count, spacing, volume):
+    if arguments.data:
+        samples = prepared(model, read_cohort(arguments.data, model.contrasts, model.table).section("test"))
+        count = len(samples)
+    else:
+        samples = simulated(model, count, spacing, volume)
+    for image, mask, truth in samples:
         measured = {way: run(model, pair, way, image, mask, repeats) for way in ways}
         for way, (answer, seconds) in measured.items():
             found[way].append(compared(answer, measured[WHOLE][0], mask, truth) | {
@@ -72,7 +88,8 @@ def main() -> None:
         "command": "benchmarks/margin.py",
         "machine": {**machine(), "threads": torch.get_num_threads(), "load_average": load,
                     "load_average_at_the_end": os.getloadavg()},
-        "backend": " ".join(pair), "scans": count, "seed": SEED, "volume": volume,
+        "backend": " ".join(pair), "scans": count, "seed": SEED,
+        "volume": samples[0][0].shape[1:], "simulated": arguments.data is None,
         "rows": [{"margin": name(way), **summary(rows)} for way, rows in found.items()],
     }  # fmt: skip
     print(json.dumps(report, indent=2))
@@ -91,19 +108,30 @@ def name(way: Way) -> str:
     return str(way) if isinstance(way, int) else f"windows of {way[0]}, overlap {way[1]:g}"
 
 
-def scans(
+def simulated(
     model: Model, count: int, spacing: float, volume: tuple[int, ...]
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return simulated scans in the network's space, each with its mask and its true labels."""
-    ready = []
-    prepare = preprocessing(table=model.table, spacing=(spacing,) * 3)
     with tempfile.TemporaryDirectory() as folder:
         place = simulate_cohort(Path(folder) / "cohort", count, count, 0, SEED, spacing=spacing)
-        for one in read_cohort(place, model.contrasts, model.table).training:
-            sample = prepare({**item(one), "resample": False})
-            parts = [sample[name].as_tensor() for name in ("image", "mask", "label")]
-            image, mask, label = (padded(part.float(), volume) for part in parts)
-            ready.append((image, mask[0] > 0.5, label[0].long()))
+        subjects = read_cohort(place, model.contrasts, model.table).training
+        return prepared(model, subjects, (spacing,) * 3, volume)
+
+
+def prepared(
+    model: Model,
+    subjects: Iterable[Any],
+    spacing: tuple[float, ...] | None = None,
+    volume: tuple[int, ...] = (),
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return scans in the network's space, or another spacing, in the middle of a volume where one is given."""
+    prepare = preprocessing(table=model.table, spacing=spacing or model.spacing)
+    ready = []
+    for one in subjects:
+        sample = prepare({**item(one), "resample": False})
+        parts = [sample[key].as_tensor().float() for key in ("image", "mask", "label")]
+        image, mask, label = (padded(part, volume) if volume else part for part in parts)
+        ready.append((image, mask[0] > 0.5, label[0].long()))
     return ready
 
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TAUGHT = {
     "inference": ("network", "profile"),
     "margin": ("margin",),
+    "margin_demo": ("margin_demo",),
     "scaling": ("scaling",),
     "segment_profile": ("segment",),
     "compression": ("compression",),
@@ -115,7 +116,8 @@ def margin(report: dict[str, Any]) -> str:
             f"{row['dice']['mean']:.4f}",
             f"{moved:.4f}",
         ))  # fmt: skip
-    said = f"{about(report)} {report['scans']} simulated scan(s) in {by(report['volume'])}, {report['backend']}.\n\n"
+    kind = "simulated scan(s)" if report["simulated"] else "test scan(s) of the run's own cohort"
+    said = f"{about(report)} {report['scans']} {kind} in {by(report['volume'])}, {report['backend']}.\n\n"
     return said + markdown(head, lines)
 
 
@@ -242,6 +244,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "network": network,
     "profile": profile,
     "margin": margin,
+    "margin_demo": margin,
     "scaling": scaling,
     "training": training,
     "segment": segment,
