@@ -13,7 +13,7 @@ from medssl.errors import ConfigError
 from medssl.inference.plan import Triple
 
 OVERLAP = 0.25
-"""Share of a window's side that the next one covers again. Half of it takes three times as long and gives the same Dice
+"""Share of a window's side that the next one covers again. Half of it takes up to twice as long and gives the same Dice
 (`benchmarks/margin.py`)."""
 
 
