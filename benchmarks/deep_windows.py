@@ -20,18 +20,14 @@ from typing import Any
 
 import torch
 from inference import dices, machine
-from margin import VOLUME, prepared, simulated
+from margin import OVERLAPS, VOLUME, simulated, test_scans
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
 from medssl.inference.plan import box_of, region_around
 from medssl.inference.predictor import Predictor
 from medssl.inference.rewriting import SlimDenseFCN
-from medssl.io.cohort import read_cohort
 from medssl.workflows.models import load_model, quiet_libraries
-
-SCALES = 4
-OVERLAPS = (0.25, 0.5)
 
 
 def main() -> None:
@@ -47,10 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     model, load = load_model(arguments.model), os.getloadavg()
-    if arguments.data:
-        samples = prepared(model, read_cohort(arguments.data, model.contrasts, model.table).section("test"))
-    else:
-        samples = simulated(model, arguments.scans, 1.0, VOLUME)
+    data = arguments.data
+    samples = test_scans(model, data) if data else simulated(model, arguments.scans, 1.0, VOLUME)
     network = Predictor(network=model.network).reference.network
     found: dict[str, dict[str, list[float]]] = {}
     for image, mask, truth in samples:
@@ -83,11 +77,12 @@ def ways(network: SlimDenseFCN, image: Tensor, mask: Tensor, crop: int) -> dict[
     tile[0][part] = image[(slice(None), *inside.slices)]
     tile = tile.contiguous(memory_format=torch.channels_last_3d)
     found = {}
-    depths = [(None, 0.0), *((first, share) for first in range(1, SCALES + 1) for share in OVERLAPS)]
+    scales = len(network.ups)
+    depths = [(None, 0.0), *((first, share) for first in range(1, scales + 1) for share in OVERLAPS)]
     for first, share in depths:
         name = "all in one pass" if first is None else f"from scale {first} on in windows, {share:g} shared"
         begin = time.perf_counter()
-        answer = with_deep_windows(network, tile, crop, share, first or SCALES + 1)
+        answer = with_deep_windows(network, tile, crop, share, first or scales + 1)
         seconds = time.perf_counter() - begin
         whole = torch.zeros(answer.shape[1], *shape)
         whole[(slice(None), *inside.slices)] = answer[0][part]

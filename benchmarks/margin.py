@@ -40,6 +40,8 @@ MARGINS = (0, 16, 32, 48)
 WHOLE = 1000
 """A margin beyond every volume."""
 
+OVERLAPS = (0.25, 0.5)
+
 WINDOWS = ((48, 0.25), (64, 0.25), (64, 0.5))
 """Sides, and the share of them that the next window covers again; the packaged weights come from crops of 48^3."""
 
@@ -64,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     model, pair, load = load_model(arguments.model), fastest_in_float32(), os.getloadavg()
-    windows_wanted = [(side, share) for side in arguments.window or () for share in (0.25, 0.5)]
+    windows_wanted = [(side, share) for side in arguments.window or () for share in OVERLAPS]
     ways: tuple[Way, ...] = (*MARGINS, WHOLE, *(windows_wanted or WINDOWS))
     volume, repeats = VOLUME, arguments.repeats
     count, spacing = arguments.scans, 1.0
@@ -72,7 +74,7 @@ def main() -> None:
         ways, volume, repeats, count, spacing = (0, 16, WHOLE, (32, 0.25)), (64, 96, 80), 1, 1, 3.0
     found: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
     if arguments.data:
-        samples = prepared(model, read_cohort(arguments.data, model.contrasts, model.table).section("test"))
+        samples = test_scans(model, arguments.data)
         count = len(samples)
     else:
         samples = simulated(model, count, spacing, volume)
@@ -116,6 +118,11 @@ def simulated(
         place = simulate_cohort(Path(folder) / "cohort", count, count, 0, SEED, spacing=spacing)
         subjects = read_cohort(place, model.contrasts, model.table).training
         return prepared(model, subjects, (spacing,) * 3, volume)
+
+
+def test_scans(model: Model, data: Path) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return the test scans of a cohort, each with its mask and its true labels."""
+    return prepared(model, read_cohort(data, model.contrasts, model.table).section("test"))
 
 
 def prepared(

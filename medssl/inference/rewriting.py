@@ -165,12 +165,11 @@ def slim(network: nn.Module) -> nn.Module:
     return network
 
 
-def with_backbone(network: ClusteringNetwork, backbone: nn.Module) -> ClusteringNetwork:
+def with_backbone(network: ClusteringNetwork, backbone: SlimDenseFCN) -> ClusteringNetwork:
     """Return a copy of a network with a clustering head above another backbone, in evaluation mode."""
     other = copy.deepcopy(network)
     other.backbone = backbone
-    most = (getattr(part, "peak_maps", 0) for part in (backbone, network.head))
-    other.peak_maps = max(most)
+    other.peak_maps = max(backbone.peak_maps, network.head.peak_maps)
     return other.eval()
 
 
