@@ -105,7 +105,14 @@ def bytes_per_voxel(peak_maps: int) -> float:
 
 
 def plan_tiles(
-    region: Box, shape: Triple, *, halo: int, multiple: int, memory_limit: float, voxel_bytes: float
+    region: Box,
+    shape: Triple,
+    *,
+    halo: int,
+    multiple: int,
+    step: int | None = None,
+    memory_limit: float,
+    voxel_bytes: float,
 ) -> list[Tile]:
     """Cut a region into the fewest tiles that fit in memory.
 
@@ -118,6 +125,8 @@ def plan_tiles(
         shape: Shape of the volume; cores end where it ends.
         halo: Voxels read beyond a core, rounded up to a multiple.
         multiple: The network's multiple.
+        step: Reading begins at multiples of it, counted from the region's start, before the halo where it has to;
+            the network's multiple or a multiple of that. None takes the network's.
         memory_limit: Bytes that one pass may take.
         voxel_bytes: Bytes that a pass takes for each voxel it reads.
 
@@ -126,8 +135,9 @@ def plan_tiles(
     """
     cube_bytes = voxel_bytes * multiple**3
     units = _triple(side // multiple for side in region.shape)
+    stride = (step or multiple) // multiple
     border = ceil(halo / multiple)
-    splits = [_splits(count, border) for count in units]
+    splits = [_splits(count, border, stride) for count in units]
     fitting = [cut for cut in itertools.product(*splits) if _widest(cut) * cube_bytes <= memory_limit]
     if not fitting:
         least = min(map(_widest, itertools.product(*splits))) * cube_bytes
@@ -147,12 +157,15 @@ Span = tuple[int, int]
 Piece = tuple[Span, Span]
 
 
-def _splits(count: int, border: int) -> list[list[Piece]]:
+def _splits(count: int, border: int, stride: int) -> list[list[Piece]]:
     """Return every even cut of one axis, in multiples: per piece what is read and what is answered for."""
     lengths = sorted({ceil(count / parts) for parts in range(1, count + 1)}, reverse=True)
     return [
         [
-            ((max(0, low - border), min(count, low + length + border)), (low, min(count, low + length)))
+            (
+                (max(0, (low - border) // stride * stride), min(count, low + length + border)),
+                (low, min(count, low + length)),
+            )
             for low in range(0, count, length)
         ]
         for length in lengths

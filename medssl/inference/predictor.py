@@ -62,6 +62,7 @@ class Tiling:
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
         multiple: The network's multiple.
+        step: What the network's tiles begin at multiples of.
         peak_maps: Float32 maps that the network keeps at its peak.
         memory_limit: Bytes that a pass may take.
         memory_factor: Memory that the backend takes, as a multiple of what `peak_maps` say.
@@ -70,6 +71,7 @@ class Tiling:
     margin: int
     halo: int
     multiple: int
+    step: int
     peak_maps: int
     memory_limit: int
     memory_factor: float = 1.0
@@ -87,7 +89,8 @@ def tiling_for(
     """Fill in what a network says about itself and what the device has free.
 
     Args:
-        network: Carries `multiple` and `peak_maps`; one that does not is taken for 16 and 256.
+        network: Carries `multiple`, `tile_step` and `peak_maps`; one that does not is taken for 16, the multiple and
+            256.
         device: Where the network runs.
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
@@ -98,7 +101,8 @@ def tiling_for(
     limit = int(MEMORY_SHARE * _free_bytes(device)) if memory_limit is None else memory_limit
     multiple = getattr(inner, "multiple", DEFAULT_MULTIPLE)
     peak_maps = getattr(inner, "peak_maps", DEFAULT_PEAK_MAPS)
-    return Tiling(margin, halo, multiple, peak_maps, limit, memory_factor)
+    step = getattr(inner, "tile_step", multiple)
+    return Tiling(margin, halo, multiple, step, peak_maps, limit, memory_factor)
 
 
 def tile_logits(
@@ -123,6 +127,7 @@ def tile_logits(
         shape,
         halo=tiling.halo,
         multiple=tiling.multiple,
+        step=tiling.step,
         memory_limit=tiling.memory_limit,
         voxel_bytes=cost,
     )

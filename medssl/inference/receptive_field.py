@@ -56,11 +56,12 @@ def reach(network: nn.Module, axis: int) -> tuple[int, int]:
 
 
 def _seen(network: nn.Module, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return some places along an axis, one multiple of them, and the first and last place each depends on."""
+    """Return some places along an axis, one tile step of them, and the first and last place each depends on."""
     walker = _walker(getattr(network, "backbone", network))
     multiple = int(getattr(network, "multiple", 16))
-    for length in (multiple * 2**power for power in range(3, 12)):
-        here = torch.arange(length // 2, length // 2 + multiple)
+    period = int(getattr(network, "tile_step", multiple))
+    for length in (period * 2**power for power in range(3, 12)):
+        here = torch.arange(length // 2, length // 2 + period)
         behind = _farthest(walker, length, axis, multiple)[here]
         before = -_farthest(walker, length, axis, multiple, sign=-1)[here]
         if before.min() > 0 and behind.max() < length - 1:

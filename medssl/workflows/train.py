@@ -40,8 +40,13 @@ from medssl.workflows.watching import Watcher
 logger = logging.getLogger(__name__)
 
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
-    "dense-fcn": {"_target_": "medssl.networks.DenseFCN"},
-    "dense-fcn-small": {"_target_": "medssl.networks.DenseFCN", "growth_rate": 8, "stem_channels": 16},
+    "dense-fcn": {"_target_": "medssl.networks.DenseFCN", "deep_window": "@crop_size"},
+    "dense-fcn-small": {
+        "_target_": "medssl.networks.DenseFCN",
+        "deep_window": "@crop_size",
+        "growth_rate": 8,
+        "stem_channels": 16,
+    },
     "fc-densenet": {"_target_": "medssl.networks.FCDenseNet3D"},
     "basic-unet": {
         "_target_": "monai.networks.nets.BasicUNet",
@@ -171,7 +176,9 @@ def _write_bundle(out: Path, cohort: Cohort, options: TrainOptions) -> None:
     bundle = packaged_bundle()
     overlays = [bundle / "configs" / name for name in overlays_of(options, cohort)]
     train_config = changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
-    shared = {name: values[name] for name in ("contrasts", "label_table", "spacing", "network_def")}
+    shared = {
+        name: values[name] for name in ("contrasts", "label_table", "spacing", "crop_size", "network_def")
+    }
     inference_config = changed(read_config(bundle / "configs" / "inference.yaml", {}), shared)
     configs = out / "configs"
     write_text(configs / "train.yaml", as_yaml(train_config, "The whole configuration of this run."))

@@ -16,6 +16,7 @@ from medssl.networks import ClusteringNetwork, DenseFCN, FCDenseNet3D
 SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 1, "levels": 2}
 NETWORKS = {
     "dense_fcn": lambda: DenseFCN(2, 4, **SMALL),
+    "deep_windows": lambda: DenseFCN(2, 4, deep_window=(8, 12, 8), **SMALL),
     "one_contrast_instance_norm": lambda: DenseFCN(1, 3, norm="instance", **SMALL),
     "fc_densenet": lambda: FCDenseNet3D(2, 4, **SMALL),
     "clustering": lambda: ClusteringNetwork(DenseFCN(2, 8, **SMALL), 8, 4),

@@ -14,11 +14,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def with_deep_windows(monkeypatch):
+def put_windows(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = ("deep_windows", "inference", "margin")
     before = {name: sys.modules.pop(name, None) for name in names}
-    yield importlib.import_module("deep_windows").with_deep_windows
+    yield importlib.import_module("deep_windows").put_windows
     for name, module in before.items():
         sys.modules.pop(name, None)
         if module is not None:
@@ -35,15 +35,21 @@ def network():
 
 @torch.inference_mode()
 @pytest.mark.parametrize("first", [1, 2, 3, 4, 5])
-def test_one_window_over_all_is_one_pass(with_deep_windows, network, first):
+def test_one_window_over_all_is_one_pass(put_windows, network, first):
     tile = torch.randn(1, 2, 32, 48, 32, generator=torch.Generator().manual_seed(1))
-    found = with_deep_windows(network, tile, 48, 0.25, first)
-    torch.testing.assert_close(found, network(tile), rtol=0, atol=1e-5)
+    plain = network(tile)
+    put_windows(network, first, 48)
+    torch.testing.assert_close(network(tile), plain, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_smaller_windows_hide_what_is_far(with_deep_windows, network):
+def test_each_further_scale_in_windows_changes_something_and_all_can_be_taken_back(put_windows, network):
     tile = torch.randn(1, 2, 32, 80, 32, generator=torch.Generator().manual_seed(1))
-    found = with_deep_windows(network, tile, 32, 0.25, 4)
-    assert torch.isfinite(found).all()
-    assert (found - network(tile)).abs().max() > 1e-4
+    plain = last = network(tile)
+    for first in (4, 3, 2, 1):
+        put_windows(network, first, 32)
+        answer = network(tile)
+        assert (answer - last).abs().max() > 1e-4
+        last = answer
+    put_windows(network, 5, 32)
+    torch.testing.assert_close(network(tile), plain, rtol=0, atol=0)

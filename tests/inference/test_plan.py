@@ -127,3 +127,23 @@ def test_too_little_memory_is_refused_with_the_smallest_that_works():
 
 def test_forecast_counts_every_map_and_some_overhead():
     assert bytes_per_voxel(148) == pytest.approx(1.2 * 4 * 148)
+
+
+@pytest.mark.parametrize("halo", [0, 10, 48])
+def test_reading_begins_at_steps_where_a_network_asks_for_it(halo):
+    region = Box((16, 0, 16), (208, 96, 96))
+    shape = (210, 90, 100)
+    tiles = plan_tiles(
+        region, shape, halo=halo, multiple=16, step=48, memory_limit=160 * 96 * 80, voxel_bytes=1
+    )
+    assert len(tiles) > 1
+    covered = torch.zeros(shape, dtype=torch.int)
+    for tile in tiles:
+        assert all(side % 48 == 0 for side in tile.read.relative_to(region).start)
+        covered[tile.core.slices] += 1
+        grown = (tile.core.start, tile.core.stop, tile.read.start, tile.read.stop, region.start, region.stop)
+        for low, high, first, last, least, most in zip(*grown, strict=True):
+            assert low - first >= halo or first == least
+            assert last - high >= halo or last == most
+    assert covered[region.clipped(shape).slices].eq(1).all()
+    assert covered.sum() == region.clipped(shape).voxels

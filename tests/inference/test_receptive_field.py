@@ -18,7 +18,7 @@ def perturbed(network: nn.Module, side: int, axis: int) -> tuple[int, int]:
     with torch.inference_mode():
         still = network(x)
         before, behind = [], []
-        for place in range(side // 2, side // 2 + network.multiple):
+        for place in range(side // 2, side // 2 + getattr(network, "tile_step", network.multiple)):
             other = x.clone()
             other.select(2 + axis, place)[:] += 3
             seen = (network(other) - still).abs().amax(dim=[0, 1, *[2 + a for a in range(3) if a != axis]])
@@ -34,9 +34,10 @@ def perturbed(network: nn.Module, side: int, axis: int) -> tuple[int, int]:
     [
         DenseFCN(2, 4, levels=1, **SMALL),
         DenseFCN(2, 4, levels=2, **SMALL),
+        DenseFCN(2, 4, levels=2, deep_window=(12, 12, 12), **SMALL),
         FCDenseNet3D(2, 4, levels=1, **SMALL),
     ],
-    ids=["one_level", "two_levels", "u_shaped"],
+    ids=["one_level", "two_levels", "deep_windows", "u_shaped"],
 )
 def test_reach_is_how_far_a_changed_voxel_is_seen(network, axis):
     before, behind = reach(network, axis)
@@ -46,6 +47,7 @@ def test_reach_is_how_far_a_changed_voxel_is_seen(network, axis):
 
 def test_dense_fcn_with_four_levels_sees_278_voxels():
     assert receptive_field(DenseFCN(2, 4)) == (278, 278, 278)
+    assert receptive_field(DenseFCN(2, 4, deep_window=(48, 48, 48))) == (214, 214, 214)
 
 
 def test_head_is_pointwise_and_weights_do_not_matter():
@@ -69,6 +71,21 @@ def test_convolutions_by_hand(network, width):
 def test_a_module_that_may_look_anywhere_is_refused():
     with pytest.raises(ConfigError, match="how far AdaptiveAvgPool3d looks"):
         receptive_field(nn.Sequential(nn.Conv3d(1, 1, 1), nn.AdaptiveAvgPool3d(1)))
+
+
+def test_tiles_with_the_computed_halo_equal_one_pass_also_in_deep_windows(head):
+    image, mask = head
+    network = DenseFCN(2, 4, levels=2, deep_window=(12, 12, 12), **SMALL).eval()
+    factor = Predictor(network=network).reference.memory_factor
+    limit = int(44 * 40 * 48 * bytes_per_voxel(network.peak_maps) * factor)
+    tiled = {}
+    for step in (network.tile_step, network.multiple):
+        network.tile_step = step
+        predictor = Predictor(network=network, halo=exact_halo(network), memory_limit=limit)
+        tiled[step] = predictor.predict(image, mask)
+    one = Predictor(network=network).predict(image, mask)
+    assert (tiled[4] - one).abs().max() > 1e-4  # the windows of a tile lie elsewhere than those of the whole
+    torch.testing.assert_close(tiled[12], one, rtol=0, atol=1e-5)
 
 
 def test_tiles_with_the_computed_halo_equal_one_pass(shallow, head):
