@@ -5,8 +5,9 @@
         --json benchmarks/results/deep_windows_demo.json
 
 The blocks from a given scale on run in windows of the crop's size that stand side by side; everything else sees the
-brain's box in one pass. The package does so with the deepest block (`deep_window`). The packaged weights on simulated
-scans of 1 mm, or a run of one's own on its test scans; torch, float32.
+brain's box in one pass. The package does so with the deepest block (`deep_window`). Beside them MONAI's sliding window
+over the whole volume, with no block in windows of its own. The packaged weights on simulated scans of 1 mm, or a run of
+one's own on its test scans; torch, float32.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from inference import dices, machine
 from margin import VOLUME, simulated, test_scans
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor
 
 from medssl.inference.predictor import Predictor
 from medssl.inference.rewriting import SlimDenseFCN
 from medssl.networks.windowed import WindowedBlock
 from medssl.workflows.models import load_model, quiet_libraries
+
+STOCK = 64
+"""Side of MONAI's windows."""
 
 
 def main() -> None:
@@ -47,10 +54,9 @@ def main() -> None:
     predictor = Predictor(network=model.network)
     found: dict[str, dict[str, list[float]]] = {}
     for image, mask, truth in samples:
-        for name, depth, side in ways(len(model.network.blocks), arguments.crop):
-            put_windows(predictor.reference.network, depth, side)
+        for name, predict in ways(predictor, arguments.crop):
             begin = time.perf_counter()
-            answer = predictor.predict(image, mask)
+            answer = predict(image, mask)
             row = found.setdefault(name, {"dice": [], "seconds": []})
             row["seconds"].append(time.perf_counter() - begin)
             row["dice"].append(statistics.mean(dices(answer[:, mask], truth[mask])))
@@ -68,14 +74,33 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def ways(scales: int, crop: int) -> Iterator[tuple[str, int, int]]:
-    """Yield a name, the first scale in windows (1 is half the resolution), and their side in voxels of the scan."""
-    yield "no windows", scales + 1, crop
+Way = Callable[[Tensor, Tensor], Tensor]
+"""Maps an image and its mask to probabilities or logits."""
+
+
+def ways(predictor: Predictor, crop: int) -> Iterator[tuple[str, Way]]:
+    """Yield names and what they stand for; each holds until the next one is asked for."""
+    network = predictor.reference.network
+    scales = len(network.blocks)
+    put_windows(network, scales + 1, crop)
+    yield "one pass, no windows", predictor.predict
+    for share in (0.25, 0.5):
+        yield f"MONAI's windows of {STOCK}, overlap {share:g}", partial(stock, network, share)
     for first in range(scales, 0, -1):
-        yield f"from scale {first} on", first, crop
+        put_windows(network, first, crop)
+        scale = f"scale {first}" if first == scales else f"scales {first} to {scales}"
+        yield f"one pass, {scale} in windows of {crop}", predictor.predict
     for side in (crop - 16, crop + 16, crop + 32):
-        if side >= 32:
-            yield f"scale {scales}, windows of {side}", scales, side
+        if side >= 2 * 2**scales:
+            put_windows(network, scales, side)
+            yield f"one pass, scale {scales} in windows of {side}", predictor.predict
+
+
+@torch.inference_mode()
+def stock(network: SlimDenseFCN, share: float, image: Tensor, _: Tensor) -> Tensor:
+    """Return the logits of MONAI's sliding window over the whole volume."""
+    inferer = SlidingWindowInferer((STOCK,) * 3, sw_batch_size=1, overlap=share, mode="gaussian")
+    return inferer(image[None], network)[0]
 
 
 def put_windows(network: SlimDenseFCN, first: int, side: int) -> None:

@@ -18,6 +18,8 @@ TAUGHT = {
     "inference": ("network", "profile"),
     "margin": ("margin",),
     "margin_demo": ("margin_demo",),
+    "deep_windows": ("deep_windows",),
+    "deep_windows_demo": ("deep_windows_demo",),
     "scaling": ("scaling",),
     "segment_profile": ("segment",),
     "compression": ("compression",),
@@ -119,6 +121,15 @@ def margin(report: dict[str, Any]) -> str:
     kind = "simulated scan(s)" if report["simulated"] else "test scan(s) of the run's own cohort"
     said = f"{about(report)} {report['scans']} {kind} in {by(report['volume'])}, {report['backend']}.\n\n"
     return said + markdown(head, lines)
+
+
+def deep(report: dict[str, Any]) -> str:
+    """Which scales see windows, and what comes of it."""
+    lines = [
+        (row["way"], " / ".join(f"{dice:.4f}" for dice in row["dice"]), f"{row['mean_dice']:.4f}")
+        for row in report["rows"]
+    ]
+    return markdown(("", "Dice, scan by scan", "mean"), lines)
 
 
 def scaling(report: dict[str, Any]) -> str:
@@ -245,6 +256,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "profile": profile,
     "margin": margin,
     "margin_demo": margin,
+    "deep_windows": deep,
+    "deep_windows_demo": deep,
     "scaling": scaling,
     "training": training,
     "segment": segment,

@@ -18,6 +18,7 @@ COMMANDS = {
     "segment": "Make label maps of scans, on the scans' own grid.",
     "rank": "Say which unlabeled scans to label next, and why.",
     "evaluate": "Compare label maps with references.",
+    "report": "Write one page about a cohort: training, pictures, volumes, Dice.",
     "classify": "Classify 2D images: train, distill, predict, export, compare.",
     "label": "Label scans in 3D Slicer, and train from there.",
     "info": "Show versions, devices, budgets, and the card of a model.",

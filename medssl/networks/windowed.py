@@ -63,18 +63,19 @@ def _count(size: int, side: int) -> int:
 def _places(size: int, side: int, like: Tensor) -> Tensor:
     """Return where the voxels of all windows along a side lie, one window after the other."""
     slots = torch.arange(_count(size, side) * side, device=like.device)
-    return _start(slots, side, size) + slots % side
+    return slots - _shift(slots, side, size)
 
 
 def _slots(size: int, side: int, like: Tensor) -> Tensor:
     """Return which of the windows' voxels answers for each place."""
     places = torch.arange(size, device=like.device)
-    return places // side * side + places - _start(places, side, size)
+    return places + _shift(places, side, size)
 
 
-def _start(places: Tensor, side: int, size: int) -> Tensor:
-    """Return where the window begins that answers for a place."""
-    return (places // side * side).clamp(max=size - side)
+def _shift(at: Tensor, side: int, size: int) -> Tensor:
+    """Return how much earlier a window begins than side by side: the last one, so that it fits."""
+    begin = at // side * side
+    return begin - begin.clamp(max=size - side)
 
 
 def _least(a: int, b: int) -> int:

@@ -625,9 +625,18 @@ def quiet_axis(axis: Axes, ylabel: str) -> None:
 
 
 def _legend(axis: Axes) -> None:
+    """Write the legend above the lines, where it covers none."""
     lines = [line for line in axis.get_lines() if isinstance(line, Line2D)]
     if lines:
-        axis.legend(frameon=False, labelcolor=INK, fontsize=8, ncols=4, loc="lower right")
+        axis.legend(
+            frameon=False,
+            labelcolor=INK,
+            fontsize=8,
+            ncols=4,
+            loc="lower right",
+            bbox_to_anchor=(1, 0.97),
+            borderpad=0,
+        )
 
 
 def _known(values: Sequence[object]) -> list[float]:

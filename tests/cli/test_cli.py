@@ -104,6 +104,15 @@ def test_simulate_train_segment_evaluate_in_a_row(tmp_path, cache):
     header = "subject\tlabel\tdice\thd95_mm\thd_mm\tassd_mm\tvolume_pred_ml\tvolume_ref_ml"
     assert scores.read_text().splitlines()[0] == header
     assert "GM" in scored.output
+    page = tmp_path / "report.html"
+    written = call("report", cohort, "--run", run, "--maps", maps, "--scores", scores, "--out", page)
+    assert written.exit_code == 0, written.output
+    assert all(
+        word in page.read_text() for word in ("Learning curve", "medssl segment cohort", "data:image/png")
+    )
+    refused = call("report", cohort, "--out", page)
+    assert refused.exit_code == 1
+    assert "exists already" in refused.output
 
 
 def test_a_failed_subject_ends_segment_with_one(cohort, tmp_path):
@@ -125,6 +134,7 @@ def test_a_failed_subject_ends_segment_with_one(cohort, tmp_path):
         ["train", "nowhere", "--out", "run"],
         ["segment", "nowhere", "--out", "maps"],
         ["evaluate", "nowhere", "nowhere", "--out", "x.tsv"],
+        ["report", "nowhere"],
         ["info", "nowhere"],
         ["simulate", "cohort", "--subjects", "2", "--labeled", "3"],
     ],
