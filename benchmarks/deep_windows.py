@@ -52,6 +52,7 @@ def main() -> None:
     data = arguments.data
     samples = test_scans(model, data) if data else simulated(model, arguments.scans, 1.0, VOLUME)
     predictor = Predictor(network=model.network)
+    predictor.predict(*samples[0][:2])  # the first pass is slower
     found: dict[str, dict[str, list[float]]] = {}
     for image, mask, truth in samples:
         for name, predict in ways(predictor, arguments.crop):

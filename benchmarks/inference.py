@@ -159,7 +159,13 @@ def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -
     cost = bytes_per_voxel(network.peak_maps) * one.reference.memory_factor
     limit = int(0.9 * region(MARGIN).voxels * cost)
     cut = plan_tiles(
-        region(MARGIN), shape, halo=HALO, multiple=network.multiple, memory_limit=limit, voxel_bytes=cost
+        region(MARGIN),
+        shape,
+        halo=HALO,
+        multiple=network.multiple,
+        window=network.deep_window,
+        memory_limit=limit,
+        voxel_bytes=cost,
     )
     tiles = Predictor(network=network, memory_limit=limit)
     fast = fastest_in_float32()

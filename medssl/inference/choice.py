@@ -140,7 +140,11 @@ def choose_backend(
     """
     if wanted == [REFERENCE]:
         return reference
-    circumstances = {**describe(reference.device), "voxels_log2": tile[0, 0].numel().bit_length()}
+    circumstances = {
+        **describe(reference.device),
+        "voxels_log2": tile[0, 0].numel().bit_length(),
+        "deep_window": getattr(reference.source, "deep_window", None),
+    }
     known = store.read(circumstances) if store else {}
     bench = _Bench(reference, tile, mask)
     unknown = [pair for pair in wanted if pair not in known]

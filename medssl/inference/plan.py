@@ -110,23 +110,24 @@ def plan_tiles(
     *,
     halo: int,
     multiple: int,
-    step: int | None = None,
+    window: Triple | None = None,
     memory_limit: float,
     voxel_bytes: float,
 ) -> list[Tile]:
     """Cut a region into the fewest tiles that fit in memory.
 
-    One pass when it fits. Of equally many tiles the cut with the least reading wins. The cores cover each
-    voxel of the region that lies in the volume exactly once; a tile reads its core and the halo, as far as
-    the region goes.
+    One pass when it fits. Of equally many tiles the cut with the least reading wins, then the one whose largest
+    tile is smallest. The cores cover each voxel of the region that lies in the volume exactly once; a tile reads
+    its core and the halo, as far as the region goes.
 
     Args:
         region: Box with offsets and sides that are multiples.
         shape: Shape of the volume; cores end where it ends.
         halo: Voxels read beyond a core, rounded up to a multiple.
         multiple: The network's multiple.
-        step: Reading begins at multiples of it, counted from the region's start, before the halo where it has to;
-            the network's multiple or a multiple of that. None takes the network's.
+        window: Sides of the network's own windows, multiples. Tiles are read so that the windows that answer for their
+            cores are those of the region: reading begins where one begins and ends no earlier than one ends. None where
+            it has none.
         memory_limit: Bytes that one pass may take.
         voxel_bytes: Bytes that a pass takes for each voxel it reads.
 
@@ -135,9 +136,9 @@ def plan_tiles(
     """
     cube_bytes = voxel_bytes * multiple**3
     units = _triple(side // multiple for side in region.shape)
-    stride = (step or multiple) // multiple
     border = ceil(halo / multiple)
-    splits = [_splits(count, border, stride) for count in units]
+    sides = (1, 1, 1) if window is None else _triple(side // multiple for side in window)
+    splits = [_splits(count, border, side) for count, side in zip(units, sides, strict=True)]
     fitting = [cut for cut in itertools.product(*splits) if _widest(cut) * cube_bytes <= memory_limit]
     if not fitting:
         least = min(map(_widest, itertools.product(*splits))) * cube_bytes
@@ -146,9 +147,7 @@ def plan_tiles(
             f"least {ceil(least / 2**20)} MiB; raise the memory limit."
         )
         raise ConfigError(msg)
-    best = min(
-        fitting, key=lambda cut: (prod(map(len, cut)), prod(sum(r[1] - r[0] for r, _ in a) for a in cut))
-    )
+    best = min(fitting, key=lambda cut: (prod(map(len, cut)), _reading(cut), _widest(cut)))
     tiles = (_tile(pieces, region, multiple, shape) for pieces in itertools.product(*best))
     return [tile for tile in tiles if min(tile.core.shape) > 0]
 
@@ -157,19 +156,31 @@ Span = tuple[int, int]
 Piece = tuple[Span, Span]
 
 
-def _splits(count: int, border: int, stride: int) -> list[list[Piece]]:
-    """Return every even cut of one axis, in multiples: per piece what is read and what is answered for."""
-    lengths = sorted({ceil(count / parts) for parts in range(1, count + 1)}, reverse=True)
-    return [
-        [
-            (
-                (max(0, (low - border) // stride * stride), min(count, low + length + border)),
-                (low, min(count, low + length)),
-            )
-            for low in range(0, count, length)
-        ]
-        for length in lengths
-    ]
+def _splits(count: int, border: int, window: int) -> list[list[Piece]]:
+    """Return cuts of one axis, in multiples: per piece what is read and what is answered for.
+
+    The pieces of a cut read equally much, as far as there is something to read: those at the ends, with one border
+    less, answer for more. Cores begin a border behind the start of a window.
+    """
+    cuts = []
+    for length in reversed(range(window, count + window, window)):
+        ends = [*range(length + border, count - border, length), count]
+        starts = [0, *ends[:-1]]
+        cuts.append([(_read(core, count, border, window), core) for core in zip(starts, ends, strict=True)])
+    return cuts
+
+
+def _read(core: Span, count: int, border: int, window: int) -> Span:
+    """Widen a core by the border, and to whole windows. The last window of an axis ends where the axis ends."""
+    low, high = core
+    start = min(low - border, count - window) // window * window
+    stop = max(high + border, ceil(high / window) * window)
+    return max(0, start), min(count, stop)
+
+
+def _reading(cut: tuple[list[Piece], ...]) -> int:
+    """Return what all tiles of a cut read together, in cubes of the multiple."""
+    return prod(sum(stop - start for (start, stop), _ in pieces) for pieces in cut)
 
 
 def _widest(cut: tuple[list[Piece], ...]) -> int:

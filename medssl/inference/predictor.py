@@ -13,12 +13,14 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medssl.errors import ConfigError
 from medssl.inference.backends.protocol import Backend
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import REFERENCE, BackendFailure, Wish, candidates, checked, choose_backend
 from medssl.inference.memory import available_memory
 from medssl.inference.plan import (
     Box,
+    Tile,
     Triple,
     box_of,
     bytes_per_voxel,
@@ -62,7 +64,7 @@ class Tiling:
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
         multiple: The network's multiple.
-        step: What the network's tiles begin at multiples of.
+        window: Sides of the network's own windows; None where it has none.
         peak_maps: Float32 maps that the network keeps at its peak.
         memory_limit: Bytes that a pass may take.
         memory_factor: Memory that the backend takes, as a multiple of what `peak_maps` say.
@@ -71,7 +73,7 @@ class Tiling:
     margin: int
     halo: int
     multiple: int
-    step: int
+    window: Triple | None
     peak_maps: int
     memory_limit: int
     memory_factor: float = 1.0
@@ -89,8 +91,7 @@ def tiling_for(
     """Fill in what a network says about itself and what the device has free.
 
     Args:
-        network: Carries `multiple`, `tile_step` and `peak_maps`; one that does not is taken for 16, the multiple and
-            256.
+        network: Carries `multiple`, `peak_maps` and `deep_window`; one that does not is taken for 16, 256 and None.
         device: Where the network runs.
         margin: Voxels around the brain's box that are run too.
         halo: Voxels that a tile reads beyond what it answers for.
@@ -101,8 +102,8 @@ def tiling_for(
     limit = int(MEMORY_SHARE * _free_bytes(device)) if memory_limit is None else memory_limit
     multiple = getattr(inner, "multiple", DEFAULT_MULTIPLE)
     peak_maps = getattr(inner, "peak_maps", DEFAULT_PEAK_MAPS)
-    step = getattr(inner, "tile_step", multiple)
-    return Tiling(margin, halo, multiple, step, peak_maps, limit, memory_factor)
+    window = getattr(inner, "deep_window", None)
+    return Tiling(margin, halo, multiple, window, peak_maps, limit, memory_factor)
 
 
 def tile_logits(
@@ -122,15 +123,7 @@ def tile_logits(
     shape = (image.shape[1], image.shape[2], image.shape[3])
     region = _region(image, mask, tiling)
     cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
-    tiles = plan_tiles(
-        region,
-        shape,
-        halo=tiling.halo,
-        multiple=tiling.multiple,
-        step=tiling.step,
-        memory_limit=tiling.memory_limit,
-        voxel_bytes=cost,
-    )
+    tiles = _tiles(region, shape, tiling, cost)
     need = max(tile.read.voxels for tile in tiles) * cost
     logger.info(
         "%s of %s voxels in %d pass(es) of about %.1f GiB", region.shape, shape, len(tiles), need / 2**30
@@ -398,6 +391,34 @@ def _region(image: Tensor, mask: Tensor | None, tiling: Tiling) -> Box:
     shape: Triple = (image.shape[1], image.shape[2], image.shape[3])
     box = Box((0, 0, 0), shape) if mask is None else box_of(mask) or Box((0, 0, 0), (1, 1, 1))
     return region_around(box, shape, margin=tiling.margin, multiple=tiling.multiple)
+
+
+def _tiles(region: Box, shape: Triple, tiling: Tiling, cost: float) -> list[Tile]:
+    """Cut a region into tiles, if possible so that the network's own windows are those of the region.
+
+    Raises:
+        ConfigError: The memory limit is too small for any tile.
+    """
+
+    def plan(window: Triple | None) -> list[Tile]:
+        return plan_tiles(
+            region,
+            shape,
+            halo=tiling.halo,
+            multiple=tiling.multiple,
+            window=window,
+            memory_limit=tiling.memory_limit,
+            voxel_bytes=cost,
+        )
+
+    try:
+        return plan(tiling.window)
+    except ConfigError:
+        if tiling.window is None:
+            raise
+        tiles = plan(None)
+        logger.warning("The memory limit is small: the network's own windows lie elsewhere than in one pass.")
+        return tiles
 
 
 def _read(image: Tensor, box: Box) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.errors import ConfigError
+from medssl.inference.plan import Triple
 
 NOWHERE = -1e9
 """The farthest voxel seen by something that sees none."""
@@ -31,8 +32,12 @@ def receptive_field(network: nn.Module) -> tuple[int, int, int]:
 
 
 def exact_halo(network: nn.Module) -> int:
-    """Return the voxels around a tile with which its answer is that of one pass over everything."""
-    return max(side for axis in range(3) for side in reach(network, axis))
+    """Return the voxels around a tile with which its answer is that of one pass over everything.
+
+    A window of the deepest scale that answers for a voxel within reach has to lie within the tile as a whole.
+    """
+    multiple, windows = _grid(network)
+    return max(side + windows[axis] - multiple for axis in range(3) for side in reach(network, axis))
 
 
 def reach(network: nn.Module, axis: int) -> tuple[int, int]:
@@ -56,10 +61,10 @@ def reach(network: nn.Module, axis: int) -> tuple[int, int]:
 
 
 def _seen(network: nn.Module, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return some places along an axis, one tile step of them, and the first and last place each depends on."""
+    """Return some places along an axis, one window of them, and the first and last place each depends on."""
     walker = _walker(getattr(network, "backbone", network))
-    multiple = int(getattr(network, "multiple", 16))
-    period = int(getattr(network, "tile_step", multiple))
+    multiple, windows = _grid(network)
+    period = windows[axis]
     for length in (period * 2**power for power in range(3, 12)):
         here = torch.arange(length // 2, length // 2 + period)
         behind = _farthest(walker, length, axis, multiple)[here]
@@ -68,6 +73,13 @@ def _seen(network: nn.Module, axis: int) -> tuple[Tensor, Tensor, Tensor]:
             return here, before, behind
     msg = f"{type(network).__name__} has no finite receptive field along axis {axis}."
     raise ConfigError(msg)
+
+
+def _grid(network: nn.Module) -> tuple[int, Triple]:
+    """Return a network's multiple, and the sides of the windows of its deepest scale; a multiple without any."""
+    multiple = int(getattr(network, "multiple", 16))
+    windows: Triple = getattr(network, "deep_window", None) or (multiple, multiple, multiple)
+    return multiple, windows
 
 
 @torch.inference_mode()

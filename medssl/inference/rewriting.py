@@ -100,7 +100,7 @@ class SlimDenseFCN(nn.Module):
         As those of `DenseFCN`.
 
     Attributes:
-        multiple, tile_step: As those of `DenseFCN`.
+        multiple, deep_window: As those of `DenseFCN`.
         peak_maps: Full-resolution maps alive at the peak, in the stem.
 
     Notes:
@@ -109,7 +109,7 @@ class SlimDenseFCN(nn.Module):
 
     def __init__(self, network: DenseFCN) -> None:
         super().__init__()
-        self.multiple, self.tile_step = network.multiple, network.tile_step
+        self.multiple, self.deep_window = network.multiple, network.deep_window
         self.stem, self.downs, self.blocks, self.ups = (
             network.stem,
             network.downs,

@@ -34,16 +34,19 @@ class ModelCard:
         contrasts: BIDS suffixes in channel order.
         labels: Rows of the label table (`LabelTable.rows`), in channel order.
         spacing: Voxel size in mm of the network's space.
+        crop_size: Sides in voxels of the crops it was trained on; None where nobody wrote them down. Any may be loaded.
     """
 
     contrasts: Sequence[str]
     labels: Sequence[Mapping[str, object]]
     spacing: Sequence[float]
+    crop_size: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         self.contrasts = [str(name) for name in self.contrasts]
         self.labels = [dict(row) for row in self.labels]
         self.spacing = [float(size) for size in self.spacing]
+        self.crop_size = None if self.crop_size is None else [int(side) for side in self.crop_size]
 
     @property
     def table(self) -> LabelTable:

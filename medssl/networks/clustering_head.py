@@ -85,7 +85,7 @@ class ClusteringNetwork(nn.Module):
         ``(B, C, *spatial)`` to ``(B, labels, *spatial)``
 
     Attributes:
-        multiple, tile_step: As in the backbone; 16 where it does not say.
+        multiple, deep_window: As in the backbone; 16 and None where it does not say.
         peak_maps: As in the backbone, or what the head keeps alive if that is more.
         first: Number of the first label that has a cluster, 0 or 1.
 
@@ -109,7 +109,7 @@ class ClusteringNetwork(nn.Module):
         self.absent = ABSENT  # TorchScript sees no global numbers
         self.head = ClusteringHead(features, labels - self.first, alpha)
         self.multiple = int(getattr(backbone, "multiple", 16))
-        self.tile_step = int(getattr(backbone, "tile_step", self.multiple))
+        self.deep_window = getattr(backbone, "deep_window", None)
         self.peak_maps = max(int(getattr(backbone, "peak_maps", 256)), self.head.peak_maps)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """DenseFCN: dense blocks on four scales, each brought straight to full resolution."""
 
 from collections.abc import Sequence
-from math import ceil, lcm
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from medssl.networks.windowed import WindowedBlock
 
 UP_CHANNELS = 4
 """Maps that each scale hands to the classifier; also the groups of the transposed convolutions."""
+
+AXES = 3
 
 
 class DenseFCN(nn.Module):
@@ -41,20 +43,22 @@ class DenseFCN(nn.Module):
 
     Attributes:
         multiple: What the sides of the input are padded to multiples of.
-        tile_step: Parts of a volume are run as in the whole where they begin at multiples of it.
+        deep_window: Sides in voxels of the windows of the deepest scale, multiples of `multiple`; None without windows.
         peak_maps: Full-resolution maps alive at the peak of an evaluation pass, without the input.
 
     Raises:
-        ConfigError: If a block ends with a number of maps that four groups cannot share.
+        ConfigError: If a block ends with a number of maps that four groups cannot share, or the window has no three
+            sides.
 
     Notes:
         With `levels=4` the theoretical receptive field is 278 voxels wide. Under bfloat16 autocast on a
         CPU, torch 2.13 computes wrong weight gradients for 3^3 convolutions on 2^3 maps, which is what
         the deepest block sees for 32^3 crops: train in float32 or with crops of at least 48^3.
 
-        `deep_window` is ours: in a crop of 48^3 the deepest maps are 3^3, so that all but one voxel of them have the
-        zeros of the padding beside them. On a whole brain hardly any has, and one pass over it gave .5 to 1 Dice
-        point less than windows of a crop's size (docs/performance.md).
+        `deep_window` is ours: in a crop of 48^3 the deepest maps are 3^3, and all but one voxel of them have the zeros
+        of the padding beside them, most on two or three sides. In a brain's box about half have, nearly all on one
+        side only, and one pass over it gave .5 to 1 Dice point less than windows of a crop's size
+        (docs/performance.md).
 
     Source:
         Bui, Shin, Moon: Skip-connected 3D DenseNet for volumetric infant brain MRI segmentation,
@@ -77,7 +81,7 @@ class DenseFCN(nn.Module):
         super().__init__()
         self.multiple = 2**levels
         window = None if deep_window is None else _in_deep_voxels(deep_window, self.multiple)
-        self.tile_step = self.multiple * (1 if window is None else lcm(*window))
+        self.deep_window = None if window is None else tuple(side * self.multiple for side in window)
         self.stem = _stem(in_channels, stem_channels, norm)
         self.downs = nn.ModuleList()
         self.blocks = nn.ModuleList()
@@ -118,6 +122,9 @@ class DenseFCN(nn.Module):
 
 def _in_deep_voxels(crop: Sequence[int], multiple: int) -> tuple[int, int, int]:
     """Return what training makes of a crop on the deepest scale, see `pad_to_multiple`."""
+    if isinstance(crop, int) or len(crop) != AXES or min(crop) < 1:
+        msg = f"DenseFCN cannot be built: found deep_window={crop!r}, expected three sides in voxels."
+        raise ConfigError(msg, "Give the training's crop_size, such as [48, 48, 48], or null for no windows.")
     i, j, k = (max(2, ceil(side / multiple)) for side in crop)
     return i, j, k
 

@@ -19,7 +19,8 @@ class WindowedBlock(nn.Sequential):
         answers for what is left; along a side that is shorter than a window there is one.
 
     Notes:
-        No branch on the size: tracing and exporting hold for every size.
+        No branch on the size: tracing, scripting and exporting to ONNX hold for every size; `torch.export` with
+        dynamic sizes does not take it (torch 2.13).
     """
 
     def __init__(self, *modules: nn.Module, window: tuple[int, int, int] | None = None) -> None:

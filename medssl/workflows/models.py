@@ -203,4 +203,5 @@ def _facts_of(card: ModelCard | None, bundle: Path) -> dict[str, Any]:
     if card is None or bundle != packaged_bundle():
         return {}
     labels = label_table(card.labels)
-    return {"contrasts": list(card.contrasts), "label_table": labels.rows(), "spacing": list(card.spacing)}
+    told = {"contrasts": list(card.contrasts), "label_table": labels.rows(), "spacing": list(card.spacing)}
+    return told if card.crop_size is None else {**told, "crop_size": list(card.crop_size)}

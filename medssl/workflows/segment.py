@@ -375,6 +375,7 @@ class _Job:
             "weights_sha256": self.model.weights_sha256,
             "anatomy_sha256": None if self.anatomy is None else self.anatomy.digest,
             "window": self.options.window,
+            "deep_window": _deep_window(self.model),
             "subjects": finished,
             "failed": self.failed_in_other_shards(finished) | result.failed,
             "seconds": round(seconds, 1),
@@ -485,3 +486,13 @@ def _require_results_folder(
     if found != model.weights_sha256:
         msg = f"{out} holds results of another model (weights {str(found)[:12]}, now {model.weights_sha256[:12]})."
         raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")
+    before, now = told.get("deep_window"), _deep_window(model)
+    if before != now:
+        msg = f"{out} holds results of the same weights with deep_window {before}, now {now}."
+        raise OutputError(msg, "Choose another --out, or make them anew with --overwrite.")
+
+
+def _deep_window(model: Model) -> list[int] | None:
+    """Return the sides of the windows in which the network runs its deepest scale, as JSON holds them."""
+    sides = getattr(model.network, "deep_window", None)
+    return None if sides is None else list(sides)

@@ -85,7 +85,8 @@ def test_channels_are_those_of_the_label_table_and_contrasts(metadata):
 
 
 @pytest.mark.parametrize(
-    "name", ["network_def", "network", "contrasts", "label_table", "spacing", "labels", "inferer"]
+    "name",
+    ["network_def", "network", "contrasts", "label_table", "spacing", "crop_size", "labels", "inferer"],
 )
 def test_train_and_inference_agree(name):
     train, inference = read("train.yaml"), read("inference.yaml")

@@ -1,3 +1,6 @@
+from itertools import combinations, pairwise, product
+from math import prod
+
 import pytest
 import torch
 
@@ -81,9 +84,9 @@ def test_one_pass_when_it_fits():
     assert [tile.read for tile in tiles] == [REGION]
 
 
-def test_one_voxel_too_few_cuts_the_longest_axis_once():
+def test_one_voxel_too_few_cuts_one_axis_into_halves():
     tiles = plan_tiles(REGION, SHAPE, halo=0, multiple=16, memory_limit=REGION.voxels - 1, voxel_bytes=1)
-    assert [tile.core.shape for tile in tiles] == [(54, 61, 48), (54, 61, 26)]
+    assert [tile.core.shape for tile in tiles] == [(54, 32, 74), (54, 29, 74)]
 
 
 def test_tiles_beyond_a_small_volume_are_left_out():
@@ -103,19 +106,21 @@ def test_fewest_tiles_are_found_as_by_trying_every_cut():
 
 
 def _reference_fewest(units, border, room):
-    """Try every core size; count tiles whose widest reading fits."""
-    best = 10**9
-    for i in range(1, units[0] + 1):
-        for j in range(1, units[1] + 1):
-            for k in range(1, units[2] + 1):
-                count, widest = 1, 1
-                for length, core in zip(units, (i, j, k), strict=True):
-                    starts = range(0, length, core)
-                    count *= len(starts)
-                    widest *= max(min(length, s + core + border) - max(0, s - border) for s in starts)
-                if widest <= room:
-                    best = min(best, count)
-    return best
+    """Try all cuts at all places; count tiles whose widest reading fits."""
+    axes = [list(_widest_of_every_cut(length, border)) for length in units]
+    return min(
+        prod(count for count, _ in cut) for cut in product(*axes) if prod(wide for _, wide in cut) <= room
+    )
+
+
+def _widest_of_every_cut(length, border):
+    for count in range(length):
+        for inner in combinations(range(1, length), count):
+            ends = [0, *inner, length]
+            yield (
+                count + 1,
+                max(min(length, high + border) - max(0, low - border) for low, high in pairwise(ends)),
+            )
 
 
 def test_too_little_memory_is_refused_with_the_smallest_that_works():
@@ -129,21 +134,32 @@ def test_forecast_counts_every_map_and_some_overhead():
     assert bytes_per_voxel(148) == pytest.approx(1.2 * 4 * 148)
 
 
-@pytest.mark.parametrize("halo", [0, 10, 48])
-def test_reading_begins_at_steps_where_a_network_asks_for_it(halo):
-    region = Box((16, 0, 16), (208, 96, 96))
-    shape = (210, 90, 100)
+@pytest.mark.parametrize("halo", [0, 10, 32, 48])
+@pytest.mark.parametrize("window", [(32, 32, 32), (48, 48, 48), (64, 32, 48)])
+def test_windows_that_answer_for_a_core_are_those_of_the_region(halo, window):
+    region = Box((16, 0, 16), (272, 96, 96))
+    shape = (270, 90, 100)
+    limit = 190 * 96 * 80
     tiles = plan_tiles(
-        region, shape, halo=halo, multiple=16, step=48, memory_limit=160 * 96 * 80, voxel_bytes=1
+        region, shape, halo=halo, multiple=16, window=window, memory_limit=limit, voxel_bytes=1
     )
     assert len(tiles) > 1
+    assert max(tile.read.voxels for tile in tiles) <= limit
     covered = torch.zeros(shape, dtype=torch.int)
     for tile in tiles:
-        assert all(side % 48 == 0 for side in tile.read.relative_to(region).start)
         covered[tile.core.slices] += 1
-        grown = (tile.core.start, tile.core.stop, tile.read.start, tile.read.stop, region.start, region.stop)
-        for low, high, first, last, least, most in zip(*grown, strict=True):
-            assert low - first >= halo or first == least
-            assert last - high >= halo or last == most
+        core, read = tile.core.relative_to(region), tile.read.relative_to(region)
+        for axis, (side, whole) in enumerate(zip(window, region.shape, strict=True)):
+            low, high, first, last = core.start[axis], core.stop[axis], read.start[axis], read.stop[axis]
+            assert low - first >= halo or first == 0
+            assert last - high >= halo or last == whole
+            for place in range(low, high, 16):
+                assert first + begin(place - first, side, last - first) == begin(place, side, whole)
     assert covered[region.clipped(shape).slices].eq(1).all()
     assert covered.sum() == region.clipped(shape).voxels
+
+
+def begin(place: int, window: int, size: int) -> int:
+    """Return where the window begins that answers for a place, see `WindowedBlock`."""
+    least = min(window, size)
+    return min(place // least * least, size - least)

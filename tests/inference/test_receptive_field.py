@@ -18,7 +18,8 @@ def perturbed(network: nn.Module, side: int, axis: int) -> tuple[int, int]:
     with torch.inference_mode():
         still = network(x)
         before, behind = [], []
-        for place in range(side // 2, side // 2 + getattr(network, "tile_step", network.multiple)):
+        period = (getattr(network, "deep_window", None) or [network.multiple])[0]
+        for place in range(side // 2, side // 2 + period):
             other = x.clone()
             other.select(2 + axis, place)[:] += 3
             seen = (network(other) - still).abs().amax(dim=[0, 1, *[2 + a for a in range(3) if a != axis]])
@@ -73,19 +74,29 @@ def test_a_module_that_may_look_anywhere_is_refused():
         receptive_field(nn.Sequential(nn.Conv3d(1, 1, 1), nn.AdaptiveAvgPool3d(1)))
 
 
-def test_tiles_with_the_computed_halo_equal_one_pass_also_in_deep_windows(head):
-    image, mask = head
-    network = DenseFCN(2, 4, levels=2, deep_window=(12, 12, 12), **SMALL).eval()
-    factor = Predictor(network=network).reference.memory_factor
-    limit = int(44 * 40 * 48 * bytes_per_voxel(network.peak_maps) * factor)
-    tiled = {}
-    for step in (network.tile_step, network.multiple):
-        network.tile_step = step
-        predictor = Predictor(network=network, halo=exact_halo(network), memory_limit=limit)
-        tiled[step] = predictor.predict(image, mask)
-    one = Predictor(network=network).predict(image, mask)
-    assert (tiled[4] - one).abs().max() > 1e-4  # the windows of a tile lie elsewhere than those of the whole
-    torch.testing.assert_close(tiled[12], one, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("side", [8, 12, 24, 32])
+def test_tiles_with_the_computed_halo_equal_one_pass_also_in_deep_windows(side):
+    network = DenseFCN(2, 4, levels=2, deep_window=(side, 8, 8), **SMALL).eval()
+    image = torch.randn(2, 173, 16, 16, generator=torch.Generator().manual_seed(3))
+    cost = bytes_per_voxel(network.peak_maps)
+    one = Predictor(network=network).predict(image)
+    windowed = Predictor(network=network, halo=exact_halo(network))
+    factor = windowed.reference.memory_factor
+    windowed.memory_limit = int(132 * 16 * 16 * cost * factor)
+    torch.testing.assert_close(windowed.predict(image), one, rtol=0, atol=1e-5)
+
+
+def test_where_memory_is_too_small_for_windows_of_the_whole_tiles_have_their_own(caplog):
+    network = DenseFCN(2, 4, levels=2, deep_window=(32, 8, 8), **SMALL).eval()
+    image = torch.randn(2, 173, 16, 16, generator=torch.Generator().manual_seed(3))
+    predictor = Predictor(network=network, halo=8)
+    predictor.memory_limit = int(
+        36 * 16 * 16 * bytes_per_voxel(network.peak_maps) * predictor.reference.memory_factor
+    )
+    with caplog.at_level("WARNING"):
+        tiled = predictor.predict(image)
+    assert "windows lie elsewhere" in caplog.text
+    assert (tiled - Predictor(network=network).predict(image)).abs().max() > 1e-3
 
 
 def test_tiles_with_the_computed_halo_equal_one_pass(shallow, head):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medssl.errors import ConfigError
 from medssl.networks import ClusteringNetwork, DenseFCN
 from medssl.networks.windowed import WindowedBlock
 
@@ -93,10 +94,9 @@ def test_a_crop_of_the_training_is_run_as_before_and_a_wider_image_is_not():
 
 
 @pytest.mark.parametrize(
-    ("crop", "window", "step"),
-    [((48, 48, 48), (3, 3, 3), 48), ((40, 16, 64), (3, 2, 4), 192), ((32, 32, 32), (2, 2, 2), 32)],
+    ("crop", "window"), [((48, 48, 48), (3, 3, 3)), ([40, 16, 64], (3, 2, 4)), ((32, 32, 32), (2, 2, 2))]
 )
-def test_window_is_what_training_makes_of_the_crop(crop, window, step):
+def test_window_is_what_training_makes_of_the_crop(crop, window):
     network = DenseFCN(2, 4, deep_window=crop, **SMALL)
     seen: list[tuple[int, ...]] = []
     network.blocks[-1].register_forward_hook(
@@ -104,9 +104,16 @@ def test_window_is_what_training_makes_of_the_crop(crop, window, step):
     )
     network.train()(image(*crop, channels=2))
     assert network.blocks[-1].window == seen[0] == window
-    assert network.tile_step == step
-    assert ClusteringNetwork(network, 4, 4).tile_step == step
+    sides = tuple(16 * side for side in window)
+    assert network.deep_window == ClusteringNetwork(network, 4, 4).deep_window == sides
 
 
-def test_without_windows_tiles_may_begin_at_every_multiple():
-    assert DenseFCN(2, 4, levels=2, **SMALL).tile_step == 4
+def test_without_windows_there_are_none_to_tell():
+    network = DenseFCN(2, 4, levels=2, **SMALL)
+    assert network.deep_window is ClusteringNetwork(network, 4, 4).deep_window is None
+
+
+@pytest.mark.parametrize("crop", [48, [48], [48, 48, 48, 48], [0, 48, 48]])
+def test_a_window_without_three_sides_is_refused(crop):
+    with pytest.raises(ConfigError, match="expected three sides"):
+        DenseFCN(2, 4, deep_window=crop, **SMALL)

@@ -13,9 +13,9 @@ import torch
 from phantoms import TINY, ellipsoid_labels, phantom_image, save, write_subject
 
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
-from medssl.io.checkpoint import card_of
+from medssl.io.checkpoint import card_of, read_checkpoint, weights_of
 from medssl.labels import BRAIN_TISSUES
-from medssl.workflows.models import load_model
+from medssl.workflows.models import find_weights, load_model
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.train import TrainOptions, train
 
@@ -304,3 +304,28 @@ def test_windows_are_another_way_and_are_not_mixed_with_one_pass(run, scans, tmp
         segment(scans, out, run, FAST)
     assert segment(scans, out, run, replace(FAST, overwrite=True)).done == ["sub-a"]
     assert "Window" not in json.loads(sidecar.read_text())
+
+
+def test_a_run_remembers_its_deep_windows_and_results_of_others_are_not_mixed(run, scans, tmp_path):
+    assert load_model(run).network.deep_window == (16, 16, 16)
+    out, other = tmp_path / "out", tmp_path / "other"
+    segment(scans, out, run, FAST)
+    assert json.loads((out / "run.json").read_text())["deep_window"] == [16, 16, 16]
+    shutil.copytree(run, other)
+    config = other / "configs" / "inference.yaml"
+    config.write_text(config.read_text().replace("deep_window: '@crop_size'", "deep_window: null"))
+    with pytest.raises(OutputError, match=r"deep_window \[16, 16, 16\], now None"):
+        segment(scans, out, other, FAST)
+    assert segment(scans, out, other, replace(FAST, overwrite=True)).done == ["sub-a"]
+
+
+def test_a_file_of_weights_alone_says_how_large_its_crops_were(tmp_path):
+    packaged = read_checkpoint(find_weights(None)[1])
+    assert load_model().network.deep_window == (48, 48, 48)
+    card = replace(card_of(packaged), crop_size=[32, 32, 32])
+    torch.save(card.attached_to(weights_of(packaged)), tmp_path / "alone.pt")
+    assert load_model(tmp_path / "alone.pt").network.deep_window == (32, 32, 32)
+
+
+def test_trained_weights_carry_the_crop_size(run):
+    assert card_of(torch.load(run / "models" / "model.pt", weights_only=True)).crop_size == [16, 16, 16]
