@@ -129,28 +129,50 @@ def text(dice: Mapping[int, float]) -> str:
 
 
 def draw(rows: Rows, counts: Sequence[int], ceiling: Mapping[int, float], path: Path) -> None:
-    """Draw each run as a dot, each arm's mean as a bar, the ceiling as a line."""
-    figure, axes = plt.subplots(1, len(counts), figsize=(5.2 * len(counts), 3.4), sharex=True, squeeze=False)
-    for axis, labeled in zip(axes[0], counts, strict=True):
-        arms = arms_of([row for row in rows if row["labeled"] == labeled and row["arm"] != CEILING])
-        names = sorted(arms, key=lambda arm: np.mean([one[SCORES[0]]["dice"] for one in arms[arm].values()]))
+    """Draw each run as a dot, each arm's mean as a bar, the ceiling as a line; a mean far below is a number."""
+    panels = {
+        labeled: arms_of([row for row in rows if row["labeled"] == labeled and row["arm"] != CEILING])
+        for labeled in counts
+    }
+    found = [dice_of(runs) for arms in panels.values() for runs in arms.values()]
+    worst = min(min(dice_of(arms[BASELINE])) for arms in panels.values())
+    left = max(min(map(min, found)), worst) - 0.02
+    heights = [len(arms) for arms in panels.values()]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(7.6, 0.27 * sum(heights) + 0.3 * len(panels) + 0.5), sharex=True, squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for axis, (labeled, arms) in zip(axes[:, 0], panels.items(), strict=True):
+        names = sorted(arms, key=lambda arm: np.mean(dice_of(arms[arm])))
         for place, arm in enumerate(names):
-            dice = [one[SCORES[0]]["dice"] for one in arms[arm].values()]
+            dice = dice_of(arms[arm])
             color = "#c0504d" if arm == BASELINE else "#2f6f9f" if arm.startswith("ssldec") else "#808080"
+            if np.mean(dice) < left:
+                axis.text(left, place, f" \u25c2 {np.mean(dice):.3f}", color=color, fontsize=8, va="center")
+                continue
             axis.plot(dice, [place] * len(dice), "o", color=color, alpha=0.7, markersize=5)
             axis.plot([np.mean(dice)] * 2, [place - 0.3, place + 0.3], color=color, linewidth=2)
-        axis.set_yticks([])
-        for place, arm in enumerate(names):
-            axis.text(0.01, place + 0.34, arm, transform=axis.get_yaxis_transform(), fontsize=7, va="center")
-        axis.tick_params(labelsize=8)
+        axis.set_yticks(
+            range(len(names)), [arm.replace(FACTOR, " + registered at inference") for arm in names]
+        )
+        axis.tick_params(labelsize=8, length=0)
         for dice in ceiling.values():
             axis.axvline(dice, color="#7a7a7a", linewidth=0.8, linestyle=":")
-        axis.set_ylim(-0.6, len(names) - 0.3)
-        axis.set_title(f"{labeled} labeled scan{'' if labeled == 1 else 's'}", fontsize=9)
-        axis.set_xlabel("mean Dice on the test scans (a dot a seed; dotted: all labels)", fontsize=8)
-    figure.tight_layout()
+        axis.set_ylim(-0.6, len(names) - 0.4)
+        axis.set_title(f"{labeled} labeled scan{'' if labeled == 1 else 's'}", fontsize=9, loc="left", pad=3)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+        axis.set_axisbelow(True)
+    axes[0, 0].set_xlim(left, max(*map(max, found), *ceiling.values()) + 0.01)
+    axes[-1, 0].set_xlabel("mean Dice on the test scans (a dot a seed; dotted: all labels)", fontsize=8)
+    figure.tight_layout(h_pad=0.4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def dice_of(runs: Mapping[int, Any]) -> list[float]:
+    """Return the test Dice of an arm, seed by seed."""
+    return [one[SCORES[0]]["dice"] for one in runs.values()]
 
 
 if __name__ == "__main__":
