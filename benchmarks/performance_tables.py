@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 TAUGHT = {
     "inference": ("network", "profile"),
     "margin": ("margin",),
-    "margin_demo": ("margin_demo",),
     "deep_windows": ("deep_windows",),
     "deep_windows_demo": ("deep_windows_demo",),
     "scaling": ("scaling",),
@@ -261,7 +260,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "network": network,
     "profile": profile,
     "margin": margin,
-    "margin_demo": margin,
     "deep_windows": deep,
     "deep_windows_demo": deep,
     "scaling": scaling,

@@ -35,14 +35,13 @@ logger = logging.getLogger(__name__)
 MARGIN = 0
 """Voxels around the brain's box. A network that was trained on crops knows the zeros that convolutions add at a crop's
 ends; wide empty space around a brain it hardly knows. So a margin costs time and brings no Dice: packaged weights,
-three simulated scans of 1 mm, mean Dice .775, .771, .770 and .770 with 0, 16, 48 voxels and on the whole volume
-(`benchmarks/margin.py`, docs/performance.md); 1.1, .08 and .0004 % of the labels differ from the whole volume's."""
+three simulated scans of 1 mm, mean Dice .783, .781, .782 and .781 with 0, 16, 48 voxels and on the whole volume
+(`benchmarks/margin.py`, docs/performance.md)."""
 
 HALO = 32
-"""Voxels that a tile reads beyond what it answers for. DenseFCN trained for 110 steps on synthetic ellipsoids, brain of
-112 x 144 x 128 in 144 x 192 x 256, margin 16: against one pass, labels change in 0.64 / 0.032 / 0.004 / 0.001 % of
-the brain's voxels with two tiles and a halo of 0 / 16 / 32 / 48; 0.017 % with eight tiles and 32, 0.029 % against the
-whole volume. With random weights it is 0.85 % with eight tiles and 32."""
+"""Voxels that a tile reads beyond what it answers for. Packaged weights, brain of 112 x 144 x 128: .013 % of the labels
+differ from one pass (`benchmarks/inference.py`). Chosen before the network had windows of its own, on one trained for
+110 steps on synthetic ellipsoids: .64, .032, .004, .001 % with two tiles and a halo of 0, 16, 32, 48."""
 
 MEMORY_SHARE = 0.75
 """Share of the free memory that a pass may take where no limit is given."""
