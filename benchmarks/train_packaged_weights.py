@@ -48,21 +48,27 @@ TRAINING, VALIDATION, TEST = (4, 4, 3, 3, 3, 3), (1, 0, 1, 1, 0, 1), (1, 1, 1, 1
 @click.option("--epochs", default=48, show_default=True, help="Of 25 steps with 4 crops of 48^3 voxels.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--install", is_flag=True, help="Copy the weights into the bundle.")
-def main(work: Path, epochs: int, seed: int, install: bool) -> None:
+@click.option("--rescore", is_flag=True, help="Train nothing, score the weights that the bundle has.")
+def main(work: Path, epochs: int, seed: int, install: bool, rescore: bool) -> None:
     """Simulate, train, score, install."""
     quiet_libraries()
     cohort = _cohort(work, seed)
-    run = work / "run"
-    if not (run / "run.json").is_file() or not read_json(run / "run.json")["finished"]:
-        settings = {"spacing": [1.0, 1.0, 1.0], "epochs": epochs, "patience": 0}
-        options = TrainOptions(budget="standard", seed=seed, settings=settings)
-        train(work / "data", run, options, resume=(run / "checkpoints" / "resume.pt").is_file())
-    _keep_last_step(run)
+    run = packaged_bundle() if rescore else work / "run"
+    if not rescore:
+        _train(work, run, epochs, seed)
     scores = _scores(run, cohort)
     print(json.dumps(scores, indent=2))
     write_json(work / "scores.json", scores)
     if install:
         _install(run, scores, packaged_bundle())
+
+
+def _train(work: Path, run: Path, epochs: int, seed: int) -> None:
+    if not (run / "run.json").is_file() or not read_json(run / "run.json")["finished"]:
+        settings = {"spacing": [1.0, 1.0, 1.0], "epochs": epochs, "patience": 0}
+        options = TrainOptions(budget="standard", seed=seed, settings=settings)
+        train(work / "data", run, options, resume=(run / "checkpoints" / "resume.pt").is_file())
+    _keep_last_step(run)
 
 
 def _cohort(work: Path, seed: int) -> Cohort:
@@ -110,7 +116,8 @@ def _keep_last_step(run: Path) -> None:
 
 
 def _install(run: Path, scores: dict[str, float], bundle: Path) -> None:
-    shutil.copyfile(run / "models" / "model.pt", bundle / "models" / "model.pt")
+    if run != bundle:
+        shutil.copyfile(run / "models" / "model.pt", bundle / "models" / "model.pt")
     metadata = read_json(bundle / "configs" / "metadata.json")
     metadata["eval_metrics"] = scores
     write_json(bundle / "configs" / "metadata.json", metadata)
