@@ -66,7 +66,7 @@ def cache_folder() -> Path:
               help="Training run whose labeled scans are registered to each scan and have a say.")  # fmt: skip
 @click.option("--memory-limit", callback=parse_bytes, help="Memory for the network, such as 4GB.")
 @click.option("--window", type=int, metavar="SIDE",
-              help="Overlapping windows of SIDE voxels (MONAI's sliding window) in place of one pass; slow.")  # fmt: skip
+              help="Overlapping windows of SIDE voxels, as in MONAI, in place of one pass; slow.")  # fmt: skip
 @click.option(
     "--backend",
     type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
