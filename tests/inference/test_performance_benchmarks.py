@@ -105,3 +105,15 @@ def test_a_line_through_points_and_how_well_it_fits(scaling):
     assert scaling.line([1, 2, 3], [5, 7, 9]) == pytest.approx({"slope": 2, "at_zero": 3, "r_squared": 1})
     assert scaling.line([1, 2], [5, 7])["r_squared"] is None
     assert scaling.line([0, 1, 2], [0, 3, 0])["r_squared"] == pytest.approx(0)
+
+
+def test_table_of_deep_windows_gives_each_scan_and_the_share_of_time(tables):
+    rows = [
+        {"way": "one pass, no windows", "dice": [0.5, 0.25], "mean_dice": 0.375, "seconds": [2.0, 2.0]},
+        {"way": "scale 4 in windows", "dice": [0.75, 0.5], "mean_dice": 0.625, "seconds": [2.0, 3.0]},
+    ]
+    lines = tables.TABLES["deep_windows"]({"rows": rows}).splitlines()
+    assert lines[2:] == [
+        "| one pass, no windows | 0.5000 / 0.2500 | 0.3750 | 1.00 |",
+        "| scale 4 in windows | 0.7500 / 0.5000 | 0.6250 | 1.25 |",
+    ]
