@@ -58,8 +58,8 @@ test-label: $(LABEL_STAMP)
 check: $(STAMP)
 	$(BIN)/python -m pytest tests/bundles tests/test_wheel.py
 
-# Numbers of the performance page, made again: about 45 minutes on two cores that do nothing else. The experiments and
-# bench-simulation's entries name their own commands.
+# Numbers of the performance page, made again: about 45 minutes, by estimate, on two cores that do nothing else. The
+# experiments name their own commands.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/inference.py --repeats 2 --model bundles/infant_brain_segmentation --json benchmarks/results/inference.json
 	$(BIN)/python benchmarks/margin.py --repeats 1 --json benchmarks/results/margin.json

@@ -23,9 +23,8 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from inference import dices, machine
+from inference import dices, machine, stock
 from margin import VOLUME, simulated, test_scans
-from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 
 from medssl.inference.predictor import Predictor
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 Way = Callable[[Tensor, Tensor], Tensor]
-"""Maps an image and its mask to probabilities or logits."""
+"""Maps an image and its mask to probabilities."""
 
 
 def ways(predictor: Predictor, crop: int) -> Iterator[tuple[str, Way]]:
@@ -90,7 +89,7 @@ def ways(predictor: Predictor, crop: int) -> Iterator[tuple[str, Way]]:
     put_windows(network, scales + 1, crop)
     yield "one pass, no windows", predictor.predict
     for share in (0.25, 0.5):
-        yield f"MONAI's windows of {STOCK}, overlap {share:g}", partial(stock, network, share)
+        yield f"MONAI's windows of {STOCK}, overlap {share:g}", partial(in_windows, network, share)
     for first in range(scales - 1, 0, -1):
         put_windows(network, first, crop)
         yield f"one pass, scales {first} to {scales} in windows of {crop}", predictor.predict
@@ -101,10 +100,9 @@ def ways(predictor: Predictor, crop: int) -> Iterator[tuple[str, Way]]:
 
 
 @torch.inference_mode()
-def stock(network: SlimDenseFCN, share: float, image: Tensor, _: Tensor) -> Tensor:
-    """Return the logits of MONAI's sliding window over the whole volume."""
-    inferer = SlidingWindowInferer((STOCK,) * 3, sw_batch_size=1, overlap=share, mode="gaussian")
-    return inferer(image[None], network)[0]
+def in_windows(network: SlimDenseFCN, share: float, image: Tensor, _: Tensor) -> Tensor:
+    """Return the probabilities of MONAI's sliding window over the whole volume."""
+    return stock(network, image, STOCK, share).run()
 
 
 def put_windows(network: SlimDenseFCN, first: int, side: int) -> None:
