@@ -445,8 +445,9 @@ def _example_blocks(material: _Material) -> tuple[Block, ...]:
     shown = on_grid(image, example.grid)
     figure = plot_label_maps(shown, maps, example.grid, material.table, contrast=contrast)
     caption = (
-        "At the end of training, in the network's space. Teacher: the averaged network. Registered labels: those of "
-        "the labeled scans, laid over this one. Target: both together, which the network was pulled to."
+        "At the end of training, in the network's space. Teacher: the averaged network; with rounds, the network at "
+        "the start of the last one. Registered labels: those of the labeled scans, laid over this one. Target: both "
+        "together, which the network is pulled to; a hard target that is unsure is left empty."
     )
     known = " The truth was kept from training." if truth is not None else ""
     alt = f"Three views of {example.subject}: {contrast}, {', '.join(maps)}"

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl.engines import is_distributed, torch_rank
-from medssl.engines.checkpoints import save_atomically
+from medssl.engines.checkpoints import save_atomically, share_buffers
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.calibration import calibration_error
@@ -143,6 +143,7 @@ class Rounds:
         folder = self.folder / "targets" / f"round-{number:02d}"
         if self.trainer.state.epoch > self.ends[number + 1]:
             return Targets("soft")
+        share_buffers(self.network)
         world = torch.distributed.get_world_size() if is_distributed() else 1
         for place, sample in enumerate(self.unlabeled.cache):
             if place % world == torch_rank() and not (folder / f"{sample['subject']}.pt").is_file():
@@ -157,6 +158,26 @@ class Rounds:
             shutil.rmtree(self.folder / "targets" / f"round-{number - 2:02d}", ignore_errors=True)
         self._record(number, made)
         return made
+
+    def last_targets(self) -> tuple[Mapping[str, Any], Tensor, Tensor, Tensor] | None:
+        """Return a scan with registered labels, and what the last round has for it; None where there is no such scan.
+
+        Returns:
+            The sample; log q of the teacher alone, up to a constant; a; the target, all zero where it is unsure.
+
+        Shapes:
+            log q, a, target: ``(K - first, N)``, the N voxels of the mask in the order of `IndexMaskd`
+        """
+        known = (one for one in self.unlabeled.cache if str(one["subject"]) in self.priors)
+        sample = next((one for one in known if str(one["subject"]) in self.targets.log_q), None)
+        if sample is None:
+            return None
+        subject = str(sample["subject"])
+        fused = self.targets.log_q[subject].float()
+        factor = self._log_anatomy(subject)
+        log_q = fused if factor is None else fused - factor[0]
+        target = self.targets.look_up(subject, torch.arange(fused.shape[1]))
+        return sample, log_q, self.priors[subject].float(), target
 
     def _start_stage(self, stage: int) -> None:
         if self.schedule == "union_reinit":

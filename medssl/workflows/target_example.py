@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from medssl.io.files import atomic_path
 from medssl.io.nifti import Volume
 from medssl.labels import LabelTable
 from medssl.objectives import OnlineSSLDEC
+
+if TYPE_CHECKING:
+    from medssl.workflows.rounds import Rounds
 
 FILE_NAME = "target_example.npz"
 MAPS = ("teacher", "registered labels", "target")
@@ -48,16 +51,13 @@ def keep_target_example(parser: ConfigParser, out: Path) -> None:
         parser: Of its configuration, all parts built.
         out: The run folder.
     """
-    loss = parser.get_parsed_content("loss")
-    if torch_rank() > 0 or not isinstance(loss, OnlineSSLDEC) or "train#unlabeled#dataset" not in parser:
+    if torch_rank() > 0:
         return
-    cache = getattr(parser.get_parsed_content("train#unlabeled#dataset"), "cache", ())
-    sample = next((one for one in cache if "prior" in one), None)
-    if sample is None:
+    found = _after_rounds(parser) if "train#rounds" in parser else _online(parser)
+    if found is None:
         return
+    sample, maps = found
     table: LabelTable = parser.get_parsed_content("labels")
-    inferer = parser.get_parsed_content("validate#inferer")
-    maps = _maps(loss, inferer, sample)
     inside = np.asarray(sample["mask"])[0] > 0.5
     values = np.array(table.values, np.uint8)
     stored = {name: np.where(inside, values[labels], values[0]) for name, labels in maps.items()}
@@ -85,6 +85,34 @@ def on_grid(volume: Volume, grid: Grid) -> NDArray[Any]:
     """Return the nearest voxels of a volume at the places of another grid; 0 outside its field of view."""
     there = np.linalg.inv(volume.grid.affine) @ grid.affine
     return np.asarray(affine_transform(volume.data, there[:3, :3], there[:3, 3], grid.shape, order=0))
+
+
+def _online(parser: ConfigParser) -> tuple[Mapping[str, Any], dict[str, NDArray[np.int64]]] | None:
+    """Return a scan with registered labels and the maps that the objective would make of it now."""
+    loss = parser.get_parsed_content("loss")
+    if not isinstance(loss, OnlineSSLDEC) or "train#unlabeled#dataset" not in parser:
+        return None
+    cache = getattr(parser.get_parsed_content("train#unlabeled#dataset"), "cache", ())
+    sample = next((one for one in cache if "prior" in one), None)
+    return (
+        None
+        if sample is None
+        else (sample, _maps(loss, parser.get_parsed_content("validate#inferer"), sample))
+    )
+
+
+def _after_rounds(parser: ConfigParser) -> tuple[Mapping[str, Any], dict[str, NDArray[np.int64]]] | None:
+    """Return a scan with registered labels and the maps of the last round; background where a target is unsure."""
+    rounds: Rounds = parser.get_parsed_content("train#rounds")
+    found = rounds.last_targets()
+    if found is None:
+        return None
+    sample, *parts = found
+    inside = np.asarray(sample["place"])[0] >= 0
+    maps = {name: np.zeros(inside.shape, np.int64) for name in MAPS}
+    for name, part in zip(MAPS, parts, strict=True):
+        maps[name][inside] = torch.where(part.ne(0).any(0), part.argmax(0) + rounds.first, 0)
+    return sample, maps
 
 
 @torch.no_grad()

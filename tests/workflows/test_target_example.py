@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from phantoms import TINY, ellipsoid_labels, write_subject
 
 from medssl.functional.anatomy_weight import WEIGHTS
@@ -40,6 +41,22 @@ def test_a_run_keeps_teacher_registered_labels_and_target_of_one_scan(root):
     assert right["registered labels"] > 0.8
     assert right["teacher"] < right["target"]
     assert all(not found[truth == 0].any() for found in example.maps.values())
+
+
+@pytest.mark.parametrize(("rule", "weight"), [("sharpen", 0.5), ("sharpen", 0.0), ("hard", 0.5)])
+def test_rounds_keep_the_teacher_and_the_targets_of_the_last_one(root, tmp_path, rule, weight):
+    settings = TINY | {"anatomy_weight": weight}
+    options = TrainOptions(method="ssldec", prior="anatomical", rounds=1, target_rule=rule, budget="quick")
+    train(root / "cohort", tmp_path / "run", replace(options, device="cpu", settings=settings))
+    maps = read_target_example(tmp_path / "run").maps
+    assert np.array_equal(
+        maps["registered labels"], read_target_example(root / "run").maps["registered labels"]
+    )
+    stored = torch.load(tmp_path / "run" / "targets" / "round-01" / "sub-03.pt", weights_only=True)["log_q"]
+    brain = maps["registered labels"] > 0
+    assert np.array_equal(maps["target"][brain], stored.float().argmax(0).numpy() + 1)
+    assert np.array_equal(maps["teacher"], maps["target"]) is (weight == 0)
+    assert all(not found[~brain].any() for found in maps.values())
 
 
 def test_the_report_shows_it_with_the_weights_it_was_chosen_from(root, tmp_path):
