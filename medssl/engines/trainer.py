@@ -23,10 +23,12 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     output, for handlers that log them. They are no lists over the crops, so ``decollate`` is off unless asked for.
     The batch carries ``progress``, the share of training done (0 to 1).
 
-    A step whose gradients are not finite is skipped, counted in ``skipped_steps`` and logged.
+    A step whose gradients are not finite is skipped, counted in ``skipped_steps`` and logged. The running statistics of
+    batch norm and objective are put back to what they were before it: one NaN would stay in them for good.
 
     Raises:
-        ConfigError: Gradient accumulation or ``compile`` is asked for; neither is supported.
+        ConfigError: Gradient accumulation or ``compile`` is asked for, neither of which is supported, or ``amp`` for a
+            3D network on a CPU, where torch's bfloat16 gradients of small maps are wrong.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -34,6 +36,11 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         if self.accumulation_steps > 1 or self.compile:
             msg = "Gradient accumulation and compile are not supported by SemiSupervisedTrainer."
             raise ConfigError(msg, "Leave accumulation_steps and compile as they are.")
+        on_cpu = self.amp and self.state.device.type == "cpu"
+        if on_cpu and any(isinstance(part, torch.nn.Conv3d) for part in self.network.modules()):
+            msg = "Mixed precision (amp) cannot be used for a 3D network on a CPU: torch's gradients of small maps are "
+            msg += "wrong there."
+            raise ConfigError(msg, "Leave amp out, or train on a GPU.")
         self.state_dict_user_keys.append("skipped_steps")  # a resumed run goes on counting
         self.state.skipped_steps = 0
         self.total_epochs: int | None = None
@@ -50,6 +57,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: SemiSupervisedTrainer, batchdata: Mapping[str, Any]) -> dict[str, Any]:
         """Take one step."""
+        before = _Statistics(engine.network, engine.loss_function)
         batch = on_device(batchdata, engine.state.device, engine.non_blocking)
         batch["progress"] = (engine.state.iteration - 1) / engine.total_steps
         engine.network.train()
@@ -73,6 +81,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             if taken:
                 engine.optimizer.step()
         if not taken:
+            before.put_back()
             engine.state.skipped_steps += 1
             logger.warning(
                 "Step %d skipped: its gradients are not finite (%d so far)",
@@ -81,6 +90,21 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             )
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+
+class _Statistics:
+    """What a forward pass changes beside the weights: the buffers of some modules, as they are now."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.modules = [part for part in parts if isinstance(part, torch.nn.Module)]
+        self.values = [{name: value.clone() for name, value in part.named_buffers()} for part in self.modules]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo what has happened to them since."""
+        for part, values in zip(self.modules, self.values, strict=True):
+            for name, value in part.named_buffers():
+                value.copy_(values[name])
 
 
 def on_device(batch: Mapping[str, Any], device: torch.device, non_blocking: bool = False) -> dict[str, Any]:

@@ -139,11 +139,47 @@ def test_a_step_is_skipped_where_amp_has_nothing_to_scale():
     """On the CPU MONAI's gradient scaler is disabled and would let the step pass."""
     if torch.cuda.is_available():
         pytest.skip("the scaler is enabled")
-    network = _network()
-    trainer = _trainer(network, _batches(3), _failing("loss", at=2), amp=True)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
+    flat = [{name: value[..., 0] for name, value in batch.items()} for batch in _batches(3)]
+    trainer = _trainer(network, flat, _failing("loss", at=2), amp=True)
     trainer.run()
     assert trainer.skipped_steps == 1
     assert all(torch.isfinite(value).all() for value in network.parameters())
+
+
+class _Counting(nn.Module):
+    """An objective with running statistics of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, network, batch):
+        output = LabeledOnly()(network, batch)
+        self.seen += output["loss"].detach()
+        return output
+
+
+def test_what_a_skipped_step_did_to_running_statistics_is_undone():
+    batches = _batches(3)
+    batches[1]["image"] = batches[1]["image"] * torch.nan
+    network, objective = _network(), _Counting()
+    trainer = _trainer(network, batches, objective)
+    states = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: states.append({**_copy(network), "seen": objective.seen.clone()})
+    )
+    trainer.run()
+    assert trainer.skipped_steps == 1
+    assert _same(states[0], states[1])
+    assert all(torch.isfinite(value).all() for value in states[2].values())
+    assert states[2]["1.num_batches_tracked"] == 2
+    assert not torch.equal(states[1]["1.running_mean"], states[2]["1.running_mean"])
+
+
+def test_mixed_precision_on_a_cpu_is_refused_for_volumes():
+    with pytest.raises(ConfigError, match=r"amp.*3D network on a CPU"):
+        _trainer(_network(), _batches(1), amp=True)
 
 
 def test_nested_batches_move_to_the_device():
