@@ -9,6 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from medssl.engines.checkpoints import share_buffers
+
 CROPS = 16
 """Crops of either kind that the starts are made from."""
 
@@ -43,6 +45,7 @@ class CenterStart:
             return
         move = getattr(self.network, "start_centers", None)
         if move is not None:
+            share_buffers(self.network)  # the same centers in every process
             device = next(self.network.parameters()).device
             unlabeled = _crops(self.unlabeled, "mask", device) if self.unlabeled.cache else ()
             move(self.start, _crops(self.labeled, "label", device), unlabeled)

@@ -162,3 +162,10 @@ def torch_rank() -> int:
 def is_distributed() -> bool:
     """Tell whether several processes train together."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def share_buffers(network: torch.nn.Module) -> None:
+    """Give every process the batch norm statistics of the first: after a step each has those of its own crops."""
+    if is_distributed():
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)

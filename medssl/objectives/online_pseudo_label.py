@@ -51,5 +51,9 @@ class OnlinePseudoLabel(SemiSupervisedObjective):
         ).detach()
         label = torch.where(valid, pseudo_label(source, self.threshold), UNKNOWN)
         hard = F.one_hot(source.argmax(1), source.shape[1]).movedim(-1, 1)
-        parts = {"confidence": mean_confidence(source, valid), "mass": cluster_mass(hard, valid)}
+        parts = {
+            "confidence": mean_confidence(source, valid),
+            "mass": cluster_mass(hard, valid),
+            "counted": label != UNKNOWN,
+        }
         return masked_cross_entropy(log_q, label), parts

@@ -12,7 +12,12 @@ from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.clustering import RULES, cluster_mass, fused_assignment, log_target_distribution
 from medssl.functional.divergence import masked_kl, masked_squared_difference
-from medssl.objectives.semi_supervised import SemiSupervisedObjective, mean_confidence, teacher_log_q
+from medssl.objectives.semi_supervised import (
+    SemiSupervisedObjective,
+    mean_confidence,
+    over_processes,
+    teacher_log_q,
+)
 
 DISTANCES: Mapping[str, Callable[..., Tensor]] = {"kl": masked_kl, "squared": masked_squared_difference}
 """How far a prediction is from its target: as published, or bounded."""
@@ -79,7 +84,7 @@ class OnlineSSLDEC(SemiSupervisedObjective):
         if "label" in batch:
             labels = len(self.label_mass)
             known = batch["label"][batch["label"] < labels].long()
-            self.label_mass += _over_processes(known.bincount(minlength=labels).double()).to(self.label_mass)
+            self.label_mass += over_processes(known.bincount(minlength=labels).double()).to(self.label_mass)
         return super().forward(network, batch)
 
     def unlabeled_term(
@@ -115,15 +120,8 @@ class OnlineSSLDEC(SemiSupervisedObjective):
 
     def _follow(self, mass: Tensor, first: int) -> Tensor:
         """Move the running frequencies towards those of this step, over all processes."""
-        mass = _over_processes(mass)
+        mass = over_processes(mass)
         if float(mass.sum()):
             kept = self.momentum if float(self.frequencies.sum()) else 0.0
             self.frequencies[first:].lerp_((mass / mass.sum()).to(self.frequencies), 1 - kept)
         return mass
-
-
-def _over_processes(mass: Tensor) -> Tensor:
-    """Add up a mass over all processes of distributed training."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mass)
-    return mass

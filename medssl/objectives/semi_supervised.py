@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medssl.functional.clustering import cluster_mass
 from medssl.functional.schedules import linear_ramp
 from medssl.labels import UNKNOWN
 from medssl.objectives.supervised import SupervisedLoss
@@ -31,7 +32,8 @@ class SemiSupervisedObjective(nn.Module):
         views: Entries of the unlabeled batch that go through the network, one after the other.
 
     Notes:
-        The four silent choices. Means run over the valid voxels of the batch, each kind apart. The gradient
+        The four silent choices. Means run over the valid voxels of the batch, of all processes, each kind apart (the
+        Dice term looks at the crops of one process together). The gradient
         stops at the targets. Both kinds go through the network in one forward pass, so that batch norm sees
         them together and a distributed step has one backward pass. Frequencies: see the subclasses.
     """
@@ -72,16 +74,20 @@ class SemiSupervisedObjective(nn.Module):
             label = batch["label"]
             clustered = torch.where(label < first, UNKNOWN, label)
             output["loss_labeled"] = self.labeled_term(scores[:labeled], clustered, batch, first)
-            output["loss"] = output["loss"] + output["loss_labeled"]
+            output["loss"] = (
+                output["loss"] + share_of_processes(clustered != UNKNOWN) * output["loss_labeled"]
+            )
         if unlabeled is not None:
             valid = unlabeled["mask"][:, 0] > 0.5
             log_q = scores[labeled:, first:].float().log_softmax(1)
             term, parts = self.unlabeled_term(log_q, valid, unlabeled, first)
             ramp = linear_ramp(float(batch["progress"]), self.start, self.end)
-            output["loss"] = output["loss"] + self.weight * ramp * term
+            share = share_of_processes(parts.pop("counted", valid))
+            output["loss"] = output["loss"] + self.weight * ramp * share * term
             output |= {
                 "loss_unlabeled": term,
                 "unlabeled_weight": torch.tensor(self.weight * ramp),
+                "predicted_mass": over_processes(cluster_mass(log_q.exp(), _of_views(valid, log_q))),
                 **parts,
             }
         return {name: value if name in ("loss", "pred") else value.detach() for name, value in output.items()}
@@ -108,6 +114,8 @@ class SemiSupervisedObjective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss term of unlabeled crops, and parts to log.
 
+        Among the parts may be ``counted``: what the term's mean runs over, where that is less than ``valid``.
+
         Args:
             log_q: The student's log probabilities of its ``views``, one view after the other.
             valid: In the mask, which all views share.
@@ -118,6 +126,32 @@ class SemiSupervisedObjective(nn.Module):
             log_q: ``(len(views) * B, K, *spatial)``; valid: ``(B, *spatial)``
         """
         raise NotImplementedError
+
+
+def _of_views(valid: Tensor, log_q: Tensor) -> Tensor:
+    """Repeat a mask for the views of its images."""
+    return valid.repeat(len(log_q) // max(1, len(valid)), *[1] * (valid.ndim - 1))
+
+
+def over_processes(mass: Tensor) -> Tensor:
+    """Add up a mass over all processes of distributed training."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(mass)
+    return mass
+
+
+def share_of_processes(valid: Tensor) -> float:
+    r"""Return what makes the average of the processes' means the mean over the valid elements of all of them.
+
+    .. math:: \frac{W |V_r|}{\sum_s |V_s|}
+
+    for process r of W, whose gradients distributed training averages; 1 in a single process.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1.0
+    count = valid.sum().double()
+    total = over_processes(count.clone())
+    return float(torch.distributed.get_world_size() * count / total.clamp_min(1))
 
 
 def teacher_log_q(teacher: Callable[[Tensor], Tensor], image: Tensor, first: int) -> Tensor:

@@ -62,6 +62,7 @@ class SoftDistillation(SemiSupervisedObjective):
         parts = {
             "confidence": (target.amax(1) * known).sum() / known.sum().clamp_min(1),
             "mass": cluster_mass(target, known),
+            "counted": known,
         }
         return self.alpha * self._divergence(target, log_q, valid), parts
 

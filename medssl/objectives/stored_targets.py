@@ -32,5 +32,6 @@ class StoredTargets(SemiSupervisedObjective):
         parts = {
             "confidence": (target.amax(1) * known).sum() / known.sum().clamp_min(1),
             "mass": cluster_mass(target, known),
+            "counted": known,
         }
         return masked_kl(target.log(), log_q, known), parts

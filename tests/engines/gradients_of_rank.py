@@ -8,6 +8,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medssl.engines import SemiSupervisedTrainer
+from medssl.labels import UNKNOWN
 from medssl.objectives import LabeledOnly, SupervisedLoss
 
 
@@ -19,12 +20,11 @@ def network() -> nn.Module:
 
 
 def batch() -> dict[str, torch.Tensor]:
-    """Return four crops of 64 known voxels each."""
+    """Return four crops, the first of 16 known voxels, the others of 64: the processes have different numbers."""
     generator = torch.Generator().manual_seed(1)
-    return {
-        "image": torch.randn(4, 2, 4, 4, 4, generator=generator, dtype=torch.float64),
-        "label": torch.randint(0, 4, (4, 1, 4, 4, 4), generator=generator),
-    }
+    label = torch.randint(0, 4, (4, 1, 4, 4, 4), generator=generator)
+    label[0, :, :3] = UNKNOWN
+    return {"image": torch.randn(4, 2, 4, 4, 4, generator=generator, dtype=torch.float64), "label": label}
 
 
 def gradients(model: nn.Module, crops: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -168,6 +168,7 @@ def test_masses_of_all_processes_are_added(case, monkeypatch):
     alone = online(case.teacher)
     alone(case.network, case.batch)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda mass: mass.mul_(2))
     both = online(case.teacher)
     output = both(case.network, case.batch)

@@ -227,3 +227,23 @@ def test_a_method_has_to_say_its_term(case):
     with pytest.raises(NotImplementedError):
         SemiSupervisedObjective()(case.network, case.batch)
     assert isinstance(LabeledOnly(), SemiSupervisedObjective)
+
+
+def test_the_networks_own_mass_is_counted_voxel_by_voxel(case, method):
+    objective = method(case.teacher)
+    if objective.views != ("strong",):
+        pytest.skip("several views")
+    output = objective(case.network, case.only("unlabeled"))
+    expected = [sum(column) for column in zip(*case.assignments(case.network, "strong"), strict=True)]
+    assert output["predicted_mass"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_means_run_over_the_voxels_of_all_processes(case, method, monkeypatch):
+    """This process has all the voxels there are, the other none: the average of two is half of twice the loss."""
+    alone = method(case.teacher)(case.network, case.batch)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value)
+    both = method(case.teacher)(case.network, case.batch)
+    assert both["loss"].item() == pytest.approx(2 * alone["loss"].item(), rel=1e-5)
+    assert both["loss_unlabeled"].item() == pytest.approx(alone["loss_unlabeled"].item(), rel=1e-5)
