@@ -26,11 +26,16 @@ def scalars(output: Any) -> dict[str, float]:
 
 
 class PartsToTensorBoard(TensorBoardHandler):
-    """Write the loss terms of labeled and unlabeled crops, weight and confidence, each as a curve.
+    """Write the loss terms of labeled and unlabeled crops, weight, confidence and class shares, each as a curve.
 
     Args:
         log_dir: Folder of the events.
+        names: Of the classes, background included, for the shares that the network gives to each; none: no shares.
     """
+
+    def __init__(self, log_dir: str, names: Sequence[str] = ()) -> None:
+        super().__init__(log_dir=log_dir)
+        self.names = list(names)
 
     def attach(self, engine: Engine) -> None:
         """Register the end of a step."""
@@ -40,12 +45,19 @@ class PartsToTensorBoard(TensorBoardHandler):
         """Write one point a curve."""
         for name, value in scalars(engine.state.output).items():
             self._writer.add_scalar(f"train_{name}", value, engine.state.iteration)
+        output = engine.state.output
+        mass = (output[0] if isinstance(output, list) else output).get("predicted_mass")
+        if mass is not None and self.names and float(mass.sum()):
+            for name, share in zip(self.names[-len(mass) :], mass / mass.sum(), strict=True):
+                self._writer.add_scalar(f"train_share_{name}", float(share), engine.state.iteration)
 
 
 class VanishingClasses:
     """Warn when the predictions on unlabeled crops lose a class that the labeled scans have.
 
-    Watches ``mass`` of the output: the voxels or images that the teacher gives to each class, averaged over epochs.
+    Watches ``predicted_mass`` of the output: the voxels or images that the network that is trained gives to each class,
+    averaged over epochs. (``mass``, what their targets give to it, where an objective has no other: targets that
+    registered labels or an earlier round hold up would hide that the network loses a class.)
 
     Args:
         shares: Labeled voxels or images of each class, background included.
@@ -81,7 +93,8 @@ class VanishingClasses:
 
     def _collect(self, engine: Engine) -> None:
         output = engine.state.output
-        mass = (output[0] if isinstance(output, list) else output).get("mass")
+        output = output[0] if isinstance(output, list) else output
+        mass = output.get("predicted_mass", output.get("mass"))
         if mass is not None:
             self._mass = mass.cpu() if not len(self._mass) else self._mass + mass.cpu()
 

@@ -110,3 +110,27 @@ def test_bounds_of_the_limit(least):
     watcher = VanishingClasses(SHARES, NAMES, least=least)
     _run(watcher, [[[50.0, 31.0, 19.0]]])
     assert watcher.vanished == (["fluid"] if least else [])
+
+
+def test_the_network_is_watched_rather_than_its_targets():
+    """Registered labels or an earlier round hold the targets up while the network loses a class."""
+    targets, own = torch.tensor([50.0, 30.0, 20.0]), torch.tensor([60.0, 40.0, 0.0])
+    watcher = VanishingClasses(SHARES, NAMES)
+    engine = Engine(lambda *_: {"mass": targets, "predicted_mass": own})
+    watcher.attach(engine)
+    engine.run([0], max_epochs=1)
+    assert watcher.vanished == ["fluid"]
+
+
+def test_class_shares_become_curves(tmp_path, monkeypatch):
+    written = {}
+    watcher = PartsToTensorBoard(log_dir=str(tmp_path), names=NAMES)
+    monkeypatch.setattr(
+        watcher._writer, "add_scalar", lambda name, value, step: written.update({name: value})
+    )
+    engine = Engine(lambda *_: {"predicted_mass": torch.tensor([6.0, 3.0, 1.0])})
+    watcher.attach(engine)
+    engine.run([0], max_epochs=1)
+    watcher.close()
+    shares = {"gray matter": 0.6, "white matter": 0.3, "fluid": 0.1}
+    assert written == {f"train_share_{name}": pytest.approx(share) for name, share in shares.items()}
