@@ -19,11 +19,21 @@ from medssl.io.cards import carried, carrying, require_same_facts, weights_of
 from medssl.io.classifier_card import ClassifierCard, classifier_card_of
 from medssl.labels import LabelTable
 
-__all__ = ["ModelCard", "card_of", "load_weights", "read_checkpoint", "start_from", "weights_of"]
+__all__ = [
+    "ModelCard",
+    "card_of",
+    "load_weights",
+    "read_checkpoint",
+    "start_from",
+    "temperature_of",
+    "weights_of",
+]
 
 logger = logging.getLogger(__name__)
 
 _CARD = "medssl.card"
+
+_BACKBONE, _CENTERS, _ALPHA = "backbone.", "head.centers", "head.alpha"
 
 
 @dataclass
@@ -129,6 +139,14 @@ def card_of(content: Mapping[str, Any]) -> ModelCard | None:
     return None if card is None else ModelCard(**json.loads(card["json"]))
 
 
+def temperature_of(path: Path | str) -> float:
+    """Return what the scores of a classifier are divided by before the softmax; 1 where no file or card says so."""
+    if not Path(path).is_file():
+        return 1.0
+    card = classifier_card_of(read_checkpoint(Path(path)))
+    return 1.0 if card is None else card.temperature
+
+
 def load_weights(network: nn.Module, path: Path, card: ModelCard | ClassifierCard | None = None) -> nn.Module:
     """Load weights into a network and return it.
 
@@ -154,11 +172,12 @@ def start_from(network: nn.Module, path: str | None, card: ModelCard | Classifie
 
     Args:
         network: Network to start; changed in place.
-        path: Checkpoint, or None for a random start.
+        path: Checkpoint, or None for a random start. A network that ends in a clustering head starts from one
+            without, and the other way round; degrees of freedom stay those of the run.
         card: Card of the run that starts.
 
     Returns:
-        Names of the parameters that keep their random start (the head, where the label table differs).
+        Names of the parameters that keep their random start (the head, where it or the label table differs).
 
     Raises:
         CheckpointError: Another kind of network or other inputs: more than the head would be left out.
@@ -167,24 +186,43 @@ def start_from(network: nn.Module, path: str | None, card: ModelCard | Classifie
         return []
     network = getattr(network, "module", network)
     content = read_checkpoint(Path(path))
-    given, own = weights_of(content), network.state_dict()
+    own = network.state_dict()
+    given = _named_as(own, weights_of(content))
     found = _card_of_kind(content, card, Path(path).name)
     other_labels = found is not None and found.outputs != card.outputs
     head = list(own)[-2:] if other_labels else []
     left_out = [
-        name for name in own if name in head or name not in given or given[name].shape != own[name].shape
+        name
+        for name in own
+        if name != _ALPHA and (name in head or name not in given or given[name].shape != own[name].shape)
     ]
     if found is not None and found.inputs != card.inputs:
         msg = f"{Path(path).name} was trained on {found.inputs}; this run has {card.inputs}."
         raise CheckpointError(msg)
-    if len(left_out) > 2 or len(left_out) == len(own):
+    other_head = (_CENTERS in own) != (_CENTERS in weights_of(content))
+    if len({*left_out} - ({_CENTERS} if other_head else set())) > 2 or len({*own} - {*left_out, _ALPHA}) == 0:
         _require_same_parameters(own, given, Path(path))
-    network.load_state_dict({name: given[name] for name in own if name not in left_out}, strict=False)
+    network.load_state_dict(
+        {name: given[name] for name in own if name not in (*left_out, _ALPHA)}, strict=False
+    )
+    if _ALPHA in own and _ALPHA in given and float(own[_ALPHA]) != float(given[_ALPHA]):
+        logger.warning("alpha is %g; %s had %g", float(own[_ALPHA]), Path(path).name, float(given[_ALPHA]))
     if left_out:
         logger.warning(
-            "Another label table: %s start anew, everything else from %s", left_out, Path(path).name
+            "Another label table or head: %s start anew, everything else from %s", left_out, Path(path).name
         )
     return left_out
+
+
+def _named_as(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Give the weights of a backbone with a clustering head the names of one without, or the other way round."""
+    if (_CENTERS in own) == (_CENTERS in given):
+        return given
+    if _CENTERS in own:
+        return {_BACKBONE + name: value for name, value in given.items()}
+    return {
+        name.removeprefix(_BACKBONE): value for name, value in given.items() if name.startswith(_BACKBONE)
+    }
 
 
 def _card_of_kind(content: Mapping[str, Any], card: ModelCard | ClassifierCard, where: str) -> Any:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -20,7 +21,9 @@ from runs import same, weights
 import medssl
 from medssl.io.checkpoint import read_checkpoint
 from medssl.io.classifier_card import classifier_card_of
+from medssl.io.image_cohort import find_images
 from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import predict_items
 from medssl.workflows.classification.train import train_classifier
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "compact_image_classification"
@@ -98,7 +101,15 @@ def test_the_printed_commands_run_in_their_order(bundle):
     assert (bundle / "eval" / "metrics.csv").is_file()
     exported = torch.jit.load(bundle / "models" / "model.ts")
     image = torch.rand(3, 1, 16, 16)
-    assert torch.allclose(exported(image), load_classifier(bundle).network(image), atol=1e-5)
+    model = load_classifier(bundle)
+    assert torch.allclose(exported(image), model.network(image), atol=1e-5)
+    card = replace(model.card, temperature=3.0)
+    torch.save(card.attached_to(model.network.state_dict()), bundle / "models" / "model.pt")
+    run(next(command for command in COMMANDS if "inference.yaml" in command and " run " in command), bundle)
+    with (bundle / "eval" / "predictions.csv").open() as file:
+        told = {row[0]: float(row[1]) for row in csv.reader(file)}
+    found = predict_items(find_images(bundle / "data"), [load_classifier(bundle)])
+    assert told == pytest.approx(dict(zip(found.names, found.probabilities[:, 0], strict=True)), abs=1e-5)
 
 
 def test_the_packaged_network_verifies():

@@ -4,6 +4,7 @@ import torch
 from medssl.errors import CheckpointError
 from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint, start_from
 from medssl.labels import BRAIN_TISSUES
+from medssl.networks import ClusteringNetwork
 
 CARD = ModelCard(("T1w", "T2w"), BRAIN_TISSUES.rows(), (1, 1, 1))
 
@@ -58,3 +59,43 @@ def test_a_start_from_other_contrasts_is_refused(weights):
 
 def test_no_start_changes_nothing():
     assert start_from(network(), None, CARD) == []
+
+
+def clustered(alpha=16.0, features=6, labels=4):
+    return ClusteringNetwork(network(features), features, labels, alpha=alpha)
+
+
+def test_a_clustering_head_is_put_on_weights_without_one(weights, caplog):
+    fresh = clustered()
+    assert start_from(fresh, str(weights), CARD) == ["backbone.1.weight", "backbone.1.bias", "head.centers"]
+    assert torch.equal(fresh.backbone[0].weight, read_checkpoint(weights)["0.weight"])
+    assert float(fresh.head.alpha) == 16
+    assert "start anew" in caplog.text
+
+
+def test_and_taken_off(tmp_path):
+    given, fresh = clustered(), network()
+    torch.save(CARD.attached_to(given.state_dict()), tmp_path / "clustered.pt")
+    assert start_from(fresh, str(tmp_path / "clustered.pt"), CARD) == ["1.weight", "1.bias"]
+    assert torch.equal(fresh[0].weight, given.backbone[0].weight)
+
+
+def test_degrees_of_freedom_are_those_of_the_run(tmp_path, caplog):
+    given, fresh = clustered(alpha=1.0), clustered(alpha=16.0)
+    torch.save(CARD.attached_to(given.state_dict()), tmp_path / "clustered.pt")
+    assert start_from(fresh, str(tmp_path / "clustered.pt"), CARD) == []
+    assert torch.equal(fresh.head.centers, given.head.centers)
+    assert float(fresh.head.alpha) == 16
+    assert "alpha is 16; clustered.pt had 1" in caplog.text
+
+
+def test_another_width_of_the_embedding_is_refused(tmp_path):
+    torch.save(CARD.attached_to(clustered(features=5).state_dict()), tmp_path / "clustered.pt")
+    with pytest.raises(CheckpointError, match="another network"):
+        start_from(clustered(), str(tmp_path / "clustered.pt"), CARD)
+
+
+def test_another_backbone_under_a_head_is_refused(tmp_path, weights):
+    wide = ClusteringNetwork(torch.nn.Sequential(torch.nn.Conv3d(2, 9, 1), torch.nn.Conv3d(9, 6, 1)), 6, 4)
+    with pytest.raises(CheckpointError, match="another network"):
+        start_from(wide, str(weights), CARD)

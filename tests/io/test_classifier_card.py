@@ -3,7 +3,7 @@ import torch
 from image_trees import write_tree
 
 from medssl.errors import CheckpointError, ConfigError
-from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint, start_from
+from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint, start_from, temperature_of
 from medssl.io.classifier_card import ClassifierCard, classifier_card_of
 from medssl.io.image_cohort import class_names
 from medssl.labels import BRAIN_TISSUES
@@ -110,3 +110,12 @@ def test_a_card_of_a_newer_version_is_refused():
     state = {"json": CARD.state_dict()["json"].replace('"format": 1', '"format": 2')}
     with pytest.raises(CheckpointError, match="has format 2; this version of medssl reads 1"):
         CARD.load_state_dict(state)
+
+
+def test_the_temperature_is_read_from_the_weights_alone(tmp_path):
+    assert temperature_of(tmp_path / "none.pt") == 1
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "plain.pt")
+    assert temperature_of(tmp_path / "plain.pt") == 1
+    card = ClassifierCard(**FACTS | {"temperature": 2.5})
+    torch.save(card.attached_to({"weight": torch.zeros(1)}), tmp_path / "model.pt")
+    assert temperature_of(tmp_path / "model.pt") == 2.5
