@@ -10,6 +10,7 @@ import numpy as np
 HELPED = "helped"
 DID_NOT_HELP = "did not help"
 CANNOT_TELL = "cannot tell"
+NOTHING_UNLABELED = "no unlabeled scans"
 
 MARGIN = 0.0005
 """Least gain in mean Dice that counts: anything less would be printed as 0.0 points."""
@@ -20,32 +21,49 @@ class Verdict:
     """What the comparison of two networks on held-out labeled scans says.
 
     Args:
-        answer: `HELPED`, `DID_NOT_HELP` or `CANNOT_TELL`.
+        answer: `HELPED`, `DID_NOT_HELP`, `CANNOT_TELL` or `NOTHING_UNLABELED`.
         sentence: For people.
         difference: Mean Dice of the method minus that of labeled-only, None where nothing was held out.
         dice: Scan -> mean Dice of (labeled-only, method).
+        safe: Whether the method is one to return where nothing could be checked.
     """
 
     answer: str
     sentence: str
     difference: float | None
     dice: Mapping[str, tuple[float, float]]
+    safe: bool = True
 
     @property
     def method_wins(self) -> bool:
         """Whether the semi-supervised network is the one to use."""
-        return self.answer != DID_NOT_HELP
+        return self.answer == HELPED or (self.answer == CANNOT_TELL and self.safe)
 
 
-def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapping[str, float]) -> Verdict:
+def nothing_unlabeled() -> Verdict:
+    """Return what is said where there are no unlabeled scans."""
+    sentence = "There are no unlabeled scans: supervised only, the labeled-only network is returned."
+    return Verdict(NOTHING_UNLABELED, sentence, None, {})
+
+
+def verdict(
+    method: str,
+    labeled_only: Mapping[str, float],
+    with_unlabeled: Mapping[str, float],
+    *,
+    safe: bool = True,
+) -> Verdict:
     """Compare two networks of equal budget scan by scan.
 
     The semi-supervised network has to be better in the mean, by `MARGIN` at least; a tie goes to labeled-only.
+    Where nothing can be compared it is returned if it is safe by construction: if it goes on from what the labels
+    taught it. One that is trained from new weights on targets alone may lose everything (`docs/experiments.md`).
 
     Args:
         method: Name for the sentence.
         labeled_only: Held-out scan -> mean Dice over the labels.
         with_unlabeled: The same of the semi-supervised network.
+        safe: Whether it goes on from what the labels taught it.
 
     Raises:
         ValueError: The two were scored on different scans.
@@ -62,10 +80,12 @@ def verdict(method: str, labeled_only: Mapping[str, float], with_unlabeled: Mapp
             if pairs
             else "with one labeled scan whether the unlabeled scans helped: nothing is left to check with"
         )
-        sentence = (
-            f"Cannot tell {why}. The labeled-only network is kept beside this one; compare their maps by eye."
-        )
-        return Verdict(CANNOT_TELL, sentence, None, pairs)
+        kept = "The labeled-only network is kept beside this one"
+        if not safe:
+            kept = "Rounds that start from new weights can go wrong unseen, so the labeled-only network is returned, "
+            kept += f"and that of {method} kept beside it"
+        sentence = f"Cannot tell {why}. {kept}; compare their maps by eye."
+        return Verdict(CANNOT_TELL, sentence, None, pairs, safe)
     mean = round(float(differences.mean()), 9)  # differences that cancel are a tie, whatever floats say
     scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
     better = int((differences > 0).sum())

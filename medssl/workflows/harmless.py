@@ -15,14 +15,15 @@ import numpy as np
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import InputError, OutputError
-from medssl.evaluation.verdict import Verdict, verdict
+from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json
+from medssl.io.leaks import find_leaks
 from medssl.io.subjects import Cohort
 from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
 from medssl.workflows.methods import uses_anatomy
-from medssl.workflows.provenance import moved_hashes, relative
+from medssl.workflows.provenance import file_hashes, moved_hashes, relative
 from medssl.workflows.running import CANDIDATES, Training, finished_training, promote_parts, require_parts
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.target_example import FILE_NAME as EXAMPLE
@@ -85,6 +86,7 @@ def train_checked(
     With labeled scans under 'validation', both networks are compared on them. Without, and with two labeled
     scans or more, both are trained on a part of them first and compared on the rest; what wins is trained on
     all. With one labeled scan nothing can be compared, and both are kept. Both networks have the same budget.
+    Without unlabeled scans labeled-only alone is trained, and that is said.
 
     Args:
         data: As in `train`.
@@ -109,6 +111,9 @@ def _train_checked(
     method = options.method
     baseline, semi_supervised = _labeled_only(options), decided(options, cohort)
     run = _Runner(out, data, watcher, say)
+    if not cohort.unlabeled:
+        run.train(LABELED_ONLY, baseline, None)
+        return _finished(data, out, options, LABELED_ONLY, nothing_unlabeled(), run)
     checked = len({subject.subject for subject in cohort.training}) > 1 or bool(cohort.validation)
     part = cohort if cohort.validation or not checked else _held_out_for_check(cohort, options.seed)
     check = _Check(run, part, "" if cohort.validation else "check-", keep_last=not cohort.validation)
@@ -118,13 +123,20 @@ def _train_checked(
         before = check.dice(LABELED_ONLY, baseline)
         semi_supervised = _weighed(out, check, semi_supervised, automatic=options.prior == "auto")
         after = check.dice(method, semi_supervised)
-    found = verdict(method, before, after)
+    found = verdict(
+        method, before, after, safe=options.settings.get("schedule", options.schedule) != "union_reinit"
+    )
     run.train(LABELED_ONLY, baseline, None)
-    winner = method if found.method_wins else LABELED_ONLY
-    if found.method_wins:
+    if found.method_wins or found.answer == CANNOT_TELL:
         run.train(method, semi_supervised, None)
+    return _finished(data, out, options, method if found.method_wins else LABELED_ONLY, found, run)
+
+
+def _finished(
+    data: Path, out: Path, options: TrainOptions, winner: str, found: Verdict, run: _Runner
+) -> Checked:
     training = _promote(data, out, options, winner, found, run.trainings[winner])
-    say(found.sentence)
+    run.say(found.sentence)
     return Checked(training, found)
 
 
@@ -135,6 +147,8 @@ def is_checked(out: Path) -> bool:
 
 def planned_runs(cohort: Cohort) -> int:
     """Return how many trainings of the whole budget a checked training takes at most."""
+    if not cohort.unlabeled:
+        return 1
     if cohort.validation or len({subject.subject for subject in cohort.training}) < 2:
         return 2
     return 4
@@ -239,15 +253,40 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
             raise InputError(msg, "Give the same data, or start a new run.")
         kept = plan["options"]
         init = str(out / kept["init"]) if kept["init"] else None
-        return TrainOptions(**{**kept, "contrasts": _pair(kept["contrasts"]), "init": init})
+        options = TrainOptions(**{**kept, "contrasts": _pair(kept["contrasts"]), "init": init})
+        _require_unchanged(plan.get("data_sha256"), data, out, options)
+        return options
     require_new_run(out, [data])
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         for number, one in enumerate((_labeled_only(options), options)):
             prepare_run(data, Path(scratch) / str(number), one)
             require_parts(Path(scratch) / str(number))
     kept = asdict(options) | {"init": relative(options.init, out) if options.init else None}
-    write_json(out / PLAN, {"data": relative(data, out), "options": kept})
+    hashes = _hashes(data, out, options)
+    write_json(out / PLAN, {"data": relative(data, out), "data_sha256": hashes, "options": kept})
     return options
+
+
+def _hashes(data: Path, out: Path, options: TrainOptions) -> dict[str, str]:
+    cohort = read_cohort(data, options.contrasts, mask=options.mask)
+    return dict(file_hashes((*cohort.training, *cohort.validation, *cohort.unlabeled), out))
+
+
+def _require_unchanged(
+    before: Mapping[str, str] | None, data: Path, out: Path, options: TrainOptions
+) -> None:
+    """Refuse to go on with other scans than the candidates that are finished had: they would not be comparable.
+
+    Raises:
+        InputError: A file is gone, new or changed since the run began.
+    """
+    if before is None:  # a run of an earlier version
+        return
+    now = _hashes(data, out, options)
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
+        raise InputError(msg, "Put the files back as they were, or start a new run.")
 
 
 @contextmanager
@@ -284,6 +323,8 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
             and not registers
         ):
             own[shared] = value
+    if options.rounds:
+        own.setdefault("patience", 0)  # rounds take all their steps, so the baseline does
     return replace(
         options,
         method="supervised",
@@ -316,16 +357,24 @@ METHOD_SETTINGS = frozenset(
 
 
 def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
-    """Move whole subjects of the labeled scans to validation; their unlabeled sessions are left out."""
+    """Move whole subjects of the labeled scans to validation.
+
+    Their unlabeled sessions are left out, and so is every unlabeled scan that is one of theirs under another name.
+    """
     names = sorted({subject.subject for subject in cohort.training})
     order = np.random.default_rng(seed).permutation(len(names))
     held = {names[place] for place in order[: max(1, len(names) // HELD_OUT_SHARE)]}
-    return replace(
+    part = replace(
         cohort,
         training=tuple(subject for subject in cohort.training if subject.subject not in held),
         validation=tuple(subject for subject in cohort.training if subject.subject in held),
         unlabeled=tuple(subject for subject in cohort.unlabeled if subject.subject not in held),
     )
+    leaks = find_leaks(part, sections_checked=[("unlabeled", "validation")])
+    copies = {leak.one.key for leak in leaks}
+    if copies:
+        logger.warning("Left out of the check, being held-out scans too: %s", ", ".join(sorted(copies)))
+    return replace(part, unlabeled=tuple(one for one in part.unlabeled if one.key not in copies))
 
 
 def _promote(
@@ -334,6 +383,10 @@ def _promote(
     """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
     source = out / CANDIDATES / winner
     promote_parts(source, out, PROMOTED)
+    others = [out / CANDIDATES / name / EXAMPLE for name in (options.method, f"check-{options.method}")]
+    example = next((path for path in others if path.is_file()), None)
+    if example is not None and not (out / EXAMPLE).is_file():  # worth a look where it did not help, too
+        shutil.copyfile(example, out / EXAMPLE)
     write_datalist(out / "datalist.json", read_cohort(source))
     told: dict[str, Any] = dict(read_json(source / "run.json"))
     told["command"] = repeat_command(data, out, options, checked=True)
@@ -355,6 +408,7 @@ def _promote(
         },
     }
     weighed = {"anatomy_weight": read_json(out / WEIGHT)} if (out / WEIGHT).is_file() else {}
+    stamp = {"transductive": told["transductive"]} if "transductive" in told else {}
     write_json(out / "run.json", told | weighed | {"verdict": said})
-    write_json(out / "verdict.json", said)
+    write_json(out / "verdict.json", {**said, **stamp})
     return replace(training, run=out)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from medssl.evaluation.verdict import CANNOT_TELL, DID_NOT_HELP, HELPED, verdict
+from medssl.evaluation.verdict import CANNOT_TELL, DID_NOT_HELP, HELPED, nothing_unlabeled, verdict
 
 
 def test_a_better_mean_helped():
@@ -69,3 +69,16 @@ def test_a_gain_that_would_be_printed_as_nothing_is_none():
     after = {scan: dice + 0.0004 for scan, dice in before.items()}
     assert verdict("ssldec", before, after).answer == DID_NOT_HELP
     assert verdict("ssldec", before, {scan: dice + 0.0006 for scan, dice in before.items()}).answer == HELPED
+
+
+def test_unchecked_rounds_from_new_weights_do_not_win():
+    found = verdict("ssldec", {}, {}, safe=False)
+    assert found.answer == CANNOT_TELL
+    assert not found.method_wins
+    assert "the labeled-only network is returned" in found.sentence
+    assert verdict("ssldec", {"a": 0.5}, {"a": 0.6}, safe=False).method_wins
+
+
+def test_without_unlabeled_scans_labeled_only_wins():
+    assert not nothing_unlabeled().method_wins
+    assert "supervised only" in nothing_unlabeled().sentence

@@ -21,6 +21,7 @@ from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import harmless
 from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
 from medssl.workflows.models import load_model
+from medssl.workflows.target_example import read_target_example
 from medssl.workflows.train import TrainOptions
 
 STEPS = 4  # of each candidate
@@ -141,9 +142,11 @@ def test_without_held_out_scans_a_part_decides_and_all_train(scans, tmp_path, mo
     assert ("did not help" in said[-1]) != better
     assert {path.name for path in (run / "registrations").iterdir()} == {"sub-04", "sub-05", *held_out}
     assert not list((run / "candidates").glob("*/registrations"))
-    pairs = {path.name.rpartition("_")[0] for path in (run / "registrations" / "sub-04").iterdir()}
+    made = list((run / "registrations" / "sub-04").glob("*.npz"))
+    pairs = {path.name.rpartition("_")[0] for path in made}
     assert len(pairs) == (3 if better else 2)
-    assert len(list((run / "registrations" / "sub-04").iterdir())) == len(pairs)  # made once
+    assert len(made) == len(pairs)  # made once
+    assert read_target_example(run).subject in ("sub-04", "sub-05")  # whoever won
 
 
 def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path, monkeypatch):
@@ -183,6 +186,56 @@ def test_with_one_labeled_scan_it_cannot_tell_and_keeps_both(tmp_path):
     assert load_model(tmp_path / "run" / "candidates" / "labeled-only").table.values == (0, 1, 2, 3)
 
 
+def test_rounds_from_new_weights_are_not_returned_unchecked(tmp_path):
+    data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04",))
+    risky = options(rounds=1, schedule="union_reinit", settings={"epochs": 3})
+    done = train_checked(data, tmp_path / "run", risky)
+    assert done.verdict.answer == "cannot tell"
+    assert record(tmp_path / "run")["verdict"]["returned"] == "labeled-only"
+    assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
+    assert "new weights" in done.verdict.sentence
+
+
+@pytest.mark.parametrize("held_out", [0, 1])
+def test_without_unlabeled_scans_labeled_only_is_trained_and_that_is_said(tmp_path, held_out):
+    said = []
+    data = make_cohort(tmp_path / "cohort", labeled=("01", "02"), unlabeled=())
+    done = train_checked(data, tmp_path / "run", options(hold_out=held_out), say=said.append)
+    assert names(tmp_path / "run") == ["labeled-only"]
+    assert "supervised only" in said[-1]
+    assert "helped" not in said[-1]
+    assert record(tmp_path / "run")["verdict"]["answer"] == "no unlabeled scans"
+    assert done.training.steps == STEPS
+    assert load_model(tmp_path / "run").table.values == (0, 1, 2, 3)
+
+
+def test_a_copy_of_a_held_out_scan_is_not_used_in_the_check(tmp_path, monkeypatch, caplog):
+    """Unlabeled copies of labeled scans teach nothing, but in the check they would be the answer."""
+    prefer(monkeypatch, False)
+    data = make_cohort(tmp_path / "cohort", labeled=("01", "02"), unlabeled=("04",))
+    for number in ("1", "2"):
+        other = data / f"sub-copy{number}" / "anat"
+        other.mkdir(parents=True)
+        for image in (data / f"sub-0{number}" / "anat").glob("*_T?w.nii.gz"):
+            shutil.copyfile(image, other / image.name.replace(f"sub-0{number}", f"sub-copy{number}"))
+    done = train_checked(data, tmp_path / "run", options())
+    (held_out,) = done.verdict.dice
+    copy = held_out.replace("sub-0", "sub-copy")
+    assert f"Left out of the check, being held-out scans too: {copy}" in caplog.text
+    used = record(tmp_path / "run", "candidates", "check-ssldec")["subjects"]["unlabeled"]
+    assert "sub-04" in used
+    assert copy not in used
+    assert len(used) == 2
+
+
+def test_the_baseline_of_rounds_takes_all_its_steps(scans, tmp_path):
+    done = train_checked(scans, tmp_path / "run", options(hold_out=1, rounds=1, settings={"epochs": 3}))
+    for name in ("labeled-only", "ssldec"):
+        config = (tmp_path / "run" / "candidates" / name / "configs" / "train.yaml").read_text()
+        assert yaml.safe_load(config)["patience"] == 0
+    assert done.training.steps == 6
+
+
 @pytest.mark.parametrize("steps", [2, STEPS, STEPS + 2])  # in the first candidate, at its end, in the second
 def test_stopped_and_resumed_equals_uninterrupted(scans, validated, tmp_path, steps):
     run = tmp_path / "run"
@@ -206,6 +259,20 @@ def test_a_finished_run_is_not_resumed(validated, scans):
     assert is_checked(run)
     with pytest.raises(OutputError, match="finished"):
         train_checked(scans, run, TrainOptions(), resume=True)
+
+
+@pytest.mark.parametrize("change", ["label", "scan", "more"])
+def test_a_resume_with_changed_data_is_refused(tmp_path, change):
+    """The candidate that is finished had the old scans; one that is trained on new ones cannot be compared."""
+    data = make_cohort(tmp_path / "cohort", labeled=("01", "02"), unlabeled=("04",))
+    with pytest.raises(TrainingInterrupted):
+        train_checked(data, tmp_path / "run", options(hold_out=1), StopAfter(STEPS + 2))
+    if change == "more":
+        write_subject(data, "05", 7, labeled=False)
+    else:
+        write_subject(data, "01" if change == "label" else "04", 99, labeled=change == "label")
+    with pytest.raises(InputError, match=r"data changed.*sub-0[145]"):
+        train_checked(data, tmp_path / "run", TrainOptions(), resume=True)
 
 
 def test_a_resume_with_other_data_is_refused(scans, tmp_path):
@@ -362,3 +429,4 @@ def test_a_transductive_comparison_says_so_even_if_labeled_only_wins(scans, tmp_
     run = train_checked(data, tmp_path / "run", options(transductive=True)).training.run
     assert record(run)["verdict"]["returned"] == "labeled-only"
     assert "sub-01" in record(run)["transductive"][0]
+    assert json.loads((run / "verdict.json").read_text())["transductive"] == record(run)["transductive"]
