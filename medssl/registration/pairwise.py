@@ -130,6 +130,7 @@ class Registration:
                 working_affine=self.working.affine,
                 overlap=self.overlap,
                 similarity=self.similarity,
+                folding=self.folding,
                 key=self.key,
             )
 
@@ -167,6 +168,22 @@ class Registration:
                 return float(found["similarity"])
         except _UNREADABLE as error:
             raise _unreadable(path, error) from error
+
+    @classmethod
+    def quality_of(cls, path: Path | str) -> dict[str, float]:
+        """Return ``overlap``, ``similarity`` and ``folding`` of a stored registration.
+
+        Raises:
+            RegistrationError: As in `load`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                told = {
+                    name: float(found[name]) for name in ("overlap", "similarity", "folding") if name in found
+                }
+        except _UNREADABLE as error:
+            raise _unreadable(path, error) from error
+        return told if "folding" in told else {**told, "folding": cls.load(path).folding}
 
     @staticmethod
     def key_of(path: Path | str) -> str | None:

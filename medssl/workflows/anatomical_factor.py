@@ -17,6 +17,7 @@ from medssl.functional.clustering import fused_assignment
 from medssl.io.cohort import read_cohort
 from medssl.io.files import read_json
 from medssl.labels import LabelTable
+from medssl.workflows.atlases import Progress
 from medssl.workflows.provenance import file_hashes
 from medssl.workflows.registered_prior import RegisteredPrior, anatomy_defaults, prepared_with_labels
 
@@ -56,11 +57,17 @@ class AnatomicalFactor:
             raise InputError(
                 msg, "Give the folder that 'medssl train' wrote; the packaged weights have no atlases."
             )
+        record = read_json(run / "run.json")
+        lacking = [name for name in contrasts if name not in record.get("contrasts", contrasts)]
+        if lacking:
+            msg = f"--anatomy {run}: its labeled scans were used with {', '.join(record['contrasts'])}; the model "
+            msg += f"looks at {', '.join(contrasts)}, so {', '.join(lacking)} cannot be compared."
+            raise InputError(msg, "Give the run that the model comes from, or leave --anatomy out.")
         cohort = read_cohort(run, tuple(contrasts))
         if cohort.table.rows() != table.rows():
             msg = f"The labels of {run} are {cohort.table.describe()}; the model's are {table.describe()}."
             raise InputError(msg, "Give the run that the model comes from.")
-        told = read_json(run / "run.json")["data_sha256"]
+        told = record["data_sha256"]
         missing = [
             path
             for one in cohort.training
@@ -86,17 +93,18 @@ class AnatomicalFactor:
         """Names of the labeled scans."""
         return list(self.prior.labeled.scans)
 
-    def __call__(self, q: Tensor, sample: Any) -> Tensor:
+    def __call__(self, q: Tensor, sample: Any, progress: Progress | None = None) -> Tensor:
         """Return the probabilities with the factor.
 
         Args:
             q: The network's.
             sample: Preprocessed scan: ``subject``, ``image`` with its affine, ``mask``.
+            progress: Told about each labeled scan that is registered.
 
         Shapes:
             q, return: ``(K, I, J, K)``
         """
-        prior, bounds = self.prior(sample)
+        prior, bounds = self.prior(sample, progress)
         inside = (slice(None), *bounds)
         fused = q.clone()
         log_q = q[inside].clamp_min(torch.finfo(q.dtype).tiny).log()[None]

@@ -16,7 +16,6 @@ import torch
 from monai.data import MetaTensor
 
 from medssl.engines import is_distributed, torch_rank
-from medssl.errors import RegistrationError
 from medssl.transforms import CropDataset
 from medssl.workflows.atlases import Atlases, AtlasOptions, Progress, register_atlases
 from medssl.workflows.warping import WarpedAtlas
@@ -70,10 +69,8 @@ class RegisteredScans(Sequence[Sample]):
         processes: That register and warp at a time; None: as many as there are cores.
         register: Makes the registrations.
 
-    Raises:
-        RegistrationError: Not a single pair could be registered.
-
     Notes:
+        Where not a single pair can be registered, that is said, the priors are flat and no scan is warped.
         The sequence holds prepared samples like those of `CropDataset.cache`: ``image``, ``label``, ``mask``,
         indices of the mask. Zhao et al., Data augmentation using learned transformations for one-shot medical
         image segmentation, CVPR 2019, is the idea; the transformations are classical ones here.
@@ -110,9 +107,11 @@ class RegisteredScans(Sequence[Sample]):
         targets = {str(target["subject"]): target for target in unlabeled.cache}
         pairs = [(name, atlas) for name in targets for atlas in found.nearest(name)]
         if not pairs:
-            msg = "None of the labeled scans could be registered to any unlabeled scan of another subject."
-            raise RegistrationError(msg, "Look at the log, or train with --prior class.")
-        chosen = _that_fit(pairs, targets, memory_limit) if warp else []
+            logger.warning(
+                "None of the labeled scans could be registered to any unlabeled scan of another subject: training goes "
+                "on as with --prior class. Do they show the same part of the body?"
+            )
+        chosen = _that_fit(pairs, targets, memory_limit) if warp and pairs else []
         kept = {name: [atlas for target, atlas in chosen if target == name] for name in targets}
         samples: dict[tuple[str, str], Sample] = {}
         sharing = torch.distributed.get_world_size() if is_distributed() else 1

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.errors import RegistrationError
-from medssl.io.files import atomic_path
+from medssl.errors import InputError, RegistrationError
+from medssl.io.files import atomic_path, read_tsv, write_tsv
 from medssl.registration import LIBRARY, Registration, RegistrationSettings, Scan, register
 from medssl.workflows.processes import in_processes, workers_for
 from medssl.workflows.warping import WarpedScan, warp_onto
@@ -29,6 +30,15 @@ Sample = Mapping[Any, Any]
 """A preprocessed scan: ``subject``, ``image`` ``(C, I, J, K)``, ``mask`` and ``label`` ``(1, I, J, K)``."""
 
 _FOLDER = "registrations"
+
+TABLE = "registrations.tsv"
+"""Beside the registrations to one target: a row a labeled scan."""
+
+COLUMNS = ("atlas", "weight", "overlap", "similarity", "folding", "file")
+"""Of `TABLE`: weight is 0 for a registration that failed, folding a share of the voxels."""
+
+MUCH_FOLDING = 0.01
+"""Share of voxels with a Jacobian that is not positive above which a registration is worth a look."""
 
 _METHOD = 1
 """Part of every key: raise it when `register` gives other results for the same input."""
@@ -188,7 +198,8 @@ def register_atlases(
 
     Each pair is written at once to ``folder/registrations/<target>/<atlas>_<key>.npz``, the key being a hash of
     both scans, the settings and the library; whoever registers the same pair again finds it. An interruption
-    keeps those that are done. A scan is never an atlas for itself, nor for another session of its subject. A
+    keeps those that are done. ``registrations.tsv`` beside them tells overlap after the affine step, similarity,
+    and the share of voxels that fold. A scan is never an atlas for itself, nor for another session of its subject. A
     pair that fails is logged and left out, which is a weight of 0.
 
     Args:
@@ -227,8 +238,43 @@ def register_atlases(
     for pair in pairs:
         if (pair.target, pair.atlas) not in failed:
             files[pair.target][pair.atlas] = pair.path
+    _write_tables(files, failed)
     shapes = {target: scan.grid.shape for target, scan in fixed.items()}
     return Atlases(labeled, shapes, files, failed, classes, options)
+
+
+def _write_tables(files: Mapping[str, Mapping[str, Path]], failed: Iterable[tuple[str, str]]) -> None:
+    """Tell how the registrations to each target turned out; rows that are there are not made again."""
+    for target, made in files.items():
+        if not made:
+            continue
+        path = next(iter(made.values())).with_name(TABLE)
+        known = _known_rows(path)
+        rows = known | {
+            one.name: known.get(one.name) or _row(target, atlas, one) for atlas, one in made.items()
+        }
+        lost = [atlas for name, atlas in failed if name == target]
+        told = [dict.fromkeys(COLUMNS, "n/a") | {"atlas": atlas, "weight": "0"} for atlas in lost]
+        write_tsv(path, [*sorted(rows.values(), key=itemgetter("atlas", "file")), *told], COLUMNS)
+
+
+def _known_rows(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a table by the file that they describe and that is there; none of a damaged table."""
+    try:
+        rows = [row for row in read_tsv(path) if set(row) == set(COLUMNS)]
+        return {row["file"]: row for row in rows if (path.parent / row["file"]).is_file()}
+    except InputError:
+        return {}
+
+
+def _row(target: str, atlas: str, path: Path) -> dict[str, str]:
+    """Look at one registration; say where it folds much."""
+    quality = Registration.quality_of(path)
+    if quality["folding"] > MUCH_FOLDING:
+        share = 100 * quality["folding"]
+        logger.warning("%s: %s laid over it folds in %.1f %% of the voxels.", target, atlas, share)
+    told = {name: f"{value:.4f}" for name, value in quality.items()}
+    return {"atlas": atlas, "weight": "1", **told, "file": path.name}
 
 
 @dataclass(frozen=True)

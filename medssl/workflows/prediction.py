@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,17 +59,23 @@ def prepare(
     return Prepared(preprocessing(entry), preprocessing)
 
 
-def predict(prepared: Prepared, predictor: Predictor, anatomy: AnatomicalFactor | None = None) -> Prediction:
+def predict(
+    prepared: Prepared,
+    predictor: Predictor,
+    anatomy: AnatomicalFactor | None = None,
+    registered: Callable[[int, int], None] | None = None,
+) -> Prediction:
     """Run the network on a scan.
 
     Args:
         prepared: The scan.
         predictor: Holds the network.
         anatomy: Registers labeled scans and multiplies what they say with the network's answer.
+        registered: Told about each of them: how many are done, and of how many.
     """
     image, mask = prepared.sample["image"].as_tensor(), prepared.sample["mask"].as_tensor()[0] > 0.5
     found = predictor.predict_box(image, mask)
-    return found if anatomy is None else found.replaced(anatomy(found.whole(), prepared.sample))
+    return found if anatomy is None else found.replaced(anatomy(found.whole(), prepared.sample, registered))
 
 
 def bring_back(

@@ -58,7 +58,9 @@ def in_processes(
         except BrokenProcessPool as error:
             msg = "A process that registers or warps scans died; finished registrations are kept."
             raise RegistrationError(
-                msg, "Is memory short? Go on with one process: --set train#dataset#registered#processes=1."
+                msg,
+                "Is memory short? Close other programs and start again; in training, "
+                "--set train#dataset#registered#processes=1 takes one pair at a time.",
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -275,7 +275,11 @@ class _Job:
         """Run the network."""
         tell(subject.key)
         started = time.monotonic()
-        prediction = predict(scan.prepared, self.predictor, self.anatomy)
+
+        def registered(done: int, pairs: int) -> None:
+            tell(f"{subject.key}, labeled scan {done} of {pairs} laid over it")
+
+        prediction = predict(scan.prepared, self.predictor, self.anatomy, registered)
         used = self.predictor.backend or self.predictor.reference
         backend = {"Name": used.name, "Precision": used.precision}
         return _Answer(scan, prediction, backend, scan.seconds + time.monotonic() - started)

@@ -232,3 +232,17 @@ def test_targets_sum_to_one_or_zero_after_a_change_of_pose(ready, targets, rule)
         fractions += int(((crop["target"] > 0.01) & (crop["target"] < 0.99)).sum())
         assert rule == "hard" or (total[inside] > 0.5).float().mean() > 0.8
     assert fractions > 0
+
+
+@pytest.mark.parametrize(("strength", "flip"), [(0.0, 1.0), (1.0, 0.5)])
+def test_the_anatomical_prior_moves_along_with_the_crop(ready, strength, flip):
+    """It is cut, mirrored and interpolated like an image."""
+    prior = torch.rand(4, *ready["mask"].shape[1:], generator=torch.Generator().manual_seed(2)).softmax(0)
+    sample = {**ready, "image": MetaTensor(torch.cat([ready["image"], prior])), "prior": prior}
+    keys = ("image", "mask", "prior")
+    crops = _crops(sample, keys, strength=strength, flip_probability=flip, prior=True)
+    for number in range(8):
+        crop = crops[number]
+        inside = crop["mask"][0] > 0.5
+        assert inside.any()
+        assert torch.allclose(crop["prior"][:, inside], crop["image"][2:, inside], atol=1e-5)

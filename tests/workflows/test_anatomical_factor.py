@@ -91,3 +91,24 @@ def test_labeled_scans_that_are_gone_or_changed_are_refused(copied, tmp_path, sp
     with pytest.raises(InputError, match=f"sub-01.*{words}"):
         segment(copied / "scans", tmp_path / "out", copied / "run", options(copied / "run"))
     assert not (tmp_path / "out").exists()
+
+
+def test_labeled_scans_without_a_contrast_of_the_model_are_refused(copied, tmp_path):
+    record = json.loads((copied / "run" / "run.json").read_text())
+    shutil.copytree(copied / "run", copied / "other")
+    (copied / "other" / "run.json").write_text(json.dumps(record | {"contrasts": ["T1w"]}))
+    with pytest.raises(InputError, match=r"used with T1w; the model looks at T1w, T2w, so T2w cannot"):
+        segment(copied / "scans", tmp_path / "out", copied / "run", options(copied / "other"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_labeled_scan_that_is_laid_over_is_told_about(root, tmp_path):
+    told = []
+    segment(
+        root / "scans",
+        tmp_path / "out",
+        root / "run",
+        options(root / "run"),
+        progress=lambda detail, done, total: told.append(detail),
+    )
+    assert "sub-a, labeled scan 2 of 2 laid over it" in told

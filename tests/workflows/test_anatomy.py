@@ -111,3 +111,15 @@ def test_without_warping_there_are_priors_alone(made):
     _, unlabeled, folder = made
     assert not len(_registered(unlabeled, folder, warp=False))
     assert all("prior" in sample for sample in unlabeled.cache)
+
+
+def test_where_nothing_can_be_registered_training_goes_on_without(tmp_path, caplog):
+    """One subject with several sessions: a scan is never an atlas for another session of its subject."""
+    unlabeled = Unlabeled(_scan("sub-01_ses-b", 3, label=False))
+    labeled = [{"subject": "sub-01_ses-a", "shift": 0}]
+    prepare = lambda item: _scan(item["subject"], item["shift"])  # noqa: E731
+    scans = RegisteredScans(labeled, prepare, unlabeled, labels=3, folder=str(tmp_path), processes=1)
+    assert not len(scans)
+    assert "as with --prior class" in caplog.text
+    prior = unlabeled.cache[0]["prior"].float()
+    torch.testing.assert_close(prior, torch.full_like(prior, 1 / 3), atol=1e-3, rtol=0)

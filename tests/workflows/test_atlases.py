@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from registered import QUICK, anatomy, dice, intensities
 
 from medssl.errors import RegistrationError
+from medssl.io.files import read_tsv
 from medssl.registration import Registration, register
 from medssl.workflows import atlases as workflow
 from medssl.workflows.atlases import AtlasOptions, LabeledScans, register_atlases
@@ -292,3 +293,29 @@ def test_files_hold_no_path_of_this_machine(scans, tmp_path):
 @pytest.fixture(autouse=True)
 def _hear_warnings(caplog):
     caplog.set_level(logging.WARNING)
+
+
+def test_a_table_tells_how_registrations_turned_out(scans, tmp_path, monkeypatch, calls):
+    atlases, targets = scans
+    found = register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
+    path = tmp_path / "registrations" / "sub-11" / workflow.TABLE
+    rows = {row["atlas"]: row for row in read_tsv(path)}
+    for atlas, file in found.files["sub-11"].items():
+        registration = Registration.load(file)
+        assert (rows[atlas]["weight"], rows[atlas]["file"]) == ("1", file.name)
+        for name in ("overlap", "similarity", "folding"):
+            assert float(rows[atlas][name]) == pytest.approx(getattr(registration, name), abs=1e-4)
+    path.write_text("half a\ttable\n1")
+    register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
+    assert {row["atlas"]: row for row in read_tsv(path)} == rows
+    assert calls.count == 2
+
+
+def test_much_folding_is_said_and_a_failure_stands_in_the_table(scans, tmp_path, monkeypatch, caplog):
+    atlases, targets = scans
+    monkeypatch.setattr(workflow, "register", Calls(1, RegistrationError("No.")))
+    monkeypatch.setattr(workflow, "MUCH_FOLDING", -1.0)
+    register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
+    rows = read_tsv(tmp_path / "registrations" / "sub-11" / workflow.TABLE)
+    assert [(row["atlas"], row["weight"]) for row in rows] == [("sub-02", "1"), ("sub-01", "0")]
+    assert "sub-11: sub-02 laid over it folds in" in caplog.text
