@@ -35,7 +35,7 @@ class Mixture:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or self.start < 0:
             msg = f"Found a share of {self.share} of unlabeled crops from step {self.start} on; expected 0 < share < 1."
-            raise ConfigError(msg, "Correct unlabeled_share and unlabeled_start.")
+            raise ConfigError(msg, "Correct the share, or unlabeled_start.")
 
     def unlabeled(self, step: int, batch_size: int) -> int:
         """Return how many of the crops of a step (counted from 0) are unlabeled."""

@@ -12,12 +12,14 @@ from medssl.evaluation.metrics import COLUMNS, MEASURES, LabelSummary, Summary, 
 from medssl.io.bids import find_labels
 from medssl.io.cohort import find_label_table, read_cohort
 from medssl.io.datalist import FILE_NAME
-from medssl.io.files import read_tsv, require_new_table, write_json, write_tsv
+from medssl.io.files import read_json, read_tsv, require_new_table, write_json, write_tsv
 from medssl.io.nifti import read_labels
 from medssl.io.subjects import name_parts, only_one, plain_label, stem
 from medssl.labels import BRAIN_TISSUES, LabelTable
 
 TABLE_COLUMNS = ("subject", *COLUMNS)
+
+TRANSDUCTIVE = "The model may have seen the scored scans, without their labels, in training (transductive)."
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, finished subjects, all subjects)."""
@@ -116,10 +118,26 @@ def evaluate(
     if progress is not None:
         progress("", len(pairs), len(pairs))
     summary = summarize(rows)
+    stamp = {"Transductive": TRANSDUCTIVE} if _transductive(one for _, one, _ in pairs) else {}
     write_tsv(out, rows, TABLE_COLUMNS)
-    write_json(out.with_suffix(".json"), _sidecar(summary))
+    write_json(out.with_suffix(".json"), _sidecar(summary) | stamp)
     warnings += [*_remarks(summary), *_seen_in_training(ref, [key for key, _, _ in pairs])]
+    warnings += stamp.values()
     return Evaluation(tuple(rows), summary, out, tuple(warnings))
+
+
+def _transductive(predictions: Iterable[_LabelFile]) -> bool:
+    """Tell whether a map says of its model that it was trained with ``--transductive``."""
+    return any("transductive" in _trained_on(one.path) for one in predictions)
+
+
+def _trained_on(path: Path) -> str:
+    """Return what the file beside a map says about its model; nothing where it is somebody else's."""
+    try:
+        told = read_json(path.with_name(f"{stem(path)}.json"))
+        return str(told["Model"]["TrainedOn"])
+    except (InputError, KeyError, TypeError):
+        return ""
 
 
 def _seen_in_training(ref: Path, keys: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from medssl.io.files import read_json, require_new_run, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
 from medssl.io.leaks import require_no_leaks
 from medssl.io.nifti import read_grid
-from medssl.io.subjects import Cohort
+from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BUILT_IN
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
@@ -61,6 +61,12 @@ COPIED = ("evaluate.yaml", "multi_gpu_train.yaml", "logging.conf")
 
 INIT_FILE = "models/init.pt"
 """Copy of the weights that a run starts from, so that the run folder stands alone."""
+
+SAME_SPACING = 0.01
+"""Relative difference of two spacings that is not worth a word."""
+
+LISTED = 5
+"""Scans named in a message."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,8 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     require_new_run(out, [data])
     if options.init is not None:
         find_weights(options.init)
+    if "spacing" not in options.settings:
+        _tell_other_spacings(cohort, training_spacing(cohort))
     _write_bundle(out, cohort, options)
     record = _record(cohort, data, out, options)
     seen = [leak.describe() for leak in leaks if leak.transductive]
@@ -224,6 +232,7 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "spacing": training_spacing(cohort),
         "seed": options.seed,
         "resample": options.resample,
+        "leak_check": False,  # done above, with --transductive respected
         "flip_probability": 0.0 if table.names_sides else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,
@@ -241,12 +250,33 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
 
 def training_spacing(cohort: Cohort) -> list[float]:
     """Return the median spacing in mm of the training scans along R, A, S: the network works there."""
-    sizes = []
-    for subject in cohort.training:
-        grid = read_grid(subject.images[0], subject.key)
-        axis_of = dict(zip(grid.axcodes, grid.spacing, strict=True))
-        sizes.append([next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")])
+    sizes = [_spacing(subject) for subject in cohort.training]
     return [round(float(size), 3) for size in np.median(np.array(sizes), axis=0)]
+
+
+def _spacing(subject: Subject) -> list[float]:
+    """Return the spacing of a scan along R, A, S."""
+    grid = read_grid(subject.images[0], subject.key)
+    axis_of = dict(zip(grid.axcodes, grid.spacing, strict=True))
+    return [next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")]
+
+
+def _tell_other_spacings(cohort: Cohort, spacing: Sequence[float]) -> None:
+    """Name the scans that are interpolated to the network's spacing."""
+    found = {one.key: _spacing(one) for one in (*cohort.training, *cohort.validation, *cohort.unlabeled)}
+    others = [
+        f"{name} ({_in_mm(sizes)})"
+        for name, sizes in found.items()
+        if not np.allclose(sizes, spacing, rtol=SAME_SPACING)
+    ]
+    if others:
+        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+        shown = ", ".join(others[:LISTED])
+        logger.info("Interpolated to %s, along R, A, S: %s%s", _in_mm(spacing), shown, more)
+
+
+def _in_mm(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:.3g}" for size in sizes) + " mm"
 
 
 def _network(options: TrainOptions) -> dict[str, Any]:

@@ -18,7 +18,7 @@ OVERLAYS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in {"
 VOCABULARY = {
     "imports", "bundle_root", "dataset_dir", "device", "initialize", "run", "finalize", "train", "validate",
     "evaluator", "inferer", "dataset", "dataloader", "datalist", "preprocessing", "postprocessing", "handlers",
-    "network", "network_def", "num_workers", "image_key", "resume", "init_weights",
+    "network", "network_def", "num_workers", "image_key", "resume", "init_weights", "leak_check",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import logging
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from medssl.errors import DatalistError
 from medssl.workflows.train import TrainOptions, train
 
 pytestmark = pytest.mark.slow
@@ -113,6 +115,22 @@ def test_without_unlabeled_scans_it_says_supervised_only(bundle, run_here, tmp_p
     rows = table(tmp_path / "metrics.tsv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert not any(row["loss_unlabeled"] for row in rows)
+
+
+def test_an_unlabeled_copy_of_a_held_out_scan_stops_the_bundle(bundle_with_unlabeled, run_here, tmp_path):
+    data = shutil.copytree(bundle_with_unlabeled / "data", tmp_path / "data")
+    listed = json.loads((data / "datalist.json").read_text())
+    listed["unlabeled"].append({**listed["validation"][0], "subject": "another"})
+    listed["unlabeled"][-1].pop("label")
+    (data / "datalist.json").write_text(json.dumps(listed))
+    words = command("ssldec", tmp_path / "out", "--dataset_dir", str(data))
+    with pytest.raises(RuntimeError) as caught:  # MONAI's, around ours
+        run_here(words, bundle_with_unlabeled)
+    assert isinstance(caught.value.__cause__, DatalistError)
+    assert "sub-another" in str(caught.value.__cause__)
+    assert not (tmp_path / "out" / "models").exists()
+    run_here([*words, "--leak_check", "False"], bundle_with_unlabeled)
+    assert (tmp_path / "out" / "models" / "model.pt").is_file()
 
 
 @pytest.mark.parametrize("name", ["ssldec", "ssldec with registration", "ssldec in rounds"])

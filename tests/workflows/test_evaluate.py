@@ -7,7 +7,7 @@ import pytest
 from medssl.errors import DatalistError, GridError, InputError, LabelError, OutputError
 from medssl.io.files import read_tsv
 from medssl.labels import LabelTable
-from medssl.workflows.evaluate import TABLE_COLUMNS, evaluate, read_scores
+from medssl.workflows.evaluate import TABLE_COLUMNS, TRANSDUCTIVE, evaluate, read_scores
 
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 
@@ -92,6 +92,18 @@ def test_labels_without_a_score_are_written_as_na_and_mentioned(tmp_path):
     assert rows["WM"]["dice"] == "0"
     assert any(text.startswith("CSF") and "neither" in text for text in result.warnings)
     assert any(text.startswith("WM") and "only in the reference" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_scores_of_a_transductive_model_say_so(folders, stamped):
+    pred, _, out = folders
+    told = "4 labeled scans and 2 unlabeled" + ", transductive: held-out scans may be among them" * stamped
+    beside = next(pred.rglob("sub-01_*_dseg.nii.gz"))
+    sidecar = beside.with_name(beside.name.replace(".nii.gz", ".json"))
+    sidecar.write_text(json.dumps({"Model": {"TrainedOn": told}}))
+    result = evaluate(*folders)
+    assert (TRANSDUCTIVE in result.warnings) is stamped
+    assert ("Transductive" in json.loads(out.with_suffix(".json").read_text())) is stamped
 
 
 def test_a_written_table_reads_back(folders):
