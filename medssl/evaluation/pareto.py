@@ -84,12 +84,26 @@ def best_within(
     ]
     fitting.sort(key=lambda one: (-one.macro_f1, one.p50_ms, one.size_mb, one.name))
     best = fitting[0] if fitting else None
-    return Choice(best, tuple(fitting), _sentence(best, len(fitting), candidates, _limits(max_mb, max_ms)))
+    told = _sentence(best, len(fitting), candidates, _limits(max_mb, max_ms), limit_mb, limit_ms)
+    return Choice(best, tuple(fitting), told)
 
 
-def _sentence(best: Candidate | None, fitting: int, candidates: Sequence[Candidate], limits: str) -> str:
+def _sentence(
+    best: Candidate | None,
+    fitting: int,
+    candidates: Sequence[Candidate],
+    limits: str,
+    max_mb: float,
+    max_ms: float,
+) -> str:
     unmeasured = sum(not one.measured for one in candidates)
     left_out = f" {unmeasured} of them lack a measurement." if unmeasured else ""
+    if candidates and not any(isfinite(one.macro_f1) for one in candidates):
+        kept = [one.name for one in candidates if one.size_mb <= max_mb and one.p50_ms <= max_ms]
+        fit = f"{len(kept)} of {len(candidates)} networks keep to {limits}" + (
+            f" ({', '.join(kept)})" if kept else ""
+        )
+        return f"None can be chosen, since none was scored: give images with labels to validate on. {fit}."
     if best is None:
         return f"None of {len(candidates)} networks keeps to {limits}.{left_out}"
     return (

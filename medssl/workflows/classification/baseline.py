@@ -18,7 +18,7 @@ from medssl.workflows.classification.candidates import Say
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-from medssl.workflows.classification.rounds import train_method
+from medssl.workflows.classification.rounds import require_rounds, train_method
 from medssl.workflows.classification.train import (
     ClassifyOptions,
     cohort_of_run,
@@ -26,6 +26,7 @@ from medssl.workflows.classification.train import (
     repeat_command,
     usable_cohort,
 )
+from medssl.workflows.devices import choose_device
 from medssl.workflows.provenance import moved_hashes, relative
 from medssl.workflows.running import CANDIDATES, Training, promote_parts, require_parts
 from medssl.workflows.watching import Watcher
@@ -80,7 +81,11 @@ def train_with_baseline(
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if resume:
-        options = planned(read_json(out / "plan.json")["options"], out)
+        kept = read_json(out / "plan.json")["options"]
+        if "student" in kept:
+            msg = f"The run in {out} is a distillation."
+            raise OutputError(msg, f"Go on with: medssl classify distill {data} --out {out} --resume")
+        options = planned(kept, out)
     else:
         _begin(out, usable_cohort(data, options), options, data)
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
@@ -92,9 +97,12 @@ def train_with_baseline(
         name: train_method(out / CANDIDATES / name, cohort, chosen, data, watcher, say)
         for name, chosen in candidates.items()
     }
-    found = compare_runs(options.method, cohort, trainings[SUPERVISED].run, trainings[options.method].run)
+    device = choose_device(options.device)
+    runs = [trainings[name].run for name in (SUPERVISED, options.method)]
+    found = compare_runs(options.method, cohort, *runs, device)
     winner = options.method if found.method_wins else SUPERVISED
-    promote(out, trainings[winner].run, winner, found, repeat_command(data, out, options, baseline=True))
+    told = repeat_command(data, out, options, baseline=True)
+    promote(out, trainings[winner].run, winner, found, told, device)
     say(found.sentence)
     return Compared(replace(trainings[winner], run=out), found)
 
@@ -104,22 +112,26 @@ def has_baseline(out: Path) -> bool:
     return (out / "plan.json").is_file()
 
 
-def compare_runs(method: str, cohort: ImageCohort, baseline: Path, candidate: Path) -> ClassificationVerdict:
+def compare_runs(
+    method: str, cohort: ImageCohort, baseline: Path, candidate: Path, device: str = "cpu"
+) -> ClassificationVerdict:
     """Compare two runs on the validation images."""
-    models = [load_classifier(run) for run in (baseline, candidate)]
+    models = [load_classifier(run, device) for run in (baseline, candidate)]
     before, after = (predict_items(cohort.validation, [model]).probabilities for model in models)
     labels = numbers_of(cohort.validation, models[0].card.classes)
     return verdict(method, labels, before, after)
 
 
-def promote(out: Path, source: Path, winner: str, found: ClassificationVerdict, command: str) -> None:
+def promote(
+    out: Path, source: Path, winner: str, found: ClassificationVerdict, command: str, device: str = "cpu"
+) -> None:
     """Copy the better run to the top of the run folder; the verdict comes last and says that all is done."""
     promote_parts(source, out, PROMOTED)
     record: dict[str, Any] = dict(read_json(source / "run.json"))
     record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
     said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
     record["data"] = relative(source / record["data"], out)
-    calibrate(out, cohort_of_run(out, record["classes"]).validation)
+    calibrate(out, cohort_of_run(out, record["classes"]).validation, device)
     write_json(out / "run.json", record | {"command": command, "verdict": said})
     write_json(out / "verdict.json", said)
 
@@ -168,12 +180,14 @@ def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
 def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
     """Write the plan from which the run is resumed: options, and which images are used for what."""
     online_method(options.method)
-    require_new_run(out, [data])
+    require_new_run(out, [data, *([options.unlabeled] if options.unlabeled else [])])
     if not cohort.unlabeled:
         msg = f"{data.name} holds no unlabeled image, so there is nothing to compare with labeled-only."
         raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")
+    if options.rounds:
+        require_rounds(options, cohort)
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         prepare_classifier(Path(scratch) / "run", cohort, replace(options, rounds=0), data)
-        require_parts(Path(scratch) / "run")
+        require_parts(Path(scratch) / "run", ("loss", "train#sampler", "network_def"))
     write_manifest(out / "images.csv", cohort)
     write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept_options(options, out)})

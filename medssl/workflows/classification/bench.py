@@ -14,7 +14,8 @@ from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominat
 from medssl.inference.latency import Forms, Latency, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.io.files import write_json
-from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.io.image_cohort import ImageItem, read_image_cohort
+from medssl.workflows.classification.evaluate import images_of_run
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_with_onnx
 
@@ -55,7 +56,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 
     Args:
         exports: Folders that `export_run` wrote.
-        data: Folder whose validation images score the files; None: scores stay unknown.
+        data: Folder whose validation images score the files; without any, those that the ``models`` held out.
         threads: Numbers of threads.
         runs: Timed runs of each.
         openvino: Whether OpenVINO runs the files too.
@@ -76,6 +77,9 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             msg = f"{folder} holds no model.onnx."
             raise InputError(msg, "Export a run first: medssl classify export RUN --out FOLDER.")
         runner = OnnxClassifier(files["float32"])
+        validation = () if cohort is None else cohort.validation
+        if not validation and place < len(models):
+            validation = images_of_run(models[place], runner.classes).validation
         network = load_classifier(models[place]).network if place < len(models) else None
         forms = Forms(network, files["float32"], files.get("int8"), openvino)
         shape = (runner.channels, runner.size, runner.size)
@@ -89,7 +93,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
                 and not row.name.startswith("torch")
                 and row.threads == threads[0]
             )
-            found = float("nan") if cohort is None else _macro_f1(file, cohort)
+            found = _macro_f1(file, validation)
             candidates.append(Candidate(f"{folder.name}, {precision}", found, fastest, file_mb(file)))
     done = Bench(
         rows,
@@ -111,12 +115,10 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     return done
 
 
-def _macro_f1(file: Path, cohort: ImageCohort) -> float:
-    runner = OnnxClassifier(file)
-    labels = numbers_of(cohort.validation, runner.classes)
-    if not len(labels):
+def _macro_f1(file: Path, validation: Sequence[ImageItem]) -> float:
+    if not validation:
         return float("nan")
-    found = scores(
-        labels, predict_with_onnx(cohort.validation, runner).probabilities, runner.classes, draws=0
-    )
+    runner = OnnxClassifier(file)
+    labels = numbers_of(validation, runner.classes)
+    found = scores(labels, predict_with_onnx(validation, runner).probabilities, runner.classes, draws=0)
     return float(found.measures["macro_f1"])

@@ -16,7 +16,7 @@ LEAST_IMAGES = 20
 """With fewer validation images the temperature stays 1."""
 
 
-def calibrate(run: Path, validation: Sequence[ImageItem]) -> float:
+def calibrate(run: Path, validation: Sequence[ImageItem], device: str = "cpu") -> float:
     """Write the temperature into the card of a run's weights and return it; no answer changes by it.
 
     Targets and pseudo-labels are made without it: they shall know nothing of the validation labels.
@@ -25,10 +25,11 @@ def calibrate(run: Path, validation: Sequence[ImageItem]) -> float:
         run: Finished run folder.
         validation: Labeled images. With fewer than `LEAST_IMAGES`, or where the likelihood has no maximum within
             bounds (no answer is wrong, say), the temperature stays 1.
+        device: Where the network runs.
     """
     if len(validation) < LEAST_IMAGES:
         return 1.0
-    model = load_classifier(run)
+    model = load_classifier(run, device)
     raw = model.uncalibrated()
     q = predict_passes(validation, [raw], ["identity"], each=False).double().clamp_min(1e-12)
     temperature = fit_temperature(numbers_of(validation, model.card.classes), q.log().numpy())

@@ -38,8 +38,9 @@ from medssl.workflows.classification.train import (
     shared_words,
     usable_cohort,
 )
+from medssl.workflows.devices import choose_device
 from medssl.workflows.provenance import command_line
-from medssl.workflows.running import CANDIDATES, Training
+from medssl.workflows.running import CANDIDATES, Training, require_parts
 from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
@@ -145,9 +146,10 @@ def distill(
         options.student, method=SUPERVISED, steps=room.steps, settings=shared_settings(options.student)
     )
     baseline = train_candidate(out / CANDIDATES / SUPERVISED, cohort, whole, data, watcher, say)
-    found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run)
+    device = choose_device(options.student.device)
+    found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run, device)
     winner = student if found.method_wins else baseline
-    promote(out, winner.run, winner.run.name, found, _command(data, out, options))
+    promote(out, winner.run, winner.run.name, found, _command(data, out, options), device)
     say(found.sentence)
     return Distilled(replace(winner, run=out), found, outcome)
 
@@ -205,7 +207,7 @@ class _Room:
     def changed(before: PseudoLabels, now: PseudoLabels) -> float:
         """Return the share of labels that are new or other ones."""
         same = sum(before.labels.get(name) == label for name, label in now.labels.items())
-        return 1 - same / max(1, len(now.labels))
+        return 1 - same / len(now.labels) if now.labels else 0.0
 
     def train_student(self, outcome: Outcome) -> Training:
         """Train the student on the given labels and on those that were kept, or on all that the teachers answered."""
@@ -239,7 +241,8 @@ class _Room:
         options = self.options
         models = [
             load_classifier(
-                self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}"
+                self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}",
+                choose_device(options.student.device),
             ).uncalibrated()
             for place, network in enumerate(self.teachers)
         ]
@@ -284,7 +287,8 @@ def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort
 
 def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) -> None:
     """Write which images are used for what, so that a resumed run uses them alike."""
-    require_new_run(out, [data])
+    pool = options.student.unlabeled
+    require_new_run(out, [data, *([pool] if pool else [])])
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
@@ -294,6 +298,7 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
         teachers = [replace(student, network=network, **shared) for network in _teachers(options)]
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
+            require_parts(Path(scratch) / str(number), ("loss", "network_def"))
     write_manifest(out / "images.csv", cohort)
     kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
     write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
@@ -306,6 +311,9 @@ def _method_of_student(options: DistillOptions) -> str:
 def _planned(out: Path) -> DistillOptions:
     """Return the options that a run began with."""
     kept = read_json(out / "plan.json")["options"]
+    if "student" not in kept:
+        msg = f"The run in {out} is no distillation."
+        raise OutputError(msg, f"Go on with: medssl classify train IMAGES --out {out} --resume")
     named = {"teachers": tuple(kept["teachers"]), "views": tuple(kept["views"])}
     student = planned(kept["student"], out)
     return DistillOptions(**{**kept, **named, "rule": KeepRule(**kept["rule"]), "student": student})

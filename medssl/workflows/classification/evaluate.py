@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification import ClassificationScores, scores
 from medssl.evaluation.operating_points import AbstainPoint, choose_abstain_threshold, score_abstaining
 from medssl.io.files import require_writable_folder, write_json
-from medssl.io.image_cohort import read_image_cohort
+from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.io.subjects import SECTIONS
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import (
     Predictions,
@@ -20,6 +22,7 @@ from medssl.workflows.classification.predict import (
     predict_items,
     write_predictions,
 )
+from medssl.workflows.classification.train import cohort_of_run
 
 LEAST_ACCURACY = 0.95
 """Share of right answers that the abstain threshold is chosen for, on the validation images."""
@@ -80,15 +83,28 @@ def evaluate_classifier(
     labels = numbers_of(items, loaded.card.classes)
     predictions = predict_items(items, [loaded], views, progress)
     abstaining = None
-    if section == "test" and cohort.validation:
-        held_out = predict_items(cohort.validation, [loaded], views, progress)
+    validation = cohort.validation or images_of_run(model, loaded.card.classes).validation
+    if section == "test" and validation:
+        held_out = predict_items(validation, [loaded], views, progress)
         chosen = choose_abstain_threshold(
-            numbers_of(cohort.validation, loaded.card.classes), held_out.probabilities, LEAST_ACCURACY
+            numbers_of(validation, loaded.card.classes), held_out.probabilities, LEAST_ACCURACY
         )
         if chosen is not None:  # None: no threshold reaches that accuracy on the validation images
             abstaining = score_abstaining(labels, predictions.probabilities, chosen.threshold)
     found = scores(labels, predictions.probabilities, loaded.card.classes)
     return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views))
+
+
+def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
+    """Return the images that a run used, as far as they are there; none where the model is no run.
+
+    Those that were held out of a folder without ``val/``, and those of ``--unlabeled``, stand nowhere else.
+    """
+    if not (Path(model) / "images.csv").is_file():
+        return ImageCohort(Path(model), tuple(classes))
+    cohort = cohort_of_run(Path(model), classes)
+    there = {name: tuple(one for one in cohort.section(name) if one.path.is_file()) for name in SECTIONS}
+    return replace(cohort, **there)
 
 
 def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:

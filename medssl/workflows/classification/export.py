@@ -85,6 +85,7 @@ def export_run(
         path.unlink()
         msg = f"The exported file does not answer as the network does: {found}."
         raise MedsslError(msg, "Please report this network; the checkpoint itself is unharmed.")
+    (out / "model.int8.onnx").unlink(missing_ok=True)  # of an export that is overwritten
     outcome = _quantized(path, out / "model.int8.onnx", pool, cohort.validation, loaded) if int8 else None
     write_json(
         out / "export.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from medssl.reporting.classification import (
 )
 from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench
-from medssl.workflows.classification.evaluate import Evaluation
+from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.train import cohort_of_run
@@ -62,6 +63,12 @@ def write_report(
         OutputError: The folder cannot be written to.
     """
     cohort = read_image_cohort(data)
+    used = images_of_run(student or run, result.model.card.classes)
+    cohort = replace(
+        cohort,
+        validation=cohort.validation or used.validation,
+        unlabeled=cohort.unlabeled or used.unlabeled,
+    )
     record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     found = result.scores
     page = ClassificationReport(
@@ -81,7 +88,9 @@ def write_report(
         warnings=_warnings(result.model, record),
         counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
         operating=_operating(result),
-        audit=_audit(student or run, cohort, result.model),
+        audit=_audit(
+            student or run, replace(cohort, training=used.training or cohort.training), result.model
+        ),
         least_certain=_least_certain(cohort.unlabeled[:MOST_LOOKED_AT], result.model),
         networks=_networks(bench),
         commands=commands or [command for command in [record.get("command")] if command],
@@ -162,17 +171,26 @@ def _operating(result: Evaluation) -> list[tuple[str, str]]:
 
 
 def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] | None:
-    """Return the audit of the last round's pseudo-labels, None where there are none."""
-    tables = sorted((run / "pseudo_labels").glob("round-*.csv"))
+    """Return the audit of the last round's pseudo-labels, None where there are none.
+
+    What another threshold would have kept is told by the teachers of that round, seeing the views that they saw.
+    """
+    tables = {
+        int(path.stem.removeprefix("round-")): path for path in (run / "pseudo_labels").glob("round-*.csv")
+    }
     if not tables:
         return None
-    rows = read_csv(tables[-1])
+    last = max(tables)
+    rows = read_csv(tables[last])
     classes = list(model.card.classes)
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
     labeled = Counter(item.label for item in cohort.training)
     validation = None
-    if cohort.validation:
-        q = predict_items(cohort.validation, [model]).probabilities
+    teachers = sorted((run / "teachers").glob(f"round-{last - 1}-teacher-*/models"))
+    if cohort.validation and teachers:
+        models = [load_classifier(folder.parent).uncalibrated() for folder in teachers]
+        views = read_json(tables[last].with_suffix(".json"))["views"]
+        q = predict_items(cohort.validation, models, views).probabilities
         validation = (numbers_of(cohort.validation, classes), q)
     return audit_pseudo_labels(
         [Path(row["path"]).name for row in rows],

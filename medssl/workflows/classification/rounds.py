@@ -21,6 +21,7 @@ from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
 from medssl.workflows.classification.train import INIT_FILE, ClassifyOptions, share_of
+from medssl.workflows.devices import choose_device
 from medssl.workflows.running import Training
 from medssl.workflows.watching import Watcher
 
@@ -77,7 +78,7 @@ def train_in_rounds(
     Source:
         Enguehard et al., IEEE Access 2019 ("dec", "union_reinit").
     """
-    _require(options, cohort)
+    require_rounds(options, cohort)
     stages = _Stages(run.with_name(f"{run.name}-round"), cohort, options, data, watcher, say)
     outcome = self_train(
         fit=stages.fit, predict=stages.predict, changed=stages.changed, rounds=options.rounds
@@ -131,7 +132,8 @@ class _Stages:
 
     def predict(self, number: int) -> PoolTargets:
         """Cluster the pool with the network of the stage before, and sharpen."""
-        model = load_classifier(self._run(number - 1)).uncalibrated()
+        device = choose_device(self.options.device)
+        model = load_classifier(self._run(number - 1), device).uncalibrated()
         q = predict_passes(self.cohort.unlabeled, [model], ["identity"], each=False).double()
         log_q = q.clamp_min(1e-12).log()
         mass = cluster_mass(q, torch.ones(len(q), dtype=torch.bool))
@@ -161,7 +163,13 @@ class _Stages:
         write_tsv(self.folder / "rounds.tsv", self.rows, list(self.rows[0]))
 
 
-def _require(options: ClassifyOptions, cohort: ImageCohort) -> None:
+def require_rounds(options: ClassifyOptions, cohort: ImageCohort) -> None:
+    """Refuse rounds that cannot be run.
+
+    Raises:
+        ConfigError: Another method than SSLDEC, no such rule or schedule, or fewer steps than stages.
+        DatalistError: There are no unlabeled images.
+    """
     if options.method != "ssldec":
         msg = f"--rounds belongs to --method ssldec; found {options.method}."
         raise ConfigError(msg, "Teachers of other methods: medssl classify distill.")
@@ -175,3 +183,4 @@ def _require(options: ClassifyOptions, cohort: ImageCohort) -> None:
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so there is nothing to cluster."
         raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")
+    share_of(options.steps or image_budget(options.budget).steps, options.rounds + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ LEAST_HELD_OUT = 5
 
 CLASS_WEIGHTS = ("none", "balanced")
 """Rules of `class_weights`."""
+
+logger = logging.getLogger(__name__)
 
 PER_EPOCH = 25
 """Steps between two looks at the validation images."""
@@ -131,10 +134,18 @@ def train_classifier(
     options = options or ClassifyOptions()
     if resume:
         require_same_images(out)
+    elif options.rounds:
+        msg = f"--rounds belongs to --method ssldec; found {options.method} without a baseline."
+        raise ConfigError(msg, "Leave --rounds out, or train with the baseline.")
     else:
         prepare_classifier(out, usable_cohort(data, options), options, data)
     validation = cohort_of_run(out, read_json(out / "run.json")["classes"]).validation
-    return run_training(out, watcher or Watcher(), resume, finish=lambda _: calibrate(out, validation))
+    return run_training(
+        out,
+        watcher or Watcher(),
+        resume,
+        finish=lambda _: calibrate(out, validation, choose_device(options.device)),
+    )
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
@@ -156,8 +167,26 @@ def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
         cohort = draw_labeled(cohort, labels_per_class=options.labels_per_class, seed=options.seed)
     fewest = min(sum(item.label == name for item in cohort.training) for name in cohort.classes)
     if options.hold_out and not cohort.validation and fewest >= LEAST_HELD_OUT:
-        cohort = carve_validation(cohort, share=options.hold_out, seed=options.seed)
+        carved = carve_validation(cohort, share=options.hold_out, seed=options.seed)
+        cohort = _without_copies(carved, look.digests, transductive=options.transductive)
     return cohort
+
+
+def _without_copies(cohort: ImageCohort, digests: Mapping[Path, bytes], *, transductive: bool) -> ImageCohort:
+    """Let no copy of an image stand on both sides of a validation that was carved out of the labeled images.
+
+    A copy in training takes the image out of validation; a validation image is taken out of the unlabeled ones.
+    """
+    taught = {digests[item.path] for item in cohort.training}
+    validation = tuple(item for item in cohort.validation if digests[item.path] not in taught)
+    held_out = {digests[item.path] for item in validation}
+    unlabeled = tuple(item for item in cohort.unlabeled if transductive or digests[item.path] not in held_out)
+    left_out = len(cohort.validation) - len(validation) + len(cohort.unlabeled) - len(unlabeled)
+    if left_out:
+        logger.warning(
+            "%d images are copies of others and not used on both sides of the validation.", left_out
+        )
+    return replace(cohort, validation=validation, unlabeled=unlabeled)
 
 
 def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
@@ -229,6 +258,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "batch_size": budget.images,
         "steps_per_epoch": per_epoch,
         "epochs": steps // per_epoch,
+        "val_interval": min(max(1, PER_EPOCH // per_epoch), steps // per_epoch),  # steps may be prime
         "label_smoothing": options.label_smoothing,
         "class_weights": class_weights(cohort, options.class_weights),
         "balanced": options.balanced,

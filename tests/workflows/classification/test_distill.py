@@ -10,9 +10,10 @@ from pictures import options
 from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
-from medssl.errors import ConfigError, DatalistError
+from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
 from medssl.io.image_cohort import read_image_cohort
 from medssl.transforms.image_views import DATA_DISTILLATION
+from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import DistillOptions, distill
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_items, predict_passes
@@ -173,3 +174,32 @@ def test_soft_targets_in_rounds_are_refused(pictures, tmp_path):
     with pytest.raises(ConfigError, match="soft with 1 round"):
         distill(pictures, tmp_path / "run", chosen("plain", targets="soft", rounds=2))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_distillation_and_a_training_are_told_apart_on_resume(pictures, tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "distilled", chosen("data"), StopAfter(2))
+    with pytest.raises(OutputError, match="is a distillation"):
+        train_with_baseline(pictures, tmp_path / "distilled", options(), resume=True)
+    with pytest.raises(TrainingInterrupted):
+        train_with_baseline(pictures, tmp_path / "trained", options(method="ssldec"), StopAfter(2))
+    with pytest.raises(OutputError, match="is no distillation"):
+        distill(pictures, tmp_path / "trained", chosen("data"), resume=True)
+
+
+def test_weights_that_do_not_fit_the_student_are_seen_before_a_teacher_trains(pictures, tmp_path):
+    torch.save({"nothing": torch.zeros(1)}, tmp_path / "other.pt")
+    begun = []
+    with pytest.raises(MedsslError):
+        distill(
+            pictures,
+            tmp_path / "run",
+            chosen("data", student={"pretrained": str(tmp_path / "other.pt")}),
+            say=begun.append,
+        )
+    assert not begun
+
+
+def test_where_nothing_is_kept_rounds_end(pictures, tmp_path):
+    done = distill(pictures, tmp_path / "run", chosen("data", rounds=3, rule=KeepRule(threshold=1.0)))
+    assert done.outcome.rounds < 3

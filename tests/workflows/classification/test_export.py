@@ -1,6 +1,7 @@
 """Exported files answer as the network does, int8 passes its gate or is not written, and bench says what fits."""
 
 import json
+import shutil
 
 import pytest
 
@@ -55,3 +56,24 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
 def test_a_folder_without_an_export_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no model\.onnx"):
         bench_exports([tmp_path])
+
+
+def test_an_overwritten_export_leaves_no_older_int8_file(exported, compared, tmp_path):
+    run = compared[0].training.run
+    (tmp_path / "files").mkdir()
+    for name in ("model.onnx", "model.int8.onnx"):
+        (tmp_path / "files" / name).write_bytes(b"older")
+    export_run(run, tmp_path / "files", overwrite=True)
+    assert not (tmp_path / "files" / "model.int8.onnx").exists()
+
+
+def test_images_that_a_run_held_out_score_its_files(exported, compared, pictures, tmp_path):
+    """A folder without val/: what was carved out of the labeled images stands in the run alone."""
+    bare = tmp_path / "bare"
+    shutil.copytree(pictures / "train", bare / "train")
+    run = compared[0].training.run
+    unscored = bench_exports([exported.folder], bare, max_mb=100)
+    assert unscored.choice.best is None
+    assert "none was scored" in unscored.choice.sentence
+    scored = bench_exports([exported.folder], bare, models=[run], max_mb=100)
+    assert scored.choice.best is not None

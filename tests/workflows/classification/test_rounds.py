@@ -61,8 +61,10 @@ def test_no_file_of_any_stage_names_a_place(in_rounds):
 def test_fewer_steps_than_stages_are_refused(pictures, tmp_path):
     with pytest.raises(ConfigError, match="cannot be shared"):
         train_with_baseline(pictures, tmp_path / "run", options(method="ssldec", steps=2, rounds=3))
+    assert not (tmp_path / "run").exists(), "before the baseline trains"
 
 
 def test_rounds_belong_to_ssldec(pictures, tmp_path):
     with pytest.raises(ConfigError, match="distill"):
         train_with_baseline(pictures, tmp_path / "run", options(method="fixmatch", rounds=2))
+    assert not (tmp_path / "run").exists(), "before the baseline trains"

@@ -16,6 +16,7 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.classifier_card import classifier_card_of
 from medssl.io.image_cohort import read_image_cohort
+from medssl.io.subjects import SECTIONS
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.train import (
     channels_of,
@@ -148,13 +149,16 @@ def test_unreadable_images_are_refused_or_left_out(tmp_path):
     assert json.loads((run / "run.json").read_text())["images"]["unlabeled"] == 19
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(2000, 80), (666, 37), (4, 1)])
-def test_any_number_of_steps_is_looked_at_about_every_25(steps, epochs, pictures, tmp_path):
+@pytest.mark.parametrize(
+    ("steps", "epochs", "looks"), [(2000, 80, 80), (666, 37, 37), (4, 1, 1), (2003, 2003, 80)]
+)
+def test_any_number_of_steps_is_looked_at_about_every_25(steps, epochs, looks, pictures, tmp_path):
     cohort = usable_cohort(pictures, options())
     prepare_classifier(tmp_path / "run", cohort, options(steps=steps), pictures)
     config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
     assert config["epochs"] == epochs
     assert config["epochs"] * config["steps_per_epoch"] == steps
+    assert config["epochs"] // config["val_interval"] == looks
 
 
 def test_color_in_one_class_alone_is_seen(tmp_path):
@@ -211,3 +215,26 @@ def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp
     train_classifier(pictures, tmp_path / "run", resume=True)
     assert seen
     assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_copies_do_not_stand_on_both_sides_of_a_carved_validation(tmp_path, transductive, caplog):
+    """Folders often hold the labeled images among the unlabeled ones once more."""
+    images = write_pictures(tmp_path / "images", training=10, validation=0, unlabeled=3)
+    for label in ("dark", "light"):
+        for path in (images / "train" / label).iterdir():
+            shutil.copyfile(path, images / "unlabelled" / f"{label}-{path.name}")
+        shutil.copyfile(images / "train" / label / "0.png", images / "train" / label / "again.png")
+    cohort = usable_cohort(images, options(transductive=transductive))
+    content = {name: {one.path.read_bytes() for one in cohort.section(name)} for name in SECTIONS}
+    assert content["validation"]
+    assert not content["validation"] & content["training"]
+    assert bool(content["validation"] & content["unlabeled"]) is transductive
+    assert len(cohort.unlabeled) == 23 - (0 if transductive else len(cohort.validation))
+    assert ("copies of others" in caplog.text) or transductive
+
+
+def test_rounds_without_a_baseline_are_refused(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="--rounds belongs"):
+        train_classifier(pictures, tmp_path / "run", options(rounds=2))
+    assert not (tmp_path / "run").exists()
