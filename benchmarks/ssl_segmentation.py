@@ -37,7 +37,7 @@ from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.train import TrainOptions, train, training_spacing
 
-FAITHFUL = {
+FAITHFUL: dict[str, Any] = {
     "method": "ssldec",
     "target_rule": "dec",
     "schedule": "union_reinit",
@@ -46,6 +46,15 @@ FAITHFUL = {
         "network_def#alpha": 1.0,
         "loss#labeled_loss": {"_target_": "medssl.objectives.SupervisedLoss", "dice_weight": 0.0},
     },
+}
+PUBLISHED = {
+    **FAITHFUL,
+    "settings": {
+        **FAITHFUL["settings"],
+        "features": 3,
+        "scope": "subject",
+        "flips": False,
+    },  # D = K of both cohorts
 }
 ANATOMICAL = {"method": "ssldec", "prior": "anatomical"}
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -68,8 +77,9 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "ssldec anatomical, targets only": {**ANATOMICAL, "settings": {"registered_share": 0.0}},
     "registered crops only": {**ANATOMICAL, "clustering_head": False, "settings": {"unlabeled_start": 1.0}},
     "ssldec dec, reinitialized (faithful)": FAITHFUL,
+    "ssldec as published": PUBLISHED,
 }
-"""What each arm is, as `TrainOptions`; the faithful one trains without a Dice term."""
+"""What each arm is, as `TrainOptions`; the last two train without a Dice term."""
 
 WITH_ANATOMY = ("labeled-only", "ssldec anatomical")
 """Arms that are scored a second time with the registered labels as a factor at inference."""
