@@ -134,7 +134,7 @@ def _item(
     if not text:
         faults.append(Fault(f"{where} has no path", "Fill the column 'path'."))
     elif not allow_outside and not inside.holds(name):
-        cure = "Write paths relative to the manifest, or allow what lies outside (allow_outside)."
+        cure = "Write paths relative to the manifest, or allow what lies outside (--allow-outside)."
         faults.append(Fault(f"{where} lies outside the manifest's folder", cure))
     elif not path.is_file():
         faults.append(Fault(f"{where} is no file that is there", "Correct the path, or remove the line."))

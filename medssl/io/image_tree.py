@@ -28,7 +28,7 @@ SPLITS: Mapping[str, str] = {
 """Name of a folder, or text in a manifest, in lower case -> section of a cohort."""
 
 _SYSTEM = frozenset({"__macosx", "@eadir"})  # made by archives and disk stations
-_OUTSIDE = "Copy what the link points to into the folder, or allow what lies outside (allow_outside)."
+_OUTSIDE = "Copy what the link points to into the folder, or allow what lies outside (--allow-outside)."
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """`medssl classify`: every verb answers, lists agree with the package, errors are one message and exit code 1."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,22 @@ def test_it_runs_without_a_terminal_or_notebook(tmp_path):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "images")
+
+
+def test_a_manifest_beside_the_images_is_used_when_told_to(tmp_path):
+    """What `split` writes elsewhere, every other command can read."""
+    images = write_pictures(tmp_path / "images", training=10, validation=0, test=0)
+    manifest, run = tmp_path / "lists" / "manifest.csv", tmp_path / "run"
+    manifest.parent.mkdir()
+    assert call("split", images, "--out", manifest).exit_code == 0
+    refused = call("check", manifest)
+    assert refused.exit_code == 1
+    assert "--allow-outside" in refused.output
+    for words in (
+        ["check", manifest],
+        ["train", manifest, "--out", run, *training()],
+        ["evaluate", manifest, "--out", tmp_path / "report", "--model", run],
+    ):
+        done = call(*words, "--allow-outside")
+        assert done.exit_code == 0, done.output
+    assert "--allow-outside" in json.loads((run / "run.json").read_text())["command"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from medssl.cli.classify.common import outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 
 
@@ -26,6 +27,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.option("--max-mb", type=float, help="Which is the best within this size?")
 @click.option("--max-ms", type=float, help="Which is the best within this time?")
 @click.option("--out", type=EXISTING, help="JSON to write.")
+@outside_option
 def bench(exports: tuple[Path, ...], **options: object) -> None:
     """Time the exported classifiers in the folders EXPORTS, one image at a time, and say which one fits.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from medssl.cli.classify.common import outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 
 
@@ -15,15 +16,18 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.argument("data", type=EXISTING)
 @click.option("--unlabeled", type=EXISTING, help="Folder of unlabeled images beside the data.")
 @click.option("--transductive", is_flag=True, help="Unlabeled images may be validation or test images too.")
+@outside_option
 @click.pass_context
-def check(ctx: click.Context, data: Path, unlabeled: Path | None, transductive: bool) -> None:
+def check(
+    ctx: click.Context, data: Path, unlabeled: Path | None, transductive: bool, allow_outside: bool
+) -> None:
     """Look at every image of DATA: readable, of which class, twice in it, in two sections that share none.
 
     Exit code 1 if something must be mended before training.
     """
     from medssl.workflows.classification.check import check_folder
 
-    result = check_folder(data, unlabeled=unlabeled, transductive=transductive)
+    result = check_folder(data, unlabeled=unlabeled, transductive=transductive, allow_outside=allow_outside)
     table = Table(box=None, pad_edge=False)
     for name in ("class", "training", "validation", "test"):
         table.add_column(name, justify="left" if name == "class" else "right")

@@ -13,6 +13,12 @@ PRESETS = ["natural", "chest-xray", "microscopy", "digits", "grey", "none"]
 """As in `medssl.transforms.image_augmentation.PRESETS`; a test compares both. Help must not import torch."""
 
 
+outside_option = click.option(
+    "--allow-outside", is_flag=True, help="Accept paths and links that leave the folder of DATA."
+)
+"""For manifests of `medssl classify split` that lie beside other folders."""
+
+
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what `train` and `distill` have in common."""
     options = [
@@ -39,6 +45,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--transductive", is_flag=True,
                      help="Allow unlabeled images that are validation or test images too; outputs say so."),
         click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing."),
+        outside_option,
         device_option,
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
         click.option("--set", "settings", multiple=True, callback=parse_settings, metavar="KEY=VALUE",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from medssl.cli.classify.common import outside_option
 from medssl.cli.common import EXISTING, STDOUT, device_option, example, progress_bar
 
 
@@ -19,9 +20,17 @@ from medssl.cli.common import EXISTING, STDOUT, device_option, example, progress
               show_default=True, help="Which labeled images.")  # fmt: skip
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
+@outside_option
 @device_option
 def evaluate(
-    data: Path, out: Path, model: Path, section: str, views: tuple[str, ...], overwrite: bool, device: str
+    data: Path,
+    out: Path,
+    model: Path,
+    section: str,
+    views: tuple[str, ...],
+    overwrite: bool,
+    allow_outside: bool,
+    device: str,
 ) -> None:
     """Score a classifier on the labeled images of DATA, and write a report to open."""
     from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
@@ -37,10 +46,11 @@ def evaluate(
             section=section,
             views=("identity", *views),
             device=choose_device(device),
+            allow_outside=allow_outside,
             progress=progress,
         )
     write_evaluation(out, result, data, overwrite)
-    page = write_report(out, data, model, result)
+    page = write_report(out, data, model, result, allow_outside=allow_outside)
     table = Table(box=None, pad_edge=False)
     for name in ("measure", "value", "95 % interval"):
         table.add_column(name, justify="left" if name == "measure" else "right")

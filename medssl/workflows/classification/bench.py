@@ -51,6 +51,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     max_mb: float | None = None,
     max_ms: float | None = None,
     out: Path | None = None,
+    allow_outside: bool = False,
 ) -> Bench:
     """Time exported classifiers and say which one fits.
 
@@ -64,11 +65,12 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         max_mb: Limit of the file.
         max_ms: Limit of the median at the first number of threads.
         out: JSON to write.
+        allow_outside: Accept paths and links that leave the folder of the data.
 
     Raises:
         InputError: A folder holds no export.
     """
-    cohort = None if data is None else read_image_cohort(data)
+    cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     candidates: list[Candidate] = []
     for place, folder in enumerate(exports):

@@ -44,6 +44,7 @@ def check_folder(
     *,
     unlabeled: Path | None = None,
     transductive: bool = False,
+    allow_outside: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> FolderCheck:
     """Read every image and say what is wrong; nothing is written.
@@ -52,13 +53,14 @@ def check_folder(
         data: Folder or manifest.
         unlabeled: Folder of unlabeled images beside it.
         transductive: Whether unlabeled images may be validation or test images.
+        allow_outside: Accept paths and links that leave the folder.
         progress: Called with (name, done, all).
 
     Raises:
         InputError: There is nothing there that is understood.
         DatalistError: The layout contradicts itself.
     """
-    cohort = read_image_cohort(data, unlabeled=unlabeled)
+    cohort = read_image_cohort(data, unlabeled=unlabeled, allow_outside=allow_outside)
     look = inspect_images(cohort, progress=progress)
     findings = check_images(cohort, "skip", check=look)
     problems = [f"{one.item.name}: {one.reason} {one.cure}" for one in findings]

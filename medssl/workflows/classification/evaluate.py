@@ -58,6 +58,7 @@ def evaluate_classifier(
     section: str = "test",
     views: tuple[str, ...] = ("identity",),
     device: str = "cpu",
+    allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a classifier on a section of a folder of images.
@@ -68,6 +69,7 @@ def evaluate_classifier(
         section: Which images. Nothing is chosen on them.
         views: Whose probabilities are averaged.
         device: "cpu", "cuda", ...
+        allow_outside: Accept paths and links that leave the folder of the data.
         progress: See `predict.Progress`.
 
     Raises:
@@ -75,7 +77,7 @@ def evaluate_classifier(
         InputError: A class that the model does not know.
     """
     loaded = load_classifier(model, device)
-    cohort = read_image_cohort(data)
+    cohort = read_image_cohort(data, allow_outside=allow_outside)
     items = cohort.section(section)
     if not items:
         msg = f"{data.name} holds no {section} image."

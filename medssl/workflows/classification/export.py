@@ -44,7 +44,13 @@ class Exported:
 
 
 def export_run(
-    model: Path, out: Path, data: Path | None = None, *, int8: bool = False, overwrite: bool = False
+    model: Path,
+    out: Path,
+    data: Path | None = None,
+    *,
+    int8: bool = False,
+    overwrite: bool = False,
+    allow_outside: bool = False,
 ) -> Exported:
     """Write a classifier as ONNX, in float32 and if asked for in int8.
 
@@ -57,6 +63,7 @@ def export_run(
         data: Folder or manifest with images; None for those that the run was trained with.
         int8: Whether to quantize.
         overwrite: Replace files of an earlier export.
+        allow_outside: Accept paths and links that leave the folder of the data.
 
     Raises:
         DatalistError: No images to compare or calibrate with, or none to validate the int8 file.
@@ -68,7 +75,7 @@ def export_run(
     if (out / "model.onnx").exists() and not overwrite:
         msg = f"{out} holds an export already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
-    cohort = _images(Path(model), data)
+    cohort = _images(Path(model), data, allow_outside)
     pool = cohort.unlabeled or cohort.training
     card = loaded.card
     path = out / "model.onnx"
@@ -100,7 +107,7 @@ def export_run(
     return Exported(out, found, outcome)
 
 
-def _images(model: Path, data: Path | None) -> ImageCohort:
+def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:
     """Return the images to export with.
 
     Raises:
@@ -110,7 +117,7 @@ def _images(model: Path, data: Path | None) -> ImageCohort:
     if data is None and not place.is_file():
         msg = f"{model.name} does not say which images it was trained with."
         raise InputError(msg, "Give a folder of images: --data IMAGES.")
-    cohort = read_image_cohort(place, allow_outside=data is None)
+    cohort = read_image_cohort(place, allow_outside=allow_outside or data is None)
     if not (cohort.unlabeled or cohort.training):
         msg = f"{place.name} holds no image to hold the exported file to."
         raise DatalistError(msg, "Give a folder with unlabelled/ or train/ images: --data IMAGES.")

@@ -47,6 +47,7 @@ def write_report(
     bench: Bench | None = None,
     student: Path | None = None,
     commands: Sequence[str] = (),
+    allow_outside: bool = False,
 ) -> Path:
     """Write ``report.html`` and return it.
 
@@ -58,11 +59,12 @@ def write_report(
         bench: Times of its exported files.
         student: Run folder of a distillation, whose pseudo-labels are audited; None: those of the run itself.
         commands: What was typed.
+        allow_outside: As in `evaluate_classifier`.
 
     Raises:
         OutputError: The folder cannot be written to.
     """
-    cohort = read_image_cohort(data)
+    cohort = read_image_cohort(data, allow_outside=allow_outside)
     used = images_of_run(student or run, result.model.card.classes)
     cohort = replace(
         cohort,

@@ -81,6 +81,7 @@ class ClassifyOptions:
         schedule: How rounds go on, see `rounds.train_in_rounds`.
         transductive: Allow unlabeled images that are validation or test images too, and say so everywhere.
         skip_unreadable: Leave unreadable images out instead of refusing.
+        allow_outside: Accept paths and links that leave the folder of the data.
         settings: Further values of the configuration, id -> value.
     """
 
@@ -105,6 +106,7 @@ class ClassifyOptions:
     schedule: str = "union_warm"
     transductive: bool = False
     skip_unreadable: bool = False
+    allow_outside: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -155,7 +157,7 @@ def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
         InputError: Images that cannot be read, or leaks.
         DatalistError: There is no labeled image.
     """
-    cohort = read_image_cohort(data, unlabeled=options.unlabeled)
+    cohort = read_image_cohort(data, unlabeled=options.unlabeled, allow_outside=options.allow_outside)
     if not cohort.training:
         msg = f"No labeled image for training was found in {data.name} ({len(cohort.unlabeled)} unlabeled ones were)."
         raise DatalistError(msg, "Put images into train/CLASS/, or list them with a label in images.csv.")
@@ -374,6 +376,7 @@ def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]
         ("unlabeled", relative(options.unlabeled, out.parent) if options.unlabeled else None),
         ("transductive", options.transductive),
         ("skip-unreadable", options.skip_unreadable),
+        ("allow-outside", options.allow_outside),
         ("device", options.device if options.device != "auto" else None),
         *[("set", f"{name}={one_line(value)}") for name, value in options.settings.items()],
     ]
