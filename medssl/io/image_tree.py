@@ -202,7 +202,17 @@ class _Walk:
             return []
         visible = [name for name in found if name[0] != "." and name.casefold() not in _SYSTEM]
         self.tree.ignored += len(found) - len(visible)
-        return [found[name] for name in natural_order(visible)]
+        return [found[name] for name in natural_order(self._readable(visible, folder))]
+
+    def _readable(self, names: list[str], folder: Path) -> list[str]:
+        """Leave out names that no table could hold, and say so."""
+        wrong = [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]
+        if wrong:
+            msg = (
+                f"{len(wrong)} names in '{ascii(self._shown(folder))[1:-1]}' are no UTF-8, first {wrong[0]!a}"
+            )
+            self.tree.faults.append(Fault(msg, "Rename them, for example with convmv -f latin1 -t utf8."))
+        return [name for name in names if name not in wrong]
 
     def _may_follow(self, path: Path) -> bool:
         """Tell whether a link leads to something that is there and that may be used."""

@@ -165,3 +165,15 @@ def test_a_folder_without_classes_gives_all_its_images(tmp_path: Path) -> None:
         "pool/any/1.png",
         "pool/train/cat/1.png",
     ]
+
+
+def test_names_that_are_no_utf_8_are_a_fault(tmp_path: Path) -> None:
+    """A table of predictions could not hold them."""
+    root = write_tree(tmp_path, {"train/a": 1, "train/b": 1})
+    strange = os.fsencode(root / "train" / "a") + b"/\xe4pfel.png"
+    try:
+        Path(os.fsdecode(strange)).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (fault,) = read_tree(root).faults
+    assert "1 names in 'train/a' are no UTF-8, first '\\udce4pfel.png'" in fault.message
