@@ -149,7 +149,7 @@ def check_images(
         more = f" And {len(findings) - _LISTED} more." if len(findings) > _LISTED else ""
         cures = " ".join(dict.fromkeys(finding.cure for finding in findings[:_LISTED]))
         msg = f"{len(findings)} of {len(list(cohort.placed()))} images cannot be used: {shown}{more}"
-        raise ImageError(msg, f"{cures} Or leave them out (policy 'skip').")
+        raise ImageError(msg, f"{cures} Or leave them out (--skip-unreadable, where a command has it).")
     if findings:
         _LOGGER.warning("%d images cannot be used and are left out", len(findings))
     return findings

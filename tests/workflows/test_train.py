@@ -108,6 +108,21 @@ def test_init_starts_from_the_given_weights(cohort, tmp_path, tiny_options):
     assert all(torch.equal(first[name], second[name]) for name in learned)
 
 
+def test_ssldec_starts_from_weights_without_a_clustering_head_and_back(cohort, tmp_path, tiny_options):
+    """As ``--method ssldec --init packaged`` does."""
+    still = {**tiny_options().settings, "learning_rate": 0.0, "weight_decay": 0.0}
+    train(cohort, tmp_path / "first", tiny_options())
+    chosen = {"method": "ssldec", "prior": "class", "settings": still}
+    train(cohort, tmp_path / "second", tiny_options(init=str(tmp_path / "first"), **chosen))
+    train(cohort, tmp_path / "third", tiny_options(init=str(tmp_path / "second"), settings=still))
+    first, second, third = (weights(tmp_path / name) for name in ("first", "second", "third"))
+    learned = [name for name in first if "running" not in name and "num_batches" not in name]
+    body = [name for name in learned if not name.startswith("classifier.2")]
+    assert len(body) == len(learned) - 2
+    assert all(torch.equal(first[name], second[f"backbone.{name}"]) for name in body)
+    assert all(torch.equal(first[name], third[name]) for name in body)
+
+
 def test_init_of_another_network_is_refused(cohort, tmp_path, tiny_options):
     train(cohort, tmp_path / "first", tiny_options())
     options = tiny_options(init=str(tmp_path / "first"), settings={"network_def#stem_channels": 16})

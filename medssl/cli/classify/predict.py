@@ -19,10 +19,11 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
 @click.option("--abstain-below", default=0.0, show_default=True, type=click.FloatRange(0, 1),
               help="Less sure images get no label.")  # fmt: skip
+@click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Replace the table.")
 @device_option
-def predict(data: Path, out: Path, model: Path, views: tuple[str, ...], abstain_below: float, overwrite: bool,
-            device: str) -> None:  # fmt: skip
+def predict(data: Path, out: Path, model: Path, views: tuple[str, ...], abstain_below: float, skip_unreadable: bool,
+            overwrite: bool, device: str) -> None:  # fmt: skip
     """Classify the images below the folder DATA, or one image. The file of weights says all that is needed."""
     from medssl.errors import OutputError
     from medssl.workflows.classification.predict import predict_folder
@@ -41,6 +42,7 @@ def predict(data: Path, out: Path, model: Path, views: tuple[str, ...], abstain_
             views=("identity", *views),
             abstain_below=abstain_below,
             device=choose_device(device),
+            skip_unreadable=skip_unreadable,
             progress=progress,
         )
     STDERR.print(f"{len(found.names)} images.")

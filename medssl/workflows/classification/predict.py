@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medssl.errors import CheckpointError, ConfigError, InputError
+from medssl.errors import CheckpointError, ConfigError, ImageError, InputError
 from medssl.inference.classification import predict_probabilities
 from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.io.classifier_card import ClassifierCard
 from medssl.io.files import require_writable_folder, write_csv
-from medssl.io.image_cohort import find_images
+from medssl.io.image_cohort import ImageCohort, find_images
 from medssl.io.image_items import ImageItem
+from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
 from medssl.transforms.classification import image_preprocessing
 from medssl.transforms.image_views import image_views
 from medssl.workflows.classification.models import ImageModel, load_classifier
+
+logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Images that are predicted at once."""
@@ -116,11 +120,20 @@ def _require_same_classes(models: Sequence[ImageModel]) -> None:
 def prepared(
     items: Sequence[ImageItem], card: ClassifierCard | OnnxClassifier, progress: Progress | None = None
 ) -> Iterator[Tensor]:
-    """Yield images in batches as a model takes them, ``(B, C, S, S)`` uint8."""
+    """Yield images in batches as a model takes them, ``(B, C, S, S)`` uint8.
+
+    Raises:
+        ImageError: Images cannot be read; all of them are named.
+    """
     prepare = image_preprocessing(card.size, card.channels, card.interpolation)
     for first in range(0, len(items), BATCH):
         batch = items[first : first + BATCH]
-        yield torch.stack([prepare(read_image(item.path)) for item in batch])
+        try:
+            pixels = [read_image(item.path) for item in batch]
+        except ImageError:
+            check_images(ImageCohort(Path(), (), unlabeled=tuple(items[first:])))
+            raise
+        yield torch.stack([prepare(image) for image in pixels])
         if progress is not None:
             progress(batch[-1].name, first + len(batch), len(items))
 
@@ -165,6 +178,7 @@ def predict_folder(
     views: Sequence[str] = ("identity",),
     abstain_below: float = 0.0,
     device: str = "cpu",
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """Classify every image below a folder, or one image, and write a table.
@@ -176,16 +190,19 @@ def predict_folder(
         views: Whose probabilities are averaged; an exported file takes "identity" alone.
         abstain_below: Images that are less sure get no label.
         device: "cpu", "cuda", ...
+        skip_unreadable: Leave unreadable images out, with a warning that names them; every image is read twice then.
         progress: See `Progress`.
 
     Raises:
-        InputError: No image is there, or one cannot be read.
+        InputError: No image is there, or some cannot be read.
         ConfigError: A view is unknown, or asked of an exported file.
     """
     place = Path(data)
     if place.is_dir():
         require_writable_folder(Path(out).parent, [place])
     items = [ImageItem(place, place.name, None)] if place.is_file() else find_images(place)
+    if skip_unreadable:
+        items = _readable(items)
     if not str(model).endswith(".onnx"):
         predictions = predict_items(items, [load_classifier(model, device)], views, progress)
     elif tuple(views) == ("identity",):
@@ -195,6 +212,15 @@ def predict_folder(
         raise ConfigError(msg, "Leave --view out, or give the run folder.")
     write_predictions(Path(out), predictions, abstain_below)
     return predictions
+
+
+def _readable(items: Sequence[ImageItem]) -> list[ImageItem]:
+    """Leave out what cannot be read, and name it."""
+    findings = check_images(ImageCohort(Path(), (), unlabeled=tuple(items)), "skip")
+    for finding in findings:
+        logger.warning("Left out: %s", finding.reason)
+    bad = {finding.item.path for finding in findings}
+    return [item for item in items if item.path not in bad]
 
 
 def numbers_of(items: Sequence[ImageItem], classes: Sequence[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from medssl.errors import CheckpointError, ConfigError, InputError
 from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification import predict
 from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_folder, predict_items
@@ -115,3 +116,21 @@ def test_evaluation_needs_the_models_classes(run, tmp_path):
         Image.fromarray(picture(label, 5 + label)).save(train / "0.png")
     with pytest.raises(InputError, match="bright"):
         evaluate_classifier(tmp_path / "images", run)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_all_unreadable_images_are_named_or_left_out(run, tmp_path, caplog, many, monkeypatch):
+    if many:
+        monkeypatch.setattr(predict, "BATCH", 2)
+    for number in range(7):
+        Image.fromarray(picture(number % 2, number)).save(tmp_path / f"{number}.png")
+    for name in ("1.png", "6.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    out = tmp_path.parent / f"{tmp_path.name}.csv"
+    with pytest.raises(InputError, match=r"(?s)1\.png.*6\.png"):
+        predict_folder(tmp_path, out, run)
+    assert not out.exists()
+    found = predict_folder(tmp_path, out, run, skip_unreadable=True)
+    assert found.names == ("0.png", "2.png", "3.png", "4.png", "5.png")
+    assert "1.png" in caplog.text
+    assert "6.png" in caplog.text
