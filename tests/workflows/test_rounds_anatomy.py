@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import log_anatomical_factor
@@ -102,3 +103,42 @@ def test_without_registered_scans_predictions_are_stored_as_they_are(tmp_path):
 def test_a_wrong_number_of_weights_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected one number or 4"):
         rounds(tmp_path, [], anatomy_weight=[0.5, 0.5])
+
+
+def test_last_targets_hold_teacher_prior_and_target_apart(tmp_path):
+    samples = [scan("a", 1), scan("b", 2)]
+    prior = samples[0]["prior"].clone()
+    one = rounds(tmp_path, samples, anatomy_weight=[9.0, 0.0, 0.5, 1.0])
+    one._take_priors()
+    one.predict(1)
+    sample, log_q, a, target = one.last_targets()
+    assert sample["subject"] == "a"
+    inside = sample["place"][0] >= 0
+    with torch.no_grad():
+        expected = one.network(sample["image"][None])[0, 1:, inside].log_softmax(0)
+    assert torch.allclose(log_q.log_softmax(0), expected, atol=5e-3)
+    assert torch.equal(a, prior[1:, inside].float())
+    whole = one.targets.look_up("a", sample["place"][0])
+    assert torch.equal(target, whole[:, inside])
+
+
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_frequencies_do_not_depend_on_windows_or_their_overlap(tmp_path, overlap):
+    """Invariant 4: each voxel of the mask counts once, however the prediction was put together."""
+    samples = [scan("a", 1), scan("b", 2)]
+    whole, windows = rounds(tmp_path / "whole", samples), rounds(tmp_path / "windows", samples[::-1])
+    windows.inferer = SlidingWindowInferer((2, 2, 3), overlap=overlap, mode="gaussian")
+    f = [one.predict(1).frequencies() for one in (whole, windows)]
+    assert float(f[0].sum()) == pytest.approx(sum(int((sample["place"] >= 0).sum()) for sample in samples))
+    torch.testing.assert_close(f[1], f[0], rtol=1e-5, atol=0)
+
+
+def test_labels_do_not_enter_the_frequencies_of_a_round(tmp_path):
+    """Invariant 5: they change the prior pi, and nothing else while the network answers the same."""
+    samples = [scan("a", 1), scan("b", 2)]
+    found = []
+    for number, prior in enumerate(([1.0, 1.0, 8.0], [5.0, 4.0, 1.0])):
+        one = rounds(tmp_path / str(number), samples, prior=torch.tensor(prior))
+        found.append(one.predict(1))
+    assert torch.equal(found[0].frequencies(), found[1].frequencies())
+    assert not torch.equal(found[0].prior, found[1].prior)
