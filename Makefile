@@ -61,6 +61,7 @@ check: $(STAMP)
 # Numbers of the performance page, made again: about 45 minutes, by estimate, on two cores that do nothing else. The
 # experiments name their own commands.
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,classify,fast]" indexed-gzip isal
 	$(BIN)/python benchmarks/inference.py --repeats 2 --model bundles/infant_brain_segmentation --json benchmarks/results/inference.json
 	$(BIN)/python benchmarks/margin.py --repeats 1 --json benchmarks/results/margin.json
 	$(BIN)/python benchmarks/deep_windows.py --crop 48 --json benchmarks/results/deep_windows.json
@@ -69,6 +70,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/compression.py --json benchmarks/results/compression.json
 	$(BIN)/python benchmarks/training.py --turns 3 --steps 5 --json benchmarks/results/training.json
 	$(BIN)/python benchmarks/ssl_step_cost.py --json benchmarks/results/ssl_step_cost.json
+	$(BIN)/python benchmarks/crop_profile.py --json benchmarks/results/crop_profile.json
 	$(BIN)/python benchmarks/performance_tables.py
 
 # Numbers of the simulated cohort, made again; trains for hours.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import ceil, prod
 from typing import cast
 
 from monai.inferers import sliding_window_inference
@@ -44,7 +44,7 @@ def windowed(
         if need > memory_limit:
             msg = (
                 f"The memory limit is too small for a window: found {memory_limit / 2**20:.0f} MiB, expected at "
-                f"least {need / 2**20:.0f} MiB."
+                f"least {ceil(need / 2**20)} MiB."
             )
             raise ConfigError(msg, "Choose smaller windows, or raise the memory limit.")
         logits = sliding_window_inference(
