@@ -47,7 +47,7 @@ class PartsToTensorBoard(TensorBoardHandler):
             self._writer.add_scalar(f"train_{name}", value, engine.state.iteration)
         output = engine.state.output
         mass = (output[0] if isinstance(output, list) else output).get("predicted_mass")
-        if mass is not None and self.names and float(mass.sum()):
+        if mass is not None and self.names and float(mass.sum()) > 0:
             for name, share in zip(self.names[-len(mass) :], mass / mass.sum(), strict=True):
                 self._writer.add_scalar(f"train_share_{name}", float(share), engine.state.iteration)
 
@@ -95,7 +95,7 @@ class VanishingClasses:
         output = engine.state.output
         output = output[0] if isinstance(output, list) else output
         mass = output.get("predicted_mass", output.get("mass"))
-        if mass is not None:
+        if mass is not None and torch.isfinite(mass).all():  # otherwise the step was skipped
             self._mass = mass.cpu() if not len(self._mass) else self._mass + mass.cpu()
 
     def _compare(self, engine: Engine) -> None:

@@ -199,7 +199,8 @@ def register_atlases(
     Each pair is written at once to ``folder/registrations/<target>/<atlas>_<key>.npz``, the key being a hash of
     both scans, the settings and the library; whoever registers the same pair again finds it. An interruption
     keeps those that are done. ``registrations.tsv`` beside them tells overlap after the affine step, similarity,
-    and the share of voxels that fold. A scan is never an atlas for itself, nor for another session of its subject. A
+    and the share of voxels that fold, where one of them could be made. A scan is never an atlas for itself, nor for
+    another session of its subject. A
     pair that fails is logged and left out, which is a weight of 0.
 
     Args:

@@ -14,7 +14,11 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @example("medssl classify bench phone --data images --max-mb 5 --max-ms 10")
 @click.command()
 @click.argument("exports", type=EXISTING, nargs=-1, required=True)
-@click.option("--data", type=EXISTING, help="Images whose val/ scores the files.")
+@click.option(
+    "--data",
+    type=EXISTING,
+    help="Images whose val/ scores the files.  [default: what the --run of one export held out]",
+)
 @click.option(
     "--run", "models", type=EXISTING, multiple=True, help="The run of each export, to time torch too."
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from medssl.cli.classify.common import outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, progress_bar
 
 
@@ -21,9 +22,19 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
               help="Less sure images get no label.")  # fmt: skip
 @click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Replace the table.")
+@outside_option
 @device_option
-def predict(data: Path, out: Path, model: Path, views: tuple[str, ...], abstain_below: float, skip_unreadable: bool,
-            overwrite: bool, device: str) -> None:  # fmt: skip
+def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
+    data: Path,
+    out: Path,
+    model: Path,
+    views: tuple[str, ...],
+    abstain_below: float,
+    skip_unreadable: bool,
+    overwrite: bool,
+    allow_outside: bool,
+    device: str,
+) -> None:
     """Classify the images below the folder DATA, or one image. The file of weights says all that is needed."""
     from medssl.errors import OutputError
     from medssl.workflows.classification.predict import predict_folder
@@ -43,6 +54,7 @@ def predict(data: Path, out: Path, model: Path, views: tuple[str, ...], abstain_
             abstain_below=abstain_below,
             device=choose_device(device),
             skip_unreadable=skip_unreadable,
+            allow_outside=allow_outside,
             progress=progress,
         )
     STDERR.print(f"{len(found.names)} images.")

@@ -71,5 +71,6 @@ def train(data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -
         raise
     best = "" if done.best is None else f", best macro F1 on validation images {done.best:.3f}"
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
-    STDERR.print(f"  medssl classify evaluate {data} --out REPORT --model {out}", soft_wrap=True)
+    outside = " --allow-outside" if chosen.allow_outside else ""
+    STDERR.print(f"  medssl classify evaluate {data} --out REPORT --model {out}{outside}", soft_wrap=True)
     STDOUT.print(str(out), soft_wrap=True)

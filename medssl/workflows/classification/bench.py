@@ -57,7 +57,8 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 
     Args:
         exports: Folders that `export_run` wrote.
-        data: Folder whose validation images score the files; without any, those that the ``models`` held out.
+        data: Folder whose validation images score the files; without any, those that the run of a single export
+            held out.
         threads: Numbers of threads.
         runs: Timed runs of each.
         openvino: Whether OpenVINO runs the files too.
@@ -80,7 +81,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             raise InputError(msg, "Export a run first: medssl classify export RUN --out FOLDER.")
         runner = OnnxClassifier(files["float32"])
         validation = () if cohort is None else cohort.validation
-        if not validation and place < len(models):
+        if not validation and len(exports) == len(models) == 1:  # several would be scored on different images
             validation = images_of_run(models[place], runner.classes).validation
         network = load_classifier(models[place]).network if place < len(models) else None
         forms = Forms(network, files["float32"], files.get("int8"), openvino)

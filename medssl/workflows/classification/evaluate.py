@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from medssl.evaluation.classification import ClassificationScores, scores
 from medssl.evaluation.operating_points import AbstainPoint, choose_abstain_threshold, score_abstaining
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
-from medssl.io.subjects import SECTIONS
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import (
     Predictions,
@@ -23,6 +23,8 @@ from medssl.workflows.classification.predict import (
     write_predictions,
 )
 from medssl.workflows.classification.train import cohort_of_run
+
+logger = logging.getLogger(__name__)
 
 LEAST_ACCURACY = 0.95
 """Share of right answers that the abstain threshold is chosen for, on the validation images."""
@@ -98,15 +100,16 @@ def evaluate_classifier(
 
 
 def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
-    """Return the images that a run used, as far as they are there; none where the model is no run.
+    """Return the images that a run used; none where the model is no run, or where they are no longer there.
 
     Those that were held out of a folder without ``val/``, and those of ``--unlabeled``, stand nowhere else.
     """
-    if not (Path(model) / "images.csv").is_file():
-        return ImageCohort(Path(model), tuple(classes))
-    cohort = cohort_of_run(Path(model), classes)
-    there = {name: tuple(one for one in cohort.section(name) if one.path.is_file()) for name in SECTIONS}
-    return replace(cohort, **there)
+    if (Path(model) / "images.csv").is_file():
+        try:
+            return cohort_of_run(Path(model), classes)
+        except DatalistError as error:
+            logger.info("The images that %s was trained with are not used: %s", Path(model).name, error)
+    return ImageCohort(Path(model), tuple(classes))
 
 
 def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:

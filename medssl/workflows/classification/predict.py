@@ -170,7 +170,7 @@ def write_predictions(path: Path, predictions: Predictions, abstain_below: float
     write_csv(path, rows, columns)
 
 
-def predict_folder(
+def predict_folder(  # noqa: PLR0913 (one argument an option)
     data: Path | str,
     out: Path | str,
     model: Path | str,
@@ -179,6 +179,7 @@ def predict_folder(
     abstain_below: float = 0.0,
     device: str = "cpu",
     skip_unreadable: bool = False,
+    allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """Classify every image below a folder, or one image, and write a table.
@@ -191,6 +192,7 @@ def predict_folder(
         abstain_below: Images that are less sure get no label.
         device: "cpu", "cuda", ...
         skip_unreadable: Leave unreadable images out, with a warning that names them; every image is read twice then.
+        allow_outside: Follow links that leave the folder.
         progress: See `Progress`.
 
     Raises:
@@ -200,7 +202,11 @@ def predict_folder(
     place = Path(data)
     if place.is_dir():
         require_writable_folder(Path(out).parent, [place])
-    items = [ImageItem(place, place.name, None)] if place.is_file() else find_images(place)
+    items = (
+        [ImageItem(place, place.name, None)]
+        if place.is_file()
+        else find_images(place, allow_outside=allow_outside)
+    )
     if skip_unreadable:
         items = _readable(items)
     if not str(model).endswith(".onnx"):
@@ -220,6 +226,9 @@ def _readable(items: Sequence[ImageItem]) -> list[ImageItem]:
     for finding in findings:
         logger.warning("Left out: %s", finding.reason)
     bad = {finding.item.path for finding in findings}
+    if len(bad) == len(items):
+        msg = f"None of {len(items)} images can be read."
+        raise ImageError(msg, "Look at the files, or give another folder.")
     return [item for item in items if item.path not in bad]
 
 

@@ -31,7 +31,6 @@ from medssl.workflows.classification.bench import Bench
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-from medssl.workflows.classification.train import cohort_of_run
 from medssl.workflows.running import CANDIDATES
 
 MOST_LOOKED_AT = 2000
@@ -134,7 +133,7 @@ def _done(run: Path, record: Mapping[str, Any]) -> list[str]:
     if not record:
         return []
     budget, images = record["budget"], record["images"]
-    given = len(cohort_of_run(run, record["classes"]).training)
+    given = len(images_of_run(run, record["classes"]).training) or images["training"]
     labeled = f"{given} labeled images of {len(record['classes'])} classes"
     if images["training"] > given:
         labeled += f" and {images['training'] - given} that teachers labeled"

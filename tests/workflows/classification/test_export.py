@@ -7,8 +7,10 @@ import pytest
 
 from medssl.errors import InputError, OutputError
 from medssl.workflows.classification.bench import bench_exports
+from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.predict import predict_folder
+from medssl.workflows.classification.report import write_report
 
 pytest.importorskip("onnxruntime")
 
@@ -77,3 +79,15 @@ def test_images_that_a_run_held_out_score_its_files(exported, compared, pictures
     assert "none was scored" in unscored.choice.sentence
     scored = bench_exports([exported.folder], bare, models=[run], max_mb=100)
     assert scored.choice.best is not None
+
+
+def test_images_of_a_run_that_are_gone_stop_nothing(compared, pictures, tmp_path):
+    """A run that was copied to another machine."""
+    run = shutil.copytree(compared[0].training.run, tmp_path / "elsewhere" / "run")
+    shutil.copytree(pictures / "test", tmp_path / "data" / "test")
+    shutil.copytree(pictures / "train", tmp_path / "data" / "train")
+    assert not images_of_run(run, ["dark", "light"]).validation
+    result = evaluate_classifier(tmp_path / "data", run)
+    assert result.abstaining is None
+    write_report(tmp_path, tmp_path / "data", run, result)
+    assert (tmp_path / "report.html").is_file()
