@@ -210,7 +210,8 @@ def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp
     assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
     seen = []
     monkeypatch.setattr(
-        "medssl.workflows.classification.train.calibrate", lambda run, images: seen.append(len(images))
+        "medssl.workflows.classification.train.calibrate",
+        lambda run, images, device: seen.append(len(images)),
     )
     train_classifier(pictures, tmp_path / "run", resume=True)
     assert seen
