@@ -40,6 +40,6 @@ def network_options(model: Path | None) -> dict[str, Any]:
         for key, value in backbone.items()
         if key not in _FROM_DATA and known.get(key) != value
     }
-    if clustered:
+    if clustered and "alpha" in network:
         settings["network_def#alpha"] = network["alpha"]
     return {"init": str(weights), "network": name, "clustering_head": clustered, "settings": settings}
