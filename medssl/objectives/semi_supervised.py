@@ -133,9 +133,13 @@ def _of_views(valid: Tensor, log_q: Tensor) -> Tensor:
     return valid.repeat(len(log_q) // max(1, len(valid)), *[1] * (valid.ndim - 1))
 
 
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def over_processes(mass: Tensor) -> Tensor:
     """Add up a mass over all processes of distributed training."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _several_processes():
         torch.distributed.all_reduce(mass)
     return mass
 
@@ -147,7 +151,7 @@ def share_of_processes(valid: Tensor) -> float:
 
     for process r of W, whose gradients distributed training averages; 1 in a single process.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _several_processes():
         return 1.0
     count = valid.sum().double()
     total = over_processes(count.clone())
