@@ -7,6 +7,7 @@ One thread, the transforms of labeled crops at full strength on random volumes o
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from inference import machine
 from monai.data import MetaTensor
 from monai.utils import set_determinism
 
@@ -36,6 +38,7 @@ def main(out: Path | None, side: int, crops: int) -> None:
     """Take the transforms one by one."""
     torch.set_num_threads(1)
     set_determinism(0)
+    load = os.getloadavg()
     sample = crop_preparation(crop_size=(side,) * 3)(_scan())
     steps = augmentation(crop_size=(side,) * 3)
     spent = dict.fromkeys([*NAMES.values(), "everything else"], 0.0)
@@ -52,7 +55,14 @@ def main(out: Path | None, side: int, crops: int) -> None:
         click.echo(f"{share:5.1f} %  {name}")
     click.echo(f"{1000 * total / crops:.2f} ms a crop of {side}^3")
     if out is not None:
-        told = {"side": side, "crops": crops, "ms_per_crop": 1000 * total / crops, "percent": percent}
+        where = {**machine(), "threads": 1, "load_average": load, "load_average_at_the_end": os.getloadavg()}
+        told = {
+            "machine": where,
+            "side": side,
+            "crops": crops,
+            "ms_per_crop": 1000 * total / crops,
+            "percent": percent,
+        }
         write_json(out, {"command": "benchmarks/crop_profile.py", **told})
 
 

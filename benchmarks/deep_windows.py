@@ -66,7 +66,12 @@ def main() -> None:
         "command": "benchmarks/deep_windows.py",
         "model": "packaged" if arguments.model is None else "a run",
         "crop": arguments.crop,
-        "machine": {**machine(), "threads": torch.get_num_threads(), "load_average": load},
+        "machine": {
+            **machine(),
+            "threads": torch.get_num_threads(),
+            "load_average": load,
+            "load_average_at_the_end": os.getloadavg(),
+        },
         "rows": [
             {"way": name, **row, "mean_dice": statistics.mean(row["dice"])} for name, row in found.items()
         ],

@@ -40,6 +40,7 @@ from medssl.inference.plan import Box, box_of, bytes_per_voxel, plan_tiles, regi
 from medssl.inference.predictor import HALO, MARGIN, Predictor
 from medssl.inference.windows import OVERLAP
 from medssl.networks import DenseFCN
+from medssl.networks.windowed import WindowedBlock
 
 OURS = "ours: brain box, one pass"
 SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 2}
@@ -150,7 +151,7 @@ def synthetic_brain(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
 
 def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -> dict[str, Method]:
     """Return each way from the image to probabilities, by name."""
-    box, shape = box_of(mask), tuple(image.shape[1:])
+    box, shape, alone = box_of(mask), tuple(image.shape[1:]), without_windows(network)
 
     def region(margin: int) -> Any:
         return region_around(box, shape, margin=margin, multiple=network.multiple)
@@ -190,9 +191,18 @@ def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -
             lambda: tiles.predict(image, mask), counted(tile.read.shape for tile in cut)
         ),
         "ours: whole volume, one pass": Method(lambda: one.predict(image), whole),
-        f"MONAI sliding window {window}^3, overlap 0.25": stock(network, image, window, 0.25),
-        f"MONAI sliding window {window}^3, overlap 0.5": stock(network, image, window, 0.5),
+        f"MONAI sliding window {window}^3, overlap 0.25": stock(alone, image, window, 0.25),
+        f"MONAI sliding window {window}^3, overlap 0.5": stock(alone, image, window, 0.5),
     }
+
+
+def without_windows(network: nn.Module) -> nn.Module:
+    """Return a copy whose blocks see a tile as a whole: MONAI's windows are all the windows there are."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, WindowedBlock):
+            module.windowed = False
+    return network
 
 
 def stock(network: nn.Module, image: Tensor, window: int, overlap: float) -> Method:

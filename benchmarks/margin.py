@@ -18,7 +18,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medssl.inference import windows
-from medssl.inference.plan import box_of, region_around
+from medssl.inference.plan import Box, box_of, region_around
 from medssl.inference.predictor import Prediction
 from medssl.io.cohort import item, read_cohort
 from medssl.transforms import preprocessing
@@ -39,6 +40,9 @@ from medssl.workflows.simulate import simulate_cohort
 MARGINS = (0, 16, 32, 48)
 WHOLE = 1000
 """A margin beyond every volume."""
+
+CUT = "0, scan cut at the brain"
+"""No margin, and a box that begins at the brain's first voxel instead of a multiple of the network's."""
 
 OVERLAPS = (0.25, 0.5)
 
@@ -67,11 +71,11 @@ def main() -> None:
     quiet_libraries()
     model, pair, load = load_model(arguments.model), fastest_in_float32(), os.getloadavg()
     windows_wanted = [(side, share) for side in arguments.window or () for share in OVERLAPS]
-    ways: tuple[Way, ...] = (*MARGINS, WHOLE, *(windows_wanted or WINDOWS))
+    ways: tuple[Way, ...] = (CUT, *MARGINS, WHOLE, *(windows_wanted or WINDOWS))
     volume, repeats = VOLUME, arguments.repeats
     count, spacing = arguments.scans, 1.0
     if arguments.quick:
-        ways, volume, repeats, count, spacing = (0, 16, WHOLE, (32, 0.25)), (64, 96, 80), 1, 1, 3.0
+        ways, volume, repeats, count, spacing = (CUT, 0, 16, WHOLE, (32, 0.25)), (64, 96, 80), 1, 1, 3.0
     found: dict[Way, list[dict[str, float]]] = {way: [] for way in ways}
     if arguments.data:
         samples = test_scans(model, arguments.data)
@@ -99,15 +103,15 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-Way = int | tuple[int, float]
-"""A margin, or the side of windows and their overlap."""
+Way = int | str | tuple[int, float]
+"""A margin, `CUT`, or the side of windows and their overlap."""
 
 
 def name(way: Way) -> str:
     """Return what stands in the table."""
     if way == WHOLE:
         return "whole volume"
-    return str(way) if isinstance(way, int) else f"windows of {way[0]}, overlap {way[1]:g}"
+    return f"windows of {way[0]}, overlap {way[1]:g}" if isinstance(way, tuple) else str(way)
 
 
 def simulated(
@@ -144,9 +148,11 @@ def prepared(
 
 def voxels_read(mask: Tensor, way: Way, multiple: int) -> int:
     """Return how many voxels the network reads for a scan, those of each window counted."""
-    margin = way if isinstance(way, int) else 0
-    region = region_around(box_of(mask), tuple(mask.shape), margin=margin, multiple=multiple)
-    if isinstance(way, int):
+    margin, box = way if isinstance(way, int) else 0, box_of(mask)
+    if way == CUT:
+        box = box.relative_to(box)
+    region = region_around(box, tuple(mask.shape), margin=margin, multiple=multiple)
+    if not isinstance(way, tuple):
         return region.voxels
     return windows_in(region.shape, *way) * prod(min(way[0], side) for side in region.shape)
 
@@ -160,18 +166,31 @@ def padded(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
     return F.pad(volume, pads)
 
 
+def at_the_brain(predict: Callable[[Tensor, Tensor], Prediction], image: Tensor, mask: Tensor) -> Prediction:
+    """Predict a scan that is cut so that it begins where the brain does: its box need be no wider than the brain.
+
+    Else a box begins at a multiple of the network's, counted from the scan's first voxel.
+    """
+    box, shape = box_of(mask), tuple(mask.shape)
+    rest = Box(box.start, shape).slices
+    found = predict(image[(slice(None), *rest)], mask[rest])
+    ends = [tuple(map(sum, zip(box.start, end, strict=True))) for end in (found.box.start, found.box.stop)]
+    return Prediction(found.inside, Box(*ends), shape)
+
+
 def run(
     model: Model, pair: tuple[str, str], way: Way, image: Tensor, mask: Tensor, repeats: int
 ) -> tuple[Tensor, float]:
     """Return the labels and the least time of several runs behind a first one."""
     predictor = with_backend(model.network, *pair, way if isinstance(way, int) else 0)
-    if not isinstance(way, int):
+    if isinstance(way, tuple):
         predictor.window, windows.OVERLAP = way
-    found: Prediction = predictor.predict_box(image, mask)
+    predict = partial(at_the_brain, predictor.predict_box) if way == CUT else predictor.predict_box
+    found: Prediction = predict(image, mask)
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        predictor.predict_box(image, mask)
+        predict(image, mask)
         seconds.append(time.perf_counter() - begin)
     return found.whole(), min(seconds)
 
@@ -191,6 +210,7 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     return {
         name: {
             "min": min(row[name] for row in rows),
+            "median": statistics.median(row[name] for row in rows),
             "mean": statistics.mean(row[name] for row in rows),
             "max": max(row[name] for row in rows),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def margin(report: dict[str, Any]) -> str:
     head = (
         "margin",
         "million voxels",
-        "time, whole volume = 1",
+        "time, whole volume = 1: median (least to largest)",
         "labels changed, mean (largest)",
         "mean Dice",
         "Dice moves by at most",
@@ -112,7 +113,7 @@ def margin(report: dict[str, Any]) -> str:
         lines.append((
             row["margin"],
             f"{row['million_voxels']['mean']:.2f}",
-            f"{row['times_whole']['mean']:.2f}",
+            seconds(row["times_whole"]),
             f"{changed['mean']:.3f} % ({changed['max']:.3f} %)",
             f"{row['dice']['mean']:.4f}",
             f"{moved:.4f}",
@@ -123,18 +124,24 @@ def margin(report: dict[str, Any]) -> str:
 
 
 def deep(report: dict[str, Any]) -> str:
-    """Which scales see windows, and what comes of it."""
-    first = sum(report["rows"][0]["seconds"])
+    """Which scales see windows, and what comes of it; times are ratios within a scan, since scans differ in size."""
+    first = report["rows"][0]["seconds"]
+
+    def times(row: dict[str, Any]) -> str:
+        ratios = [a / b for a, b in zip(row["seconds"], first, strict=True)]
+        return seconds({"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)})
+
     lines = [
         (
             row["way"],
             " / ".join(f"{dice:.4f}" for dice in row["dice"]),
             f"{row['mean_dice']:.4f}",
-            f"{sum(row['seconds']) / first:.2f}",
+            times(row),
         )
         for row in report["rows"]
     ]
-    return markdown(("", "Dice, scan by scan", "mean", "time, first row = 1"), lines)
+    head = ("", "Dice, scan by scan", "mean", "time, first row = 1: median (least to largest)")
+    return f"{about(report)} torch float32.\n\n" + markdown(head, lines)
 
 
 def scaling(report: dict[str, Any]) -> str:

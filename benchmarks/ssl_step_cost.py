@@ -11,6 +11,7 @@ crops is left out: both kinds cost the same there.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import click
 import torch
+from inference import machine
 from scipy.stats import binom
 from torch import Tensor
 
@@ -39,6 +41,7 @@ def main(out: Path, repeats: int, side: int, threads: int) -> None:
     """Time, compare, write."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    load = os.getloadavg()
     steps = {name: _steps(name, side) for name in ("ssldec", "mean-teacher", "pseudo-label")}
     ratios: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats + 1):
@@ -56,8 +59,22 @@ def main(out: Path, repeats: int, side: int, threads: int) -> None:
         }
         for name, some in ratios.items()
     }
+    where = {
+        **machine(),
+        "threads": threads,
+        "load_average": load,
+        "load_average_at_the_end": os.getloadavg(),
+    }
     write_json(
-        out, {"side": side, "crops": [LABELED, UNLABELED], "threads": threads, "step_against_passes": found}
+        out,
+        {
+            "command": "benchmarks/ssl_step_cost.py",
+            "machine": where,
+            "side": side,
+            "crops": [LABELED, UNLABELED],
+            "threads": threads,
+            "step_against_passes": found,
+        },
     )
     for name, row in found.items():
         low, high = row["interval"]

@@ -285,9 +285,14 @@ class Predictor:
         if self.backend is not self.reference:
             try:
                 return self._run(checked(self.backend), image, mask, self._tiling(self.backend.memory_factor))
-            except BackendFailure as failure:
+            except (
+                BackendFailure,
+                ConfigError,
+            ) as failure:  # the latter where a limit holds torch's tiles alone
                 logger.warning(
-                    "Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure
+                    "Backend %s dropped, torch in float32 is used: %s.",
+                    self.backend.name,
+                    str(failure).rstrip("."),
                 )
                 self.backend = self.reference
         return self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from medssl.errors import OutputError
 
@@ -84,9 +85,35 @@ def holder_of(path: Path) -> Holder | None:
     holder = _holder(text, path)
     if not holder.is_gone():
         return holder
-    logger.warning("%s was left by %s, which is gone; it is taken over.", path.name, holder)
-    path.unlink(missing_ok=True)
+    if _removed(path, text):
+        logger.warning("%s was left by %s, which is gone; it is taken over.", path.name, holder)
     return None
+
+
+def _removed(path: Path, text: str) -> bool:
+    """Remove a lock of a process that is gone, unless somebody took it over meanwhile; tell whether this did it.
+
+    Of all who see the same file, one at a time looks whether it is still there. An open file's number is not
+    given to another one, so what somebody else wrote since is known by its number.
+    """
+    try:
+        with path.open(encoding="utf-8") as stream:
+            _queue_for(stream)
+            mine = os.path.samestat(os.fstat(stream.fileno()), path.stat()) and stream.read() == text
+            if mine:
+                path.unlink()
+            return mine
+    except OSError:  # gone, or somebody else's
+        return False
+
+
+def _queue_for(stream: IO[str]) -> None:
+    """Wait until no other process holds this open file, which its close ends; nothing where there is no flock."""
+    try:
+        import fcntl  # noqa: PLC0415 (not on Windows)
+    except ImportError:
+        return
+    fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def refusal(what: str, holder: Holder, path: Path) -> OutputError:

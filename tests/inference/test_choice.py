@@ -153,6 +153,17 @@ def test_one_that_breaks_later_is_replaced_by_torch(machine, shallow, head, capl
         assert caplog.records[0].message.startswith("Backend openvino dropped, torch in float32 is used: ")
 
 
+def test_one_whose_tiles_exceed_a_limit_that_holds_those_of_torch_is_replaced(machine, shallow, head, caplog):
+    predictor, right = predict(shallow, head)
+    predictor.backend = Stand(("openvino", "float32"), predictor.reference, lambda logits: logits)
+    predictor.backend.memory_factor = 1000.0
+    predictor.memory_limit = 2**28
+    caplog.clear()
+    torch.testing.assert_close(predictor.predict(*head), right)
+    assert predictor.backend is predictor.reference
+    assert "Backend openvino dropped, torch in float32 is used: The memory limit is too small" in caplog.text
+
+
 def test_float32_of_torch_is_not_measured(machine, shallow, head):
     predictor, _ = predict(shallow, head, backend="torch", precision="float32")
     assert machine[2] == []

@@ -2,11 +2,14 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
 from medssl.errors import OutputError
+from medssl.io import lock
 from medssl.io.lock import holder_of, locked
 
 
@@ -57,6 +60,48 @@ def test_that_of_a_dead_process_of_this_machine_is_taken_over(path, dead, caplog
     with locked(path, "The folder out"):
         assert json.loads(path.read_text())["process"] == os.getpid()
     assert f"process {dead}" in caplog.text
+
+
+def test_one_that_was_taken_over_meanwhile_is_left_to_who_did(path, dead, monkeypatch):
+    leave(path, dead)
+    known = path.read_text()
+    taken = []
+
+    def somebody_is_faster(_):
+        if not taken:
+            taken.append(path.unlink())
+            leave(path, os.getppid())
+
+    monkeypatch.setattr(lock, "_queue_for", somebody_is_faster)
+    assert holder_of(path) is None  # of the one it saw
+    assert path.read_text() != known
+    with pytest.raises(OutputError, match=f"process {os.getppid()}"), locked(path, "The folder out"):
+        pytest.fail("it was taken from a running process")
+
+
+TAKE = """
+import sys, time
+from pathlib import Path
+from medssl.errors import OutputError
+from medssl.io.lock import locked
+while not Path(sys.argv[2]).exists():
+    pass
+try:
+    with locked(Path(sys.argv[1]), "The folder out"):
+        print("mine", flush=True)
+        time.sleep(1)
+except OutputError:
+    print("refused")
+"""
+
+
+def test_of_several_that_find_a_dead_lock_one_takes_it(path, dead, tmp_path):
+    leave(path, dead)
+    command = [sys.executable, "-c", TAKE, str(path), str(tmp_path / "go")]
+    some = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    time.sleep(1)
+    (tmp_path / "go").touch()
+    assert sorted(process.communicate()[0].strip() for process in some) == ["mine", *["refused"] * 3]
 
 
 def test_that_of_an_earlier_process_with_this_number_is_taken_over(path):
