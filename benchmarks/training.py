@@ -31,6 +31,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from inference_gpu import device_facts
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedTrainer
@@ -66,6 +67,13 @@ IMAGES = {"labeled-only": "supervised", "SSLDEC": "ssldec"}
 KEYS = ("image", "label", "mask")
 
 
+def clock() -> float:
+    """Return the time, once a GPU has done what it was asked for."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Stopwatch:
     """Clock the steps of a trainer, and forward, backward and optimizer within them.
 
@@ -99,9 +107,9 @@ class Stopwatch:
         if self._inside:
             yield
             return
-        start, self._inside = time.perf_counter(), True
+        start, self._inside = clock(), True
         yield
-        self._parts[name] += time.perf_counter() - start
+        self._parts[name] += clock() - start
         self._inside = False
 
     def _forget(self, engine: Engine) -> None:
@@ -109,7 +117,7 @@ class Stopwatch:
 
     def _step(self, engine: Engine) -> None:
         """Record a step from the end of the one before; the first of a turn starts the loader and is left out."""
-        now = time.perf_counter(), time.process_time()
+        now = clock(), time.process_time()
         if self._last is not None:
             wall, cpu = now[0] - self._last[0], now[1] - self._last[1]
             self.steps.append({"seconds": wall, "cpu_seconds": cpu, **self._parts})
@@ -156,7 +164,11 @@ def main() -> None:
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         rows = volume_rows(Path(folder), arguments) + image_rows(Path(folder), arguments)
-    report = {"command": "python benchmarks/training.py", "machine": machine(load), "rows": rows}
+    report = {
+        "command": "python benchmarks/training.py",
+        "machine": machine(load, arguments.device),
+        "rows": rows,
+    }
     print("\n".join(table_lines(report)))
     if arguments.json:
         write_json(arguments.json, report)
@@ -170,6 +182,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, help="of each arm; the first one warms up")
     parser.add_argument("--steps", type=int, default=6, help="a turn; the first one is left out")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", help="where to train, such as cuda")
     parser.add_argument("--quick", action="store_true", help="small networks, two turns")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -177,10 +190,11 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def machine(load: Sequence[float]) -> dict[str, Any]:
+def machine(load: Sequence[float], device: str) -> dict[str, Any]:
     """Return what the numbers depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
+        "device": device_facts(torch.device(device)),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": load,
@@ -201,10 +215,12 @@ def volume_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, A
             out = folder / f"{name}-{method}"
             settings = {"crop_size": list(crop), **endless(arguments)}
             prior = {"prior": "class"} if method == "ssldec" else {}
-            options = TrainOptions(method=method, network=name, device="cpu", settings=settings, **prior)
+            options = TrainOptions(
+                method=method, network=name, device=arguments.device, settings=settings, **prior
+            )
             prepare_run(data, out, options)
             arms[f"ours, {label}"] = ours(out)
-        arms = {PLAIN: plain_loop(folder / f"{name}-supervised", crop, arguments.steps), **arms}
+        arms = {PLAIN: plain_loop(folder / f"{name}-supervised", crop, arguments), **arms}
         rows += taken({"network": name, "crops": [4, *crop]}, arms, arguments.turns)
     return rows
 
@@ -239,7 +255,12 @@ def image_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, An
         out = folder / f"images-{method}-{ahead}"
         more = {"batch_size": batch, "train#dataloader#prefetch": ahead, **endless(arguments)}
         options = ClassifyOptions(
-            method=method, network="vgg-small-28", size=size, device="cpu", hold_out=0, settings=more
+            method=method,
+            network="vgg-small-28",
+            size=size,
+            device=arguments.device,
+            hold_out=0,
+            settings=more,
         )
         prepare_classifier(out, usable_cohort(data, options), options, data)
         arms[f"ours, {label}{', next batch in a thread' if ahead else ''}"] = ours(out)
@@ -286,19 +307,20 @@ class PlainLoss(nn.Module):
         return loss
 
 
-def plain_loop(run: Path, crop: Sequence[int], steps: int) -> Arm:
-    """Build the loop that MONAI's tutorials show, with the network and the prepared scans of a run folder."""
+def plain_loop(run: Path, crop: Sequence[int], arguments: argparse.Namespace) -> Arm:
+    """Build the loop that MONAI's tutorials show, with the network, the scans and the precision of a run folder."""
     parser = built(run)
     network, entries = parser.get_parsed_content("network"), parser.get_parsed_content("train#dataset").data
     prepare = Compose([*parser.get_parsed_content("train#preprocessing").transforms, FgBgToIndicesd("mask")])
     dataset = CacheDataset(
-        [entries[number % len(entries)] for number in range(4 * steps)],
+        [entries[number % len(entries)] for number in range(4 * arguments.steps)],
         Compose([prepare, *plain_augmentation(crop)]),
         progress=False,
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-5)
     trainer = SupervisedTrainer(
-        device=torch.device("cpu"),
+        device=torch.device(arguments.device),
+        amp=parser.get_parsed_content("amp"),
         max_epochs=1,
         train_data_loader=DataLoader(dataset, batch_size=4, shuffle=True, num_workers=0),
         network=network,
