@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from medssl.engines.calibration import Calibration
 from medssl.engines.center_start import CenterStart
 from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, is_distributed, torch_rank
 from medssl.engines.interruption import Interruption, TrainingInterrupted
@@ -26,6 +27,7 @@ def defined_above(handler: T) -> T:
 
 __all__ = [
     "BestModelSaver",
+    "Calibration",
     "CenterStart",
     "EarlyStopping",
     "GradientClipping",

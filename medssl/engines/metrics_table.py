@@ -14,6 +14,9 @@ from ignite.engine import Engine, Events
 from medssl.engines.checkpoints import torch_rank
 from medssl.engines.watching import PARTS, scalars
 
+TRANSDUCTIVE = {"transductive": "yes"}
+"""Column that a table of a run has whose held-out scans may be among the unlabeled, and its value."""
+
 
 class MetricsTable:
     """Append loss, learning rate and validation score to a table, one row an epoch.
@@ -26,16 +29,28 @@ class MetricsTable:
         optimizer: Its learning rate is recorded.
         classes: Abbreviations of the labels, for ``val_<score>_<class>``: the metric ``val_<score>_per_class``.
         score: Name of the key metric.
+        further: Metrics of the evaluator that get a column of their name.
+        transductive: Whether held-out scans may be among the unlabeled; a column then says so in every row.
     """
 
     def __init__(
-        self, path: str, evaluator: Engine, optimizer: Any, classes: Sequence[str], score: str = "dice"
+        self,
+        path: str,
+        evaluator: Engine,
+        optimizer: Any,
+        classes: Sequence[str],
+        score: str = "dice",
+        *,
+        further: Sequence[str] = (),
+        transductive: bool = False,
     ) -> None:
         self.path = Path(path)
         self.evaluator = evaluator
         self.optimizer = optimizer
         self.classes = tuple(classes)
         self.score = f"val_{score}"
+        self.further = tuple(further)
+        self.stamp = TRANSDUCTIVE if transductive else {}
         self.columns = [
             "step",
             "epoch",
@@ -43,9 +58,11 @@ class MetricsTable:
             *PARTS,
             self.score,
             *[f"{self.score}_{name}" for name in self.classes],
+            *self.further,
             "learning_rate",
             "skipped_steps",
             "elapsed_s",
+            *self.stamp,
         ]
         self._parts: dict[str, list[float]] = {}
         self._losses: list[float] = []
@@ -103,6 +120,11 @@ class MetricsTable:
             metrics |= {
                 f"{self.score}_{name}": float(one) for name, one in zip(self.classes, per_class, strict=True)
             }
+        metrics |= {
+            name: float(evaluator.state.metrics[name])
+            for name in self.further
+            if name in evaluator.state.metrics
+        }
         self._validation = {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def _write_row(self, engine: Engine) -> None:
@@ -118,6 +140,7 @@ class MetricsTable:
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3e}",
             "skipped_steps": getattr(engine, "skipped_steps", 0),
             "elapsed_s": f"{self._elapsed():.1f}",
+            **self.stamp,
         }
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.columns, delimiter="\t", lineterminator="\n", restval="").writerow(row)

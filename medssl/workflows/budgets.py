@@ -20,6 +20,7 @@ class Budget:
         crops: Crops a step.
         crop_size: Side of a crop in voxels.
         minutes: Wall time of `DenseFCN` with two contrasts on two CPU cores.
+        rounds: Most rounds of self-training that its steps are shared out over; None for any number.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Budget:
     crops: int
     crop_size: int
     minutes: float
+    rounds: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -44,8 +46,8 @@ class Budget:
 BUDGETS = {
     budget.name: budget
     for budget in (
-        Budget("quick", steps=300, crops=4, crop_size=32, minutes=4),
-        Budget("standard", steps=1200, crops=4, crop_size=48, minutes=50),
+        Budget("quick", steps=300, crops=4, crop_size=32, minutes=4, rounds=2),
+        Budget("standard", steps=1200, crops=4, crop_size=48, minutes=50, rounds=2),
         Budget("full", steps=4000, crops=4, crop_size=64, minutes=360),
     )
 }

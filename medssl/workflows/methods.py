@@ -17,6 +17,7 @@ from medssl.io.subjects import Cohort
 from medssl.labels import NO_MASK, UNKNOWN
 from medssl.transforms.mixture import SCHEDULES
 from medssl.transforms.targets import HARD
+from medssl.workflows.budgets import budget_named
 from medssl.workflows.models import packaged_bundle
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     """
     method = method_named(options.method)
     _require_fitting(options)
+    _require_steps_for_rounds(options)
     rule = options.target_rule or {"class": "prior", "none": "sharpen"}.get(options.prior)
     if options.rounds:
         values = {"rounds": options.rounds, "target_rule": rule or method.rule}
@@ -159,6 +161,20 @@ def _require_fitting(options: TrainOptions) -> None:
         _require_known("target rule", options.target_rule, (*RULES, *([HARD] if options.rounds else [])))
     if msg:
         raise ConfigError(msg, cure)
+
+
+def _require_steps_for_rounds(options: TrainOptions) -> None:
+    """Refuse more rounds than a small budget has steps for.
+
+    Raises:
+        ConfigError: With how many it has.
+    """
+    most = budget_named(options.budget).rounds
+    if most is not None and options.rounds > most:
+        msg = (
+            f"--rounds {options.rounds}: the steps of --budget {options.budget} are enough for {most} rounds."
+        )
+        raise ConfigError(msg, f"Give {most} or fewer, or choose --budget full.")
 
 
 def _require_known(what: str, found: str | None, known: Iterable[str]) -> None:

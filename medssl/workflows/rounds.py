@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.checkpoints import save_atomically, share_buffers
+from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.calibration import calibration_error
@@ -57,6 +58,7 @@ class Rounds:
         anatomy_weight: w of the anatomical prior a, one number or one a label, background included; used where
             unlabeled samples bring a ``prior (K, I, J, K)`` over all labels. Predictions are stored with the factor
             a^w in them, so that frequencies of either scope, changed labels and confidence are those of the fused q.
+        transductive: Whether held-out scans may be among the unlabeled; ``rounds.tsv`` then says so in every row.
 
     Raises:
         ConfigError: There is no such schedule, or w has the wrong number of values.
@@ -81,6 +83,7 @@ class Rounds:
         validation: Any = (),
         prior: Tensor | None = None,
         anatomy_weight: float | Sequence[float] = 0.5,
+        transductive: bool = False,
     ) -> None:
         if schedule not in SCHEDULES:
             msg = f"There is no schedule '{schedule}'. Choose one of: {', '.join(SCHEDULES)}."
@@ -96,6 +99,7 @@ class Rounds:
         self.names = list(names)
         self.schedule, self.seed, self.flips, self.tolerance = schedule, seed, flips, tolerance
         self.validation = validation
+        self.stamp = TRANSDUCTIVE if transductive else {}
         self.first = int(getattr(getattr(network, "module", network), "first", 0))
         self.anatomy_weight = anatomy_weights(anatomy_weight, len(self.names))
         self.priors: dict[str, Tensor] = {}
@@ -119,6 +123,8 @@ class Rounds:
             tolerance=self.tolerance,
         )
         if torch_rank() == 0:
+            if outcome.rounds and len(self.validation):
+                self._append(self._row(outcome.rounds + 1))  # of the last student, which makes no targets
             write_json(self.folder / "rounds.json", {"rounds": outcome.rounds, "reason": outcome.reason})
         logger.info("Self-training ended after %d rounds: %s", outcome.rounds, outcome.reason)
         return outcome
@@ -234,29 +240,39 @@ class Rounds:
             )
         if torch_rank() != 0:
             return
-        path = self.folder / "rounds.tsv"
-        rows = [dict(row) for row in read_tsv(path)] if path.is_file() else []
-        if any(int(row["round"]) == number for row in rows):
-            return
         before = self.folder / "targets" / f"round-{number - 1:02d}"
-        mass = targets.frequencies()
-        row = {
+        self._append(self._row(number, targets, self._stored(before) if before.is_dir() else None))
+
+    def _row(
+        self, number: int, targets: Targets | None = None, before: Targets | None = None
+    ) -> dict[str, Any]:
+        """Say how good the network is that makes the targets of a round, and how these are, where there are any."""
+        shares = None if targets is None else targets.frequencies() / targets.frequencies().sum()
+        return {
             "round": number,
             "step": self.trainer.state.iteration,
-            "changed": _text(targets.changed(self._stored(before)) if before.is_dir() else None),
-            "confidence": _text(targets.confidence()),
+            "changed": _text(None if targets is None or before is None else targets.changed(before)),
+            "confidence": _text(None if targets is None else targets.confidence()),
             **{
-                f"share_{name}": _text(float(share))
-                for name, share in zip(self.names[self.first :], mass / mass.sum(), strict=True)
+                f"share_{name}": _text(None if shares is None else float(shares[cluster]))
+                for cluster, name in enumerate(self.names[self.first :])
             },
             "val_dice": self._last_dice(),
             "val_calibration_error": _text(self._calibration()),
+            **self.stamp,
         }
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        """Add a row to the table and to TensorBoard, once a round."""
+        path = self.folder / "rounds.tsv"
+        rows = [dict(one) for one in read_tsv(path)] if path.is_file() else []
+        if any(int(one["round"]) == row["round"] for one in rows):
+            return
         write_tsv(path, [*rows, row], list(row))
         with SummaryWriter(str(self.folder / "events")) as writer:
             for name, value in row.items():
-                if name not in ("round", "step") and value != "n/a":
-                    writer.add_scalar(f"round_{name}", float(value), number)
+                if name not in ("round", "step", *self.stamp) and value != "n/a":
+                    writer.add_scalar(f"round_{name}", float(value), row["round"])
 
     def _stored(self, folder: Path) -> Targets:
         stored = Targets("soft")

@@ -21,7 +21,9 @@ from runs import same, weights
 import medssl
 from medssl.io.checkpoint import read_checkpoint
 from medssl.io.classifier_card import classifier_card_of
-from medssl.io.image_cohort import find_images
+from medssl.io.files import write_csv
+from medssl.io.image_cohort import find_images, image_entries
+from medssl.io.pseudo_labels import COLUMNS
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_items
 from medssl.workflows.classification.train import train_classifier
@@ -117,9 +119,33 @@ def test_the_packaged_network_verifies():
     run(command, BUNDLE)
 
 
+def write_labels(bundle):
+    """Write labels of a teacher that is sure of every other image."""
+    names = [entry["name"] for entry in image_entries(bundle / "data", "unlabeled")]
+    rows = [
+        {"path": name, "label": "dark", "kept": "yes" if place % 2 else "no"}
+        for place, name in enumerate(names)
+    ]
+    write_csv(bundle / "pseudo_labels.csv", rows, list(COLUMNS))
+
+
+def test_a_student_learns_the_labels_of_which_its_teachers_were_sure(bundle, tmp_path):
+    write_labels(bundle)
+    stack = "\"['configs/train.yaml','configs/train_distillation.yaml']\""
+    for name in ("train", "with"):
+        files = "configs/train.yaml" if name == "train" else stack
+        out = f"--output_dir {tmp_path / name} --ckpt_dir {tmp_path / name}"
+        run(f"python -m monai.bundle run --config_file {files} {out}", bundle)
+    alone, taught = (
+        torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("train", "with")
+    )
+    assert not same(alone, taught)
+
+
 @pytest.mark.parametrize("files", [stack for stack in STACKS if "evaluate.yaml" not in stack])
 def test_monai_finds_every_property(files, bundle):
     torch.save({"log_p": torch.zeros(20, 2)}, bundle / "targets.pt")
+    write_labels(bundle)
     workflow = create_workflow(
         config_file=[str(bundle / "configs" / name) for name in files],
         workflow_type="infer" if files == ["inference.yaml"] else "train",

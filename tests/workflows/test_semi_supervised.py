@@ -13,7 +13,7 @@ from phantoms import TINY, ellipsoid_labels, write_subject
 from runs import StopAfter, same, table, texts, weights
 
 from medssl.engines import TrainingInterrupted
-from medssl.errors import DatalistError, InputError
+from medssl.errors import ConfigError, DatalistError, InputError
 from medssl.functional.clustering import log_target_distribution
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
@@ -101,6 +101,9 @@ def test_the_budget_is_spent_and_both_loss_terms_are_recorded(whole, case):
         assert filled
         assert min(filled) > START
     assert any(row["val_dice"] for row in rows)
+    for row in rows:
+        assert bool(row["val_calibration_error"]) == bool(row["val_dice"])
+        assert not row["val_dice"] or 0 <= float(row["val_calibration_error"]) <= 1
     if case != "alternate":
         assert all(
             row["loss_labeled"] and (int(row["step"]) <= START or row["loss_unlabeled"]) for row in rows
@@ -203,7 +206,14 @@ def test_targets_take_two_bytes_a_class_and_voxel(whole, case, clusters):
 @pytest.mark.parametrize("case", IN_ROUNDS)
 def test_the_table_of_rounds_is_filled(whole, case):
     rows = table(whole(case) / "rounds.tsv")
-    assert [(row["round"], int(row["step"])) for row in rows] == [("1", 6), ("2", 9)]
+    assert [(row["round"], int(row["step"])) for row in rows] == [("1", 6), ("2", 9), ("3", 12)]
+    last = rows.pop()  # of the last student, which makes no targets
+    assert {name for name, value in last.items() if value != "n/a"} == {
+        "round",
+        "step",
+        "val_dice",
+        "val_calibration_error",
+    }
     assert rows[0].pop("changed") == "n/a"
     for row in rows:
         assert all(0 <= float(value) <= 1 for name, value in row.items() if name not in ("round", "step"))
@@ -218,7 +228,7 @@ def test_the_table_of_rounds_is_filled(whole, case):
 
 def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
     small = {"epochs": 5, "steps_per_epoch": 1}
-    train(scans, tmp_path / "run", options("union_warm", rounds=3, hold_out=0, settings=small))
+    train(scans, tmp_path / "run", options("union_warm", rounds=3, budget="full", hold_out=0, settings=small))
     kept = sorted(path.name for path in (tmp_path / "run" / "targets").iterdir())
     assert kept == ["round-02", "round-03"]
     rows = table(tmp_path / "run" / "rounds.tsv")
@@ -226,10 +236,19 @@ def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
     assert [row["val_calibration_error"] for row in rows] == ["n/a"] * 3
 
 
+@pytest.mark.parametrize("budget", ["quick", "standard"])
+def test_a_small_budget_has_steps_for_two_rounds(scans, tmp_path, budget):
+    with pytest.raises(
+        ConfigError, match=f"--rounds 3: the steps of --budget {budget} are enough for 2 rounds"
+    ):
+        train(scans, tmp_path / "run", options("union_warm", rounds=3, budget=budget))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("case", ["union_warm", "hard"])
 def test_rounds_stop_when_the_labels_have_settled(scans, tmp_path, case):
     still = {"learning_rate": 0.0, "network_def#norm": "instance", "epochs": 5, "steps_per_epoch": 1}
-    done = train(scans, tmp_path / "run", options(case, rounds=3, settings=still))
+    done = train(scans, tmp_path / "run", options(case, rounds=3, budget="full", settings=still))
     said = json.loads((tmp_path / "run" / "rounds.json").read_text())
     assert said["rounds"] == 1
     assert said["reason"] == "less than 0.1 % of the labels changed in round 1"
@@ -320,10 +339,17 @@ def test_a_transductive_run_says_so(leaking, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert "sub-03" in record["transductive"][0]
     assert "--transductive" in record["command"]
+    assert {row["transductive"] for row in table(tmp_path / "run" / "metrics.tsv")} == {"yes"}
+
+
+def test_the_rounds_of_a_transductive_run_say_so(leaking, tmp_path):
+    train(leaking, tmp_path / "run", options("union_warm", hold_out=0, transductive=True))
+    assert {row["transductive"] for row in table(tmp_path / "run" / "rounds.tsv")} == {"yes"}
 
 
 def test_a_clean_run_is_not_called_transductive(whole):
     assert "transductive" not in (whole("ssldec") / "run.json").read_text()
+    assert "transductive" not in table(whole("ssldec") / "metrics.tsv")[0]
 
 
 @pytest.mark.parametrize("case", ["ssldec", "union_reinit"])

@@ -43,12 +43,15 @@ def bench(exports: tuple[Path, ...], **options: object) -> None:
     quiet_libraries()
     done = bench_exports(exports, **options)
     table = Table(box=None, pad_edge=False)
-    for name in ("export", "form", "threads", "p50 ms", "p95 ms"):
+    for name in ("export", "form", "threads", "p50 ms", "p95 ms", "peak MB"):
         table.add_column(name, justify="left" if name in ("export", "form") else "right")
     for name, rows in done.rows.items():
         for row in rows:
-            table.add_row(name, row.name, str(row.threads), f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}")
+            times = (f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}")
+            table.add_row(name, row.name, str(row.threads), *times, f"{done.peak_mb[name][row.name]:.0f}")
     STDOUT.print(table)
+    sizes = ", ".join(f"{one.name} {one.size_mb:.2f} MB" for one in done.candidates)
+    STDERR.print(f"Files: {sizes}. Peak memory: of a process with one thread, Python and libraries included.")
     STDERR.print(
         f"Not beaten in accuracy, time and size at once: {', '.join(one.name for one in done.best) or 'n/a'}."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from medssl.evaluation.classification import scores
 from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
 from medssl.inference.latency import Forms, Latency, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.inference.peak_memory import Subject, peak_memory
 from medssl.io.files import write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.workflows.classification.evaluate import images_of_run
-from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_with_onnx
 
 FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}
@@ -29,12 +30,14 @@ class Bench:
 
     Args:
         rows: Times of every form and number of threads, by the name of the export.
+        peak_mb: The most memory of a process that runs a form with one thread, by the names of export and form.
         candidates: Macro F1 on the validation images, milliseconds and size of each file.
         best: The non-dominated ones.
         choice: The answer to the question for limits.
     """
 
     rows: dict[str, list[Latency]]
+    peak_mb: dict[str, dict[str, float]]
     candidates: tuple[Candidate, ...]
     best: tuple[Candidate, ...]
     choice: Choice
@@ -73,6 +76,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     """
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
+    peaks: dict[str, dict[str, float]] = {}
     candidates: list[Candidate] = []
     for place, folder in enumerate(exports):
         files = {name: folder / file for name, file in FILES.items() if (folder / file).is_file()}
@@ -83,11 +87,12 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         validation = () if cohort is None else cohort.validation
         if not validation and len(exports) == len(models) == 1:  # several would be scored on different images
             validation = images_of_run(models[place], runner.classes).validation
-        network = load_classifier(models[place]).network if place < len(models) else None
-        forms = Forms(network, files["float32"], files.get("int8"), openvino)
+        model = load_classifier(models[place]) if place < len(models) else None
+        forms = Forms(model.network if model else None, files["float32"], files.get("int8"), openvino)
         shape = (runner.channels, runner.size, runner.size)
         with torch.inference_mode():
             rows[folder.name] = benchmark(forms, shape, threads=threads, runs=runs)
+        peaks[folder.name] = {row.name: _peak_mb(row.name, files, model, shape) for row in rows[folder.name]}
         for precision, file in files.items():
             fastest = min(
                 row.p50_ms
@@ -100,6 +105,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             candidates.append(Candidate(f"{folder.name}, {precision}", found, fastest, file_mb(file)))
     done = Bench(
         rows,
+        peaks,
         tuple(candidates),
         non_dominated(candidates),
         best_within(candidates, max_mb=max_mb, max_ms=max_ms),
@@ -110,12 +116,25 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             {
                 "machine": asdict(this_machine()),
                 "times": {name: [asdict(row) for row in some] for name, some in rows.items()},
+                "peak_memory_mb": peaks,
                 "candidates": [asdict(one) for one in candidates],
                 "non_dominated": [one.name for one in done.best],
                 "choice": done.choice.sentence,
             },
         )
     return done
+
+
+def _peak_mb(
+    form: str, files: Mapping[str, Path], model: ImageModel | None, shape: tuple[int, int, int]
+) -> float:
+    """Return the most memory of a process that classifies with a form, such as "onnxruntime int8", in MB."""
+    backend, precision = form.split()
+    if backend == "torch" and model is not None:  # weights take as much memory whatever they are
+        subject = Subject(backend, str(model.card.network["name"]), shape, len(model.card.classes))
+    else:
+        subject = Subject(backend, str(files[precision]), shape)
+    return peak_memory(subject).peak_mb
 
 
 def _macro_f1(file: Path, validation: Sequence[ImageItem]) -> float:

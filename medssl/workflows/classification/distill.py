@@ -12,8 +12,9 @@ from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
-from medssl.io.files import read_csv, read_json, require_new_run, write_json
+from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
+from medssl.io.pseudo_labels import kept_labels
 from medssl.self_training import Outcome, self_train
 from medssl.transforms.image_views import DATA_DISTILLATION, image_views
 from medssl.workflows.classification.baseline import (
@@ -234,8 +235,9 @@ class _Room:
     def _kept(self, last: int) -> dict[str, str]:
         """Return the labels that were kept up to a round."""
         tables = [self._table(number) for number in range(1, last + 1)]
-        rows = [row for table in tables if table.is_file() for row in read_csv(table)]
-        return {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
+        return {
+            name: label for table in tables if table.is_file() for name, label in kept_labels(table).items()
+        }
 
     def _write_labels(self, path: Path, number: int, items: Sequence[ImageItem]) -> None:
         options = self.options

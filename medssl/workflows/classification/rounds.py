@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medssl.engines.checkpoints import save_atomically
+from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import ConfigError, DatalistError
 from medssl.functional.clustering import RULES, cluster_mass, log_target_distribution
 from medssl.io.files import read_json, write_json, write_tsv
@@ -159,7 +160,7 @@ class _Stages:
         shares = (mass / mass.sum()).tolist()
         row = {"round": number, "changed": float("nan"), "confidence": float(q.amax(1).mean())}
         named = {f"share_{name}": share for name, share in zip(self.cohort.classes, shares, strict=True)}
-        self.rows.append({**row, **named})
+        self.rows.append({**row, **named, **(TRANSDUCTIVE if self.options.transductive else {})})
         write_tsv(self.folder / "rounds.tsv", self.rows, list(self.rows[0]))
 
 

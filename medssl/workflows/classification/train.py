@@ -249,6 +249,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     values: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "allow_outside": True,
+        "transductive": options.transductive,
         "output_dir": "@bundle_root",
         "classes": list(cohort.classes),
         "network_name": facts.name,

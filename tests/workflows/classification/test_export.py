@@ -49,6 +49,10 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
     told = json.loads((tmp_path / "bench.json").read_text())
     assert {row.threads for rows in done.rows.values() for row in rows} == {1}
     assert all(0 <= one.macro_f1 <= 1 for one in done.candidates)
+    for name, rows in done.rows.items():
+        assert set(done.peak_mb[name]) == {row.name for row in rows}
+        assert all(20 < peak < 2000 for peak in done.peak_mb[name].values())
+    assert told["peak_memory_mb"] == done.peak_mb
     assert done.choice.best is not None
     assert told["choice"] == done.choice.sentence
     assert str(tmp_path) not in (tmp_path / "bench.json").read_text()
@@ -79,6 +83,7 @@ def test_images_that_a_run_held_out_score_its_files(exported, compared, pictures
     assert "none was scored" in unscored.choice.sentence
     scored = bench_exports([exported.folder], bare, models=[run], max_mb=100)
     assert scored.choice.best is not None
+    assert next(iter(scored.peak_mb.values()))["torch float32"] > 100
 
 
 def test_images_of_a_run_that_are_gone_stop_nothing(compared, pictures, tmp_path):

@@ -115,6 +115,7 @@ def test_a_copy_of_a_test_image_among_the_unlabeled_is_refused(tmp_path):
         train_classifier(images, tmp_path / "run", options(method="ssldec"))
     train_classifier(images, tmp_path / "run", options(method="ssldec", transductive=True))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["transductive"]
+    assert {row["transductive"] for row in table(tmp_path / "run" / "metrics.tsv")} == {"yes"}
 
 
 def test_few_labels_are_drawn_and_some_held_out(tmp_path):

@@ -1,0 +1,73 @@
+"""The table of labels that teachers gave to unlabeled images, as a student reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import DatalistError
+from medssl.io.files import read_csv
+from medssl.io.image_cohort import class_names, image_entries
+
+COLUMNS = ("path", "label", "kept")
+"""What such a table must have; "kept" is "yes" where the student learns the label."""
+
+_LISTED = 5
+
+
+def kept_labels(path: Path | str) -> dict[str, str]:
+    """Return the labels of a table that are kept.
+
+    Returns:
+        Name of the image -> class.
+
+    Raises:
+        InputError: The file is missing or no table.
+        DatalistError: A column is missing.
+    """
+    rows = read_csv(path)
+    missing = [name for name in COLUMNS if rows and name not in rows[0]]
+    if missing:
+        msg = f"{Path(path).name} lacks the columns {', '.join(missing)}; found {', '.join(rows[0])}."
+        raise DatalistError(msg, "Give a table that 'medssl classify distill' wrote.")
+    return {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
+
+
+def taught_entries(
+    dataset_dir: Path | str,
+    pseudo_labels: Path | str,
+    classes: Sequence[str] | None = None,
+    *,
+    allow_outside: bool = False,
+) -> list[dict[str, Any]]:
+    """List the training images of a cohort, and the unlabeled ones whose label was kept, as MONAI items.
+
+    Args:
+        dataset_dir: As ``data`` in `read_image_cohort`.
+        pseudo_labels: The table, see `kept_labels`.
+        classes: As in `read_image_cohort`.
+        allow_outside: As in `read_image_cohort`.
+
+    Returns:
+        As `image_entries`.
+
+    Raises:
+        DatalistError: A kept label is none of the classes, or its image is not among the unlabeled ones.
+    """
+    given = {"classes": classes, "allow_outside": allow_outside}
+    names = list(classes) if classes is not None else class_names(dataset_dir, allow_outside=allow_outside)
+    unlabeled = {entry["name"]: entry for entry in image_entries(dataset_dir, "unlabeled", **given)}
+    kept = kept_labels(pseudo_labels)
+    wrong = [
+        f"{name} ({label})" for name, label in kept.items() if label not in names or name not in unlabeled
+    ]
+    if wrong:
+        more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        msg = (
+            f"{Path(pseudo_labels).name} holds labels that do not fit: {', '.join(wrong[:_LISTED])}{more}; expected "
+            f"unlabeled images of {Path(dataset_dir).name} and the classes {', '.join(names)}."
+        )
+        raise DatalistError(msg, "Give the table of this folder of images.")
+    taught = [{**unlabeled[name], "label": names.index(label)} for name, label in kept.items()]
+    return [*image_entries(dataset_dir, "training", **given), *taught]

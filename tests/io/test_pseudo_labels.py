@@ -1,0 +1,45 @@
+"""A student's images: the labeled ones, and those whose label a teacher was sure of."""
+
+import pytest
+from pictures import CLASSES, write_pictures
+
+from medssl.errors import DatalistError
+from medssl.io.files import write_csv
+from medssl.io.image_cohort import image_entries
+from medssl.io.pseudo_labels import COLUMNS, kept_labels, taught_entries
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_pictures(tmp_path / "images")
+
+
+def write(path, rows, columns=COLUMNS):
+    write_csv(path, [dict(zip(columns, row, strict=True)) for row in rows], list(columns))
+    return path
+
+
+def test_kept_labels_are_added_to_the_given_ones(images, tmp_path):
+    first, second, third = [entry["name"] for entry in image_entries(images, "unlabeled")][:3]
+    rows = [(first, CLASSES[1], "yes"), (second, CLASSES[0], "no"), (third, CLASSES[0], "yes")]
+    table = write(tmp_path / "labels.csv", rows)
+    assert kept_labels(table) == {first: CLASSES[1], third: CLASSES[0]}
+    found = taught_entries(images, table)
+    given = image_entries(images, "training")
+    assert found[: len(given)] == given
+    assert [(entry["name"], entry["label"]) for entry in found[len(given) :]] == [(first, 1), (third, 0)]
+    assert taught_entries(images, table, classes=list(CLASSES)) == found
+
+
+@pytest.mark.parametrize(("name", "label"), [("elsewhere.png", "dark"), (None, "grey")])
+def test_labels_that_do_not_fit_are_named(images, tmp_path, name, label):
+    name = name or image_entries(images, "unlabeled")[0]["name"]
+    table = write(tmp_path / "labels.csv", [(name, label, "yes")])
+    with pytest.raises(DatalistError, match=rf"labels\.csv holds labels that do not fit: {name} \({label}\)"):
+        taught_entries(images, table)
+
+
+def test_a_table_of_something_else_is_refused(images, tmp_path):
+    table = write(tmp_path / "labels.csv", [("a.png", "dark")], ("path", "label"))
+    with pytest.raises(DatalistError, match="lacks the columns kept; found path, label"):
+        kept_labels(table)
