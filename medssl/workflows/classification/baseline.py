@@ -16,6 +16,7 @@ from medssl.io.image_cohort import ImageCohort, write_manifest
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.candidates import Say
 from medssl.workflows.classification.methods import online_method
+from medssl.workflows.classification.model_card import write_model_card
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.rounds import require_rounds, train_method
@@ -131,8 +132,12 @@ def promote(
     record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
     said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
     record["data"] = relative(source / record["data"], out)
-    calibrate(out, cohort_of_run(out, record["classes"]).validation, device)
-    write_json(out / "run.json", record | {"command": command, "verdict": said})
+    cohort = cohort_of_run(out, record["classes"])
+    calibrate(out, cohort.validation, device)
+    record |= {"command": command, "verdict": said}
+    taught = max(0, record["images"]["training"] - len(cohort.training))
+    write_model_card(out, record, cohort.validation, sentence=found.sentence, taught=taught, device=device)
+    write_json(out / "run.json", record)
     write_json(out / "verdict.json", said)
 
 

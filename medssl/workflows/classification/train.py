@@ -21,6 +21,7 @@ from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.methods import online_method
+from medssl.workflows.classification.model_card import write_model_card
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import packaged_bundle, read_config
@@ -141,13 +142,14 @@ def train_classifier(
         raise ConfigError(msg, "Leave --rounds out, or train with the baseline.")
     else:
         prepare_classifier(out, usable_cohort(data, options), options, data)
-    validation = cohort_of_run(out, read_json(out / "run.json")["classes"]).validation
-    return run_training(
-        out,
-        watcher or Watcher(),
-        resume,
-        finish=lambda _: calibrate(out, validation, choose_device(options.device)),
-    )
+    record = read_json(out / "run.json")
+    validation, device = cohort_of_run(out, record["classes"]).validation, choose_device(options.device)
+
+    def finish(_: object) -> None:
+        calibrate(out, validation, device)
+        write_model_card(out, record, validation, device=device)
+
+    return run_training(out, watcher or Watcher(), resume, finish=finish)
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:

@@ -1,0 +1,85 @@
+"""The model card says what a run was, and nothing that is not known."""
+
+import pytest
+
+from medssl.reporting.model_card import model_card
+
+RUN = {
+    "command": "medssl classify train images --out run",
+    "classes": ["dark", "light"],
+    "image": {"size": 28, "channels": 1},
+    "images": {"training": 20, "validation": 8, "test": 0, "unlabeled": 300},
+    "method": "ssldec",
+    "budget": {"steps": 100, "images": 32},
+    "seed": 3,
+    "versions": {"medssl": "0.1.0", "torch": "2.13.0"},
+    "transductive": False,
+}
+NETWORK = {"name": "vgg-small-28", "source": "medssl", "id": "vgg-small-28", "license": "none"}
+SCORES = {
+    "n": 8,
+    "accuracy": 0.75,
+    "balanced_accuracy": 0.8,
+    "macro_precision": float("nan"),
+    "macro_f1": 0.7,
+    "auroc": 0.9,
+    "ece": 0.1,
+    "interval": {"macro_f1": [0.5, 0.875]},
+    "per_class": [
+        {"name": "dark", "n": 5, "precision": float("nan"), "recall": 0.0, "f1": 0.0},
+        {"name": "light", "n": 3, "precision": 0.5, "recall": 1.0, "f1": 0.667},
+    ],
+}
+
+
+def card(**changes):
+    known = {
+        "parameters": 12345,
+        "temperature": 1.0,
+        "scores": SCORES,
+        "sentence": "The unlabeled images helped: +3.",
+    }
+    return model_card(RUN | changes.pop("run", {}), NETWORK, **{**known, **changes})
+
+
+def test_it_tells_task_data_protocol_scores_and_the_verdict():
+    text = card()
+    assert text.startswith("# Model card: vgg-small-28, 2 classes\nThe unlabeled images helped: +3.\n")
+    for line in (
+        "| task | one of dark, light for an image |",
+        "| network | vgg-small-28 (medssl vgg-small-28), 12,345 parameters |",
+        "| input | 28 x 28 pixels, gray |",
+        "| license of pretrained weights | none were used, trained from scratch |",
+        "| protocol | 100 steps of 32 images, seed 3; the step was chosen on the validation images |",
+        "| temperature | 1, not fitted |",
+        "| training | 20 |",
+        "| macro F1 | 0.700 [0.500, 0.875] |",
+        "| macro precision | n/a |",
+        "| dark | 5 | n/a | 0.000 | 0.000 |",
+    ):
+        assert line in text.splitlines()
+    assert "transductive" not in text
+    assert "On the 8 validation images, on which the step was chosen" in text
+
+
+def test_what_is_not_known_is_said():
+    text = card(scores=None, sentence="")
+    assert "No validation image: nothing is known about how good it is." in text
+    assert "Trained without a labeled-only network beside it." in text
+    assert "macro F1" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"run": {"transductive": True}}, "Held-out images may be among the unlabeled (transductive)."),
+        ({"taught": 12}, "| training | 20, 12 of them labeled by teachers |"),
+        ({"temperature": 1.7}, "| temperature | 1.7, fitted on the validation images |"),
+        (
+            {"run": {"command": "medssl classify train --pretrained cached"}},
+            "| license of pretrained weights | none |",
+        ),
+    ],
+)
+def test_what_differs_is_told(changes, told):
+    assert told in card(**changes)
