@@ -49,7 +49,10 @@ METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
     "--hold-out", default=0, show_default=True, help="Labeled scans to hold out for early stopping."
 )
 @click.option(
-    "--rounds", default=0, show_default=True, help="Self-training rounds with stored targets; 0: online."
+    "--rounds",
+    default=0,
+    show_default=True,
+    help="Self-training rounds with stored targets (two at most for quick, standard); 0: online.",
 )
 @click.option("--target-rule", type=click.Choice(["dec", "sharpen", "prior", "soft", "hard"]),
               help="How predictions become targets.")  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from medssl.functional.calibration import calibration_error_of, calibration_gaps
@@ -40,11 +41,11 @@ class Calibration:
 
     @torch.no_grad()
     def _collect(self, engine: Engine) -> None:
-        scores, label = (torch.as_tensor(engine.state.output[key]) for key in ("pred", "label"))
+        scores, label = (_plain(engine.state.output[key]) for key in ("pred", "label"))
         label = label[:, 0]
         known = (label != UNKNOWN) & (label >= self.first)
         if "mask" in engine.state.batch:
-            known &= torch.as_tensor(engine.state.batch["mask"])[:, 0].to(label.device) > 0.5
+            known &= _plain(engine.state.batch["mask"])[:, 0].to(label.device) > 0.5
         confidence, found = scores[:, self.first :].float().softmax(1).max(1)
         correct = (found + self.first == label)[known]
         gaps = calibration_gaps(confidence[known], correct).cpu()
@@ -54,3 +55,9 @@ class Calibration:
     def _tell(self, engine: Engine) -> None:
         if self._gaps is not None:
             engine.state.metrics[METRIC] = calibration_error_of(self._gaps, self._voxels)
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Return a tensor without MONAI's metadata."""
+    found: Tensor = convert_to_tensor(values, track_meta=False)
+    return found

@@ -285,16 +285,18 @@ class Predictor:
         if self.backend is not self.reference:
             try:
                 return self._run(checked(self.backend), image, mask, self._tiling(self.backend.memory_factor))
-            except (
-                BackendFailure,
-                ConfigError,
-            ) as failure:  # the latter where a limit holds torch's tiles alone
+            except BackendFailure as failure:
                 logger.warning(
-                    "Backend %s dropped, torch in float32 is used: %s.",
-                    self.backend.name,
-                    str(failure).rstrip("."),
+                    "Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure
                 )
                 self.backend = self.reference
+            except ConfigError:
+                found = self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))
+                logger.warning(
+                    "The memory limit is too small for a tile of %s; torch in float32 ran this scan.",
+                    self.backend.name,
+                )
+                return found
         return self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))
 
     def _run(

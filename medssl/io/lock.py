@@ -77,7 +77,7 @@ def holder_of(path: Path) -> Holder | None:
     """Return who holds a lock; a file whose process is gone is removed.
 
     Returns:
-        None where nobody holds it.
+        None where nobody holds it, or somebody else has just taken it over: look again.
     """
     text = _text(path)
     if text is None:
@@ -87,7 +87,8 @@ def holder_of(path: Path) -> Holder | None:
         return holder
     if _removed(path, text):
         logger.warning("%s was left by %s, which is gone; it is taken over.", path.name, holder)
-    return None
+        return None
+    return holder if _text(path) == text else None  # the former: it cannot be removed
 
 
 def _removed(path: Path, text: str) -> bool:
@@ -97,7 +98,7 @@ def _removed(path: Path, text: str) -> bool:
     given to another one, so what somebody else wrote since is known by its number.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open("r+", encoding="utf-8") as stream:  # NFS wants it open for writing
             _queue_for(stream)
             mine = os.path.samestat(os.fstat(stream.fileno()), path.stat()) and stream.read() == text
             if mine:
@@ -108,12 +109,13 @@ def _removed(path: Path, text: str) -> bool:
 
 
 def _queue_for(stream: IO[str]) -> None:
-    """Wait until no other process holds this open file, which its close ends; nothing where there is no flock."""
+    """Wait until no other process holds this open file, which its close ends; not at all where there is no flock."""
     try:
         import fcntl  # noqa: PLC0415 (not on Windows)
-    except ImportError:
+
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except (ImportError, OSError):
         return
-    fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def refusal(what: str, holder: Holder, path: Path) -> OutputError:

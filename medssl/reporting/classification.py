@@ -23,6 +23,7 @@ from medssl.reporting.classification_figures import (
     thumbnail,
 )
 from medssl.reporting.figures import figure_to_png, image_to_png
+from medssl.reporting.names_of_scores import SCORES
 from medssl.reporting.report import (
     Block,
     Commands,
@@ -45,16 +46,6 @@ CONVENTIONS = (
     "class that is never predicted has F1 0 and no precision (n/a). AUROC: one class against the rest. ECE: "
     "expected calibration error, 15 bins."
 )
-
-SCORES = {
-    "macro_f1": "macro F1",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_precision": "macro precision",
-    "auroc": "AUROC",
-    "ece": "ECE",
-}
-"""Key of a record -> what the page calls it."""
 
 Record = Mapping[str, Any]
 Rows = Sequence[Mapping[str, object]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from medssl.reporting.classification import SCORES
+from medssl.reporting.names_of_scores import SCORES
 
 TEMPLATE = "model_card.md.j2"
 
@@ -17,48 +18,75 @@ LIMITS = (
     "other scores. Which images are harder than others was not studied."
 )
 
+UNASKED = {"supervised": "Trained on the labeled images alone."}
+"""What stands in the place of a verdict."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was made with, all trainings of a run added up.
+
+    Args:
+        steps: Of all of them.
+        seed: That the user gave.
+        started_from: Random weights, or which others, and their license.
+        taught: How many of the training images were labeled by teachers.
+    """
+
+    steps: int
+    seed: int
+    started_from: str
+    taught: int = 0
+
 
 def model_card(
     run: Mapping[str, Any],
     network: Mapping[str, Any],
+    origin: Origin,
     *,
     parameters: int,
     temperature: float,
     scores: Mapping[str, Any] | None,
     sentence: str = "",
-    taught: int = 0,
 ) -> str:
     """Return the card as Markdown.
 
     Args:
         run: The record of a run, ``run.json``.
-        network: Facts of the registry: name, source, id, license.
+        network: Facts of the registry: name, source, id.
+        origin: See `Origin`.
         parameters: Of the network.
         temperature: Scores are divided by it; 1 where it was not fitted.
         scores: On the validation images, see `evaluation.classification.ClassificationScores.record`; None without any.
         sentence: Whether the unlabeled images helped; empty where that was not asked.
-        taught: How many of the training images were labeled by teachers.
     """
-    loader = PackageLoader("medssl.reporting")
     environment = Environment(
-        loader=loader, undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+        loader=PackageLoader("medssl.reporting"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
     )
-    license_name = network["license"]
-    pretrained = "--pretrained" in run["command"]
     return environment.get_template(TEMPLATE).render(
         run=run,
         network=network,
-        classes=run["classes"],
+        classes=[_cell(name) for name in run["classes"]],
         parameters=parameters,
         temperature=temperature,
-        weights=license_name if pretrained else "none were used, trained from scratch",
+        steps=origin.steps,
+        seed=origin.seed,
+        started_from=origin.started_from,
+        taught=origin.taught,
         scores=scores,
         measures=_measures(scores) if scores else (),
         per_class=_per_class(scores) if scores else (),
-        sentence=sentence or "Trained without a labeled-only network beside it.",
+        sentence=sentence or UNASKED.get(run["method"], "Whether the unlabeled images helped was not asked."),
         limits=LIMITS,
-        taught=taught,
     )
+
+
+def _cell(text: object) -> str:
+    """Return a text that ends no cell of a table."""
+    return str(text).replace("|", "\\|")
 
 
 def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -74,7 +102,7 @@ def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _per_class(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
-        (str(row["name"]), str(row["n"]), *(_number(row[key]) for key in ("precision", "recall", "f1")))
+        (_cell(row["name"]), str(row["n"]), *(_number(row[key]) for key in ("precision", "recall", "f1")))
         for row in scores["per_class"]
     ]
 

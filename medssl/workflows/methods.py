@@ -164,16 +164,15 @@ def _require_fitting(options: TrainOptions) -> None:
 
 
 def _require_steps_for_rounds(options: TrainOptions) -> None:
-    """Refuse more rounds than a small budget has steps for.
+    """Refuse more rounds than a small budget has steps for; of a user's own number of steps nothing is known.
 
     Raises:
         ConfigError: With how many it has.
     """
-    most = budget_named(options.budget).rounds
-    if most is not None and options.rounds > most:
-        msg = (
-            f"--rounds {options.rounds}: the steps of --budget {options.budget} are enough for {most} rounds."
-        )
+    most, rounds = budget_named(options.budget).rounds, int(options.settings.get("rounds", options.rounds))
+    own_steps = {"epochs", "steps_per_epoch"} & set(options.settings)
+    if most is not None and rounds > most and not own_steps:
+        msg = f"--rounds {rounds}: the steps of --budget {options.budget} are enough for {most} rounds."
         raise ConfigError(msg, f"Give {most} or fewer, or choose --budget full.")
 
 

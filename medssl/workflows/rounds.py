@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +123,10 @@ class Rounds:
             tolerance=self.tolerance,
         )
         if torch_rank() == 0:
-            if outcome.rounds and len(self.validation):
-                self._append(self._row(outcome.rounds + 1))  # of the last student, which makes no targets
+            if outcome.rounds and len(self.validation):  # of the last student, which makes no targets
+                self._append(outcome.rounds + 1, self._row)
             write_json(self.folder / "rounds.json", {"rounds": outcome.rounds, "reason": outcome.reason})
+        _wait_for_all()
         logger.info("Self-training ended after %d rounds: %s", outcome.rounds, outcome.reason)
         return outcome
 
@@ -241,7 +242,10 @@ class Rounds:
         if torch_rank() != 0:
             return
         before = self.folder / "targets" / f"round-{number - 1:02d}"
-        self._append(self._row(number, targets, self._stored(before) if before.is_dir() else None))
+        self._append(
+            number,
+            lambda number: self._row(number, targets, self._stored(before) if before.is_dir() else None),
+        )
 
     def _row(
         self, number: int, targets: Targets | None = None, before: Targets | None = None
@@ -262,13 +266,15 @@ class Rounds:
             **self.stamp,
         }
 
-    def _append(self, row: Mapping[str, Any]) -> None:
-        """Add a row to the table and to TensorBoard, once a round."""
+    def _append(self, number: int, row_of: Callable[[int], dict[str, Any]]) -> None:
+        """Add a row to the table and to TensorBoard, once a round; a resumed run finds it there."""
         path = self.folder / "rounds.tsv"
         rows = [dict(one) for one in read_tsv(path)] if path.is_file() else []
-        if any(int(one["round"]) == row["round"] for one in rows):
+        if any(int(one["round"]) == number for one in rows):
             return
-        write_tsv(path, [*rows, row], list(row))
+        row = row_of(number)
+        rows.append(row)
+        write_tsv(path, rows, list(dict.fromkeys(name for one in rows for name in one)))
         with SummaryWriter(str(self.folder / "events")) as writer:
             for name, value in row.items():
                 if name not in ("round", "step", *self.stamp) and value != "n/a":

@@ -233,7 +233,7 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "seed": options.seed,
         "resample": options.resample,
         "leak_check": False,  # done above, with --transductive respected
-        "transductive": options.transductive,
+        "transductive": options.transductive and method_named(options.method).semi_supervised,
         "flip_probability": 0.0 if table.names_sides else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,

@@ -23,7 +23,7 @@ from medssl.io.checkpoint import read_checkpoint
 from medssl.io.classifier_card import classifier_card_of
 from medssl.io.files import write_csv
 from medssl.io.image_cohort import find_images, image_entries
-from medssl.io.pseudo_labels import COLUMNS
+from medssl.io.pseudo_label_table import COLUMNS
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_items
 from medssl.workflows.classification.train import train_classifier
@@ -126,7 +126,7 @@ def write_labels(bundle):
         {"path": name, "label": "dark", "kept": "yes" if place % 2 else "no"}
         for place, name in enumerate(names)
     ]
-    write_csv(bundle / "pseudo_labels.csv", rows, list(COLUMNS))
+    write_csv(bundle / "data" / "pseudo_labels" / "round-1.csv", rows, list(COLUMNS))
 
 
 def test_a_student_learns_the_labels_of_which_its_teachers_were_sure(bundle, tmp_path):

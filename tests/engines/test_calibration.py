@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 
 from medssl.engines import Calibration
@@ -37,9 +38,10 @@ def _expected(scans, first):
     return calibration_error(torch.tensor(confidences), torch.tensor(hits))
 
 
+@pytest.mark.parametrize("kind", [torch.as_tensor, MetaTensor])
 @pytest.mark.parametrize("first", [0, 1])
-def test_it_is_that_of_the_known_voxels_of_all_scans_together(first):
-    scans = [_scan(1), _scan(2)]
+def test_it_is_that_of_the_known_voxels_of_all_scans_together(first, kind):
+    scans = [{name: kind(part) for name, part in _scan(seed).items()} for seed in (1, 2)]
     calibration = Calibration(first)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"), val_data_loader=scans, network=_Scores(), val_handlers=[calibration]

@@ -160,8 +160,14 @@ def test_one_whose_tiles_exceed_a_limit_that_holds_those_of_torch_is_replaced(ma
     predictor.memory_limit = 2**28
     caplog.clear()
     torch.testing.assert_close(predictor.predict(*head), right)
-    assert predictor.backend is predictor.reference
-    assert "Backend openvino dropped, torch in float32 is used: The memory limit is too small" in caplog.text
+    assert (
+        "The memory limit is too small for a tile of openvino; torch in float32 ran this scan" in caplog.text
+    )
+    predictor.memory_limit = 1000
+    caplog.clear()
+    with pytest.raises(ConfigError, match="too small for one tile"):
+        predictor.predict(*head)
+    assert not caplog.records
 
 
 def test_float32_of_torch_is_not_measured(machine, shallow, head):

@@ -98,7 +98,7 @@ def test_what_a_gpu_is_asked_for_runs_on_a_cpu_too(tmp_path):
     batches = [
         rows[f"MONAI sliding window 32^3, overlap 0.25, float32, {batch} at once"] for batch in (1, 4, 16)
     ]
-    assert len({row["mean_dice"] for row in batches}) == 1
+    assert [row["mean_dice"] for row in batches] == pytest.approx([batches[0]["mean_dice"]] * 3, abs=1e-3)
     assert rows["one pass, float32, channels last"]["times_ours"] == 1
 
 

@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -79,29 +78,69 @@ def test_one_that_was_taken_over_meanwhile_is_left_to_who_did(path, dead, monkey
         pytest.fail("it was taken from a running process")
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_dead_one_in_a_folder_that_cannot_be_written_to_is_refused(path, dead):
+    leave(path, dead)
+    path.parent.chmod(0o555)
+    try:
+        with pytest.raises(OutputError, match=f"process {dead}"), locked(path, "The folder out"):
+            pytest.fail("it was taken")
+    finally:
+        path.parent.chmod(0o755)
+
+
+def test_a_dead_one_that_cannot_be_removed_is_refused(path, dead, monkeypatch):
+    leave(path, dead)
+
+    def fail(*_, **__):
+        raise PermissionError(13, "not permitted")
+
+    monkeypatch.setattr(type(path), "unlink", fail)
+    with pytest.raises(OutputError, match=f"process {dead}"), locked(path, "The folder out"):
+        pytest.fail("it was taken")
+
+
+def test_without_flock_a_dead_one_is_taken_over_too(path, dead, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(*_):
+        raise OSError(9, "no such lock here")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    leave(path, dead)
+    with locked(path, "The folder out"):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+
+
 TAKE = """
-import sys, time
+import sys
 from pathlib import Path
 from medssl.errors import OutputError
 from medssl.io.lock import locked
-while not Path(sys.argv[2]).exists():
-    pass
+print("ready", flush=True)
+sys.stdin.readline()
 try:
     with locked(Path(sys.argv[1]), "The folder out"):
         print("mine", flush=True)
-        time.sleep(1)
+        sys.stdin.readline()
 except OutputError:
-    print("refused")
+    print("refused", flush=True)
 """
 
 
-def test_of_several_that_find_a_dead_lock_one_takes_it(path, dead, tmp_path):
+def test_of_several_that_find_a_dead_lock_one_takes_it(path, dead):
     leave(path, dead)
-    command = [sys.executable, "-c", TAKE, str(path), str(tmp_path / "go")]
-    some = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    time.sleep(1)
-    (tmp_path / "go").touch()
-    assert sorted(process.communicate()[0].strip() for process in some) == ["mine", *["refused"] * 3]
+    command = [sys.executable, "-c", TAKE, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    some = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in some] == ["ready\n"] * 4
+    for process in some:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.stdout.readline().strip() for process in some]
+    for process in some:  # the lock is held until all have answered
+        process.communicate("done\n")
+    assert sorted(told) == ["mine", *["refused"] * 3]
 
 
 def test_that_of_an_earlier_process_with_this_number_is_taken_over(path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medssl.reporting.model_card import model_card
+from medssl.reporting.model_card import Origin, model_card
 
 RUN = {
     "command": "medssl classify train images --out run",
@@ -32,14 +32,15 @@ SCORES = {
 }
 
 
-def card(**changes):
+def card(run=None, origin=None, **changes):
     known = {
         "parameters": 12345,
         "temperature": 1.0,
         "scores": SCORES,
         "sentence": "The unlabeled images helped: +3.",
     }
-    return model_card(RUN | changes.pop("run", {}), NETWORK, **{**known, **changes})
+    made = Origin(**{"steps": 300, "seed": 4, "started_from": "random weights", **(origin or {})})
+    return model_card(RUN | (run or {}), NETWORK, made, **{**known, **changes})
 
 
 def test_it_tells_task_data_protocol_scores_and_the_verdict():
@@ -49,8 +50,8 @@ def test_it_tells_task_data_protocol_scores_and_the_verdict():
         "| task | one of dark, light for an image |",
         "| network | vgg-small-28 (medssl vgg-small-28), 12,345 parameters |",
         "| input | 28 x 28 pixels, gray |",
-        "| license of pretrained weights | none were used, trained from scratch |",
-        "| protocol | 100 steps of 32 images, seed 3; the step was chosen on the validation images |",
+        "| started from | random weights |",
+        "| protocol | 300 steps of 32 images in all, seed 4; the step was chosen on the validation images |",
         "| temperature | 1, not fitted |",
         "| training | 20 |",
         "| macro F1 | 0.700 [0.500, 0.875] |",
@@ -65,7 +66,8 @@ def test_it_tells_task_data_protocol_scores_and_the_verdict():
 def test_what_is_not_known_is_said():
     text = card(scores=None, sentence="")
     assert "No validation image: nothing is known about how good it is." in text
-    assert "Trained without a labeled-only network beside it." in text
+    assert "Whether the unlabeled images helped was not asked." in text
+    assert "chosen on the validation images" not in text
     assert "macro F1" not in text
 
 
@@ -73,7 +75,7 @@ def test_what_is_not_known_is_said():
     ("changes", "told"),
     [
         ({"run": {"transductive": True}}, "Held-out images may be among the unlabeled (transductive)."),
-        ({"taught": 12}, "| training | 20, 12 of them labeled by teachers |"),
+        ({"origin": {"taught": 12}}, "| training | 20, 12 of them labeled by teachers |"),
         ({"temperature": 1.7}, "| temperature | 1.7, fitted on the validation images |"),
         (
             {"run": {"command": "medssl classify train --pretrained cached"}},

@@ -19,6 +19,7 @@ from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.networks import ClusteringNetwork, reinitialize
 from medssl.transforms import Targets
+from medssl.workflows.methods import method_values
 from medssl.workflows.models import load_model
 from medssl.workflows.rounds import Rounds
 from medssl.workflows.segment import Options, segment
@@ -228,7 +229,7 @@ def test_the_table_of_rounds_is_filled(whole, case):
 
 def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
     small = {"epochs": 5, "steps_per_epoch": 1}
-    train(scans, tmp_path / "run", options("union_warm", rounds=3, budget="full", hold_out=0, settings=small))
+    train(scans, tmp_path / "run", options("union_warm", rounds=3, hold_out=0, settings=small))
     kept = sorted(path.name for path in (tmp_path / "run" / "targets").iterdir())
     assert kept == ["round-02", "round-03"]
     rows = table(tmp_path / "run" / "rounds.tsv")
@@ -238,17 +239,24 @@ def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
 
 @pytest.mark.parametrize("budget", ["quick", "standard"])
 def test_a_small_budget_has_steps_for_two_rounds(scans, tmp_path, budget):
+    wanted = TrainOptions(method="ssldec", rounds=3, budget=budget, device="cpu")
     with pytest.raises(
         ConfigError, match=f"--rounds 3: the steps of --budget {budget} are enough for 2 rounds"
     ):
-        train(scans, tmp_path / "run", options("union_warm", rounds=3, budget=budget))
+        train(scans, tmp_path / "run", wanted)
     assert not (tmp_path / "run").exists()
+    for fits in (
+        replace(wanted, budget="full"),
+        replace(wanted, settings={"epochs": 9}),
+        replace(wanted, rounds=2),
+    ):
+        assert method_values(fits)["rounds"] == fits.rounds
 
 
 @pytest.mark.parametrize("case", ["union_warm", "hard"])
 def test_rounds_stop_when_the_labels_have_settled(scans, tmp_path, case):
     still = {"learning_rate": 0.0, "network_def#norm": "instance", "epochs": 5, "steps_per_epoch": 1}
-    done = train(scans, tmp_path / "run", options(case, rounds=3, budget="full", settings=still))
+    done = train(scans, tmp_path / "run", options(case, rounds=3, settings=still))
     said = json.loads((tmp_path / "run" / "rounds.json").read_text())
     assert said["rounds"] == 1
     assert said["reason"] == "less than 0.1 % of the labels changed in round 1"

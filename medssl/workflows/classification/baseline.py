@@ -13,10 +13,12 @@ from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict, verdict
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, write_manifest
+from medssl.reporting.model_card import Origin
+from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.candidates import Say
 from medssl.workflows.classification.methods import online_method
-from medssl.workflows.classification.model_card import write_model_card
+from medssl.workflows.classification.model_card import started_from, write_model_card
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.rounds import require_rounds, train_method
@@ -135,10 +137,24 @@ def promote(
     cohort = cohort_of_run(out, record["classes"])
     calibrate(out, cohort.validation, device)
     record |= {"command": command, "verdict": said}
-    taught = max(0, record["images"]["training"] - len(cohort.training))
-    write_model_card(out, record, cohort.validation, sentence=found.sentence, taught=taught, device=device)
+    write_model_card(
+        out, record, _origin(out, record, cohort), cohort.validation, sentence=found.sentence, device=device
+    )
     write_json(out / "run.json", record)
     write_json(out / "verdict.json", said)
+
+
+def _origin(out: Path, record: Mapping[str, Any], cohort: ImageCohort) -> Origin:
+    """Return what all trainings of a run together were made with; the record is that of one of them."""
+    kept = read_json(out / "plan.json")["options"]
+    asked = kept.get("student", kept)
+    given = {"pretrained": asked["pretrained"], **asked["settings"]}
+    return Origin(
+        steps=asked["steps"] or image_budget(asked["budget"]).steps,
+        seed=asked["seed"],
+        started_from=started_from(record["network"], given),
+        taught=max(0, record["images"]["training"] - len(cohort.training)),
+    )
 
 
 def shared_settings(options: ClassifyOptions) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         shape = (runner.channels, runner.size, runner.size)
         with torch.inference_mode():
             rows[folder.name] = benchmark(forms, shape, threads=threads, runs=runs)
-        peaks[folder.name] = {row.name: _peak_mb(row.name, files, model, shape) for row in rows[folder.name]}
+        forms_timed = dict.fromkeys(row.name for row in rows[folder.name])
+        peaks[folder.name] = {form: _peak_mb(form, files, model, shape) for form in forms_timed}
         for precision, file in files.items():
             fastest = min(
                 row.p50_ms

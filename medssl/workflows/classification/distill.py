@@ -14,7 +14,7 @@ from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
-from medssl.io.pseudo_labels import kept_labels
+from medssl.io.pseudo_label_table import kept_labels
 from medssl.self_training import Outcome, self_train
 from medssl.transforms.image_views import DATA_DISTILLATION, image_views
 from medssl.workflows.classification.baseline import (

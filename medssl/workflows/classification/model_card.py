@@ -11,6 +11,7 @@ from medssl.evaluation.classification import scores
 from medssl.io.files import write_text
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
+from medssl.reporting.model_card import Origin, model_card
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 
@@ -20,10 +21,10 @@ FILE_NAME = "MODEL_CARD.md"
 def write_model_card(
     run: Path,
     record: Mapping[str, Any],
+    origin: Origin,
     validation: Sequence[ImageItem],
     *,
     sentence: str = "",
-    taught: int = 0,
     device: str = "cpu",
 ) -> None:
     """Write ``MODEL_CARD.md`` into a run folder.
@@ -31,13 +32,11 @@ def write_model_card(
     Args:
         run: Folder with the weights.
         record: What ``run.json`` holds.
+        origin: What the network was made with.
         validation: Labeled images that are scored; with none the card says that nothing is known.
         sentence: Whether the unlabeled images helped.
-        taught: How many of the training images were labeled by teachers.
         device: Where the network runs.
     """
-    from medssl.reporting.model_card import model_card  # noqa: PLC0415 (brings matplotlib along)
-
     model = load_classifier(run, device)
     found = None
     if validation:
@@ -47,10 +46,27 @@ def write_model_card(
     text = model_card(
         record,
         asdict(network_facts(str(record["network"]))),
+        origin,
         parameters=sum(weight.numel() for weight in model.network.parameters()),
         temperature=model.card.temperature,
         scores=found,
         sentence=sentence,
-        taught=taught,
     )
     write_text(run / FILE_NAME, text)
+
+
+def started_from(network: str, values: Mapping[str, Any]) -> str:
+    """Say which weights a training began with.
+
+    Args:
+        network: Name in the registry.
+        values: ``pretrained`` and ``init_weights``, as in a configuration or in settings.
+    """
+    if values.get("init_weights"):
+        return "the given weights; their license is not known here"
+    pretrained = values.get("pretrained")
+    if pretrained == "cached":
+        return f"published weights, license {network_facts(network).license}"
+    return (
+        f"the file {Path(pretrained).name}; its license is not known here" if pretrained else "random weights"
+    )

@@ -17,11 +17,12 @@ from medssl.io.image_leaks import check_images, inspect_images, require_no_image
 from medssl.io.image_splits import carve_validation, draw_labeled
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
+from medssl.reporting.model_card import Origin
 from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.methods import online_method
-from medssl.workflows.classification.model_card import write_model_card
+from medssl.workflows.classification.model_card import started_from, write_model_card
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import packaged_bundle, read_config
@@ -147,7 +148,9 @@ def train_classifier(
 
     def finish(_: object) -> None:
         calibrate(out, validation, device)
-        write_model_card(out, record, validation, device=device)
+        begin = started_from(record["network"], read_config(out / "configs" / "train.yaml", {}))
+        origin = Origin(record["budget"]["steps"], record["seed"], begin)
+        write_model_card(out, record, origin, validation, device=device)
 
     return run_training(out, watcher or Watcher(), resume, finish=finish)
 
@@ -251,7 +254,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     values: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "allow_outside": True,
-        "transductive": options.transductive,
+        "transductive": options.transductive and bool(method.overlays),
         "output_dir": "@bundle_root",
         "classes": list(cohort.classes),
         "network_name": facts.name,

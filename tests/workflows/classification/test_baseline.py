@@ -42,9 +42,11 @@ def test_the_better_one_is_at_the_top_and_the_sentence_says_so(compared):
     assert said[-1] == told["sentence"] == done.verdict.sentence
     assert same(weights(run), weights(run / "candidates" / told["returned"]))
     assert "--no-baseline" not in record(run)["command"]
-    assert told["sentence"] in (run / "MODEL_CARD.md").read_text()
-    alone = (run / "candidates" / told["returned"] / "MODEL_CARD.md").read_text()
-    assert told["sentence"] not in alone
+    card = (run / "MODEL_CARD.md").read_text()
+    assert told["sentence"] in card
+    steps = sum(record(run / "candidates" / name)["budget"]["steps"] for name in ("ssldec",))
+    assert f"| {steps} steps of" in card
+    assert "| started from | random weights |" in card
 
 
 @pytest.mark.parametrize(("wins", "returned"), [(True, "ssldec"), (False, "supervised")])

@@ -2,22 +2,25 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from pictures import options
+from pictures import CLASSES, options
 from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
 from medssl.io.image_cohort import read_image_cohort
+from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import DATA_DISTILLATION
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import DistillOptions, distill
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_items, predict_passes
 from medssl.workflows.classification.pseudo_labels import KeepRule
+from medssl.workflows.classification.train import cohort_of_run
 
 
 def rows(path):
@@ -45,6 +48,15 @@ def test_every_unlabeled_image_has_a_row_and_the_kept_ones_are_learned(distilled
     student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
     assert len(student.training) == 12 + 20
     assert {row["n_views"] for row in labels} == {"6"}
+
+
+def test_the_overlay_of_the_bundle_finds_what_the_student_learned(distilled):
+    run = distilled.training.run
+    student = cohort_of_run(run / "candidates" / "student", list(CLASSES))
+    found = taught_entries(run, run / "pseudo_labels", list(CLASSES), allow_outside=True)
+    told = {(Path(entry["image"]).resolve(), CLASSES[entry["label"]]) for entry in found}
+    assert told == {(item.path.resolve(), item.label) for item in student.training}
+    assert len(found) > len(cohort_of_run(run, list(CLASSES)).training)
 
 
 def test_teachers_and_student_share_the_steps_of_the_baseline(distilled):

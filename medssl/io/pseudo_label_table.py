@@ -1,4 +1,4 @@
-"""The table of labels that teachers gave to unlabeled images, as a student reads it."""
+"""The tables of labels that teachers gave to unlabeled images, as a student reads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _LISTED = 5
 
 
 def kept_labels(path: Path | str) -> dict[str, str]:
-    """Return the labels of a table that are kept.
+    """Return the labels that are kept.
+
+    Args:
+        path: A table, or a folder with one a round.
 
     Returns:
         Name of the image -> class.
@@ -26,12 +29,15 @@ def kept_labels(path: Path | str) -> dict[str, str]:
         InputError: The file is missing or no table.
         DatalistError: A column is missing.
     """
-    rows = read_csv(path)
-    missing = [name for name in COLUMNS if rows and name not in rows[0]]
-    if missing:
-        msg = f"{Path(path).name} lacks the columns {', '.join(missing)}; found {', '.join(rows[0])}."
-        raise DatalistError(msg, "Give a table that 'medssl classify distill' wrote.")
-    return {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
+    path, found = Path(path), {}
+    for table in sorted(path.glob("*.csv")) if path.is_dir() else [path]:
+        rows = read_csv(table)
+        missing = [name for name in COLUMNS if rows and name not in rows[0]]
+        if missing:
+            msg = f"{table.name} lacks the columns {', '.join(missing)}; found {', '.join(rows[0])}."
+            raise DatalistError(msg, "Give a table that 'medssl classify distill' wrote.")
+        found |= {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
+    return found
 
 
 def taught_entries(
@@ -45,7 +51,8 @@ def taught_entries(
 
     Args:
         dataset_dir: As ``data`` in `read_image_cohort`.
-        pseudo_labels: The table, see `kept_labels`.
+        pseudo_labels: Table or folder, see `kept_labels`. Those of a run of `medssl classify distill` name the images
+            as the ``images.csv`` of the run does: give the run as ``dataset_dir``.
         classes: As in `read_image_cohort`.
         allow_outside: As in `read_image_cohort`.
 
@@ -68,6 +75,7 @@ def taught_entries(
             f"{Path(pseudo_labels).name} holds labels that do not fit: {', '.join(wrong[:_LISTED])}{more}; expected "
             f"unlabeled images of {Path(dataset_dir).name} and the classes {', '.join(names)}."
         )
-        raise DatalistError(msg, "Give the table of this folder of images.")
+        cure = "The tables of a run go with its own images.csv: --dataset_dir RUN --allow_outside True."
+        raise DatalistError(msg, cure)
     taught = [{**unlabeled[name], "label": names.index(label)} for name, label in kept.items()]
     return [*image_entries(dataset_dir, "training", **given), *taught]

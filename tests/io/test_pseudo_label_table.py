@@ -6,7 +6,7 @@ from pictures import CLASSES, write_pictures
 from medssl.errors import DatalistError
 from medssl.io.files import write_csv
 from medssl.io.image_cohort import image_entries
-from medssl.io.pseudo_labels import COLUMNS, kept_labels, taught_entries
+from medssl.io.pseudo_label_table import COLUMNS, kept_labels, taught_entries
 
 
 @pytest.fixture
