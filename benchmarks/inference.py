@@ -4,9 +4,10 @@
 
 Without `--model` the weights are random: times and memory are those of the trained network, agreement is not.
 All backends that are installed are measured (`pip install "medssl[fast]"`). Every round runs all methods once, one
-after the other, with a matrix product of each precision between them: the best of these is the ceiling. Operations
-are counted on the plain network for the voxels a method reads. `--quick` takes a small volume, small windows and a
-small network, to see that everything runs.
+after the other, ours between them and a matrix product before and behind each: a method is held to the two runs of
+ours and the two products around it, since a shared machine is slower in some minutes than in others. Operations are
+counted on the plain network for the voxels a method reads. `--quick` takes a small volume, small windows and a small
+network, to see that everything runs.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import medssl
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import REFERENCE, Wish, build, candidates
-from medssl.inference.machine import has_bfloat16, library_versions
+from medssl.inference.machine import library_versions
 from medssl.inference.plan import Box, box_of, bytes_per_voxel, plan_tiles, region_around
 from medssl.inference.predictor import HALO, MARGIN, Predictor
 from medssl.inference.windows import OVERLAP
@@ -80,10 +81,10 @@ def main() -> None:
     image, labels, mask = synthetic_brain(shape)
     start = {"load_average": os.getloadavg(), "available_threads": torch.get_num_threads()}
     methods = make_methods(network, image, mask, window)
-    found, ceilings = measure(methods, repeats, MATRIX if not arguments.quick else 256)
+    found = measure(methods, repeats, MATRIX if not arguments.quick else 256)
     rows = compare(found, labels, mask)
     for row in rows:
-        row.update(throughput(network, methods[row["method"]], row["seconds"]["median"], ceilings))
+        row.update(throughput(network, methods[row["method"]], found[row["method"]]["turns"]))
         print(line(row))
     shares = where_time_goes(network, image, mask)
     for part, share in shares.items():
@@ -96,7 +97,7 @@ def main() -> None:
         "brain_box": box.shape if box else None,
         "window": window,
         "machine": {**machine(), **start, "load_average_at_the_end": os.getloadavg()},
-        "ceiling_gflops": ceilings,
+        "ceiling_gflops": ceilings(methods, found),
         "rows": rows,
         "percent_of_torch_float32": shares,
     }
@@ -257,32 +258,53 @@ def other_backends(
     }
 
 
-def measure(
-    methods: dict[str, Method], repeats: int, side: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Run all methods in turn, several times; keep times, peak memory, load and one answer of each; the ceilings."""
-    found: dict[str, dict[str, Any]] = {name: {"seconds": [], "load": []} for name in methods}
-    precisions = ["float32", *["bfloat16"] * has_bfloat16(torch.device("cpu"))]
-    ceilings = dict.fromkeys(precisions, 0.0)
+@dataclass(frozen=True)
+class Turn:
+    """One run of a method.
+
+    Args:
+        seconds: What it took.
+        ceiling: Speed of a matrix product of its precision just before and behind it, the mean, GFLOP/s.
+        load: Load average of the last minute before it.
+        peak_memory_mib: Beyond what was resident; None off Linux.
+    """
+
+    seconds: float
+    ceiling: float
+    load: float
+    peak_memory_mib: float | None
+
+
+def measure(methods: dict[str, Method], repeats: int, side: int) -> dict[str, dict[str, Any]]:
+    """Run all methods in turn, several times, ours before and behind each: the machine may be slower in some minutes.
+
+    Returns:
+        Name -> its turns, the first answer, and how often as long as the two runs of ours around it each turn took.
+    """
+    found: dict[str, dict[str, Any]] = {name: {"turns": [], "ratios": []} for name in methods}
     with torch.inference_mode():
         for _ in range(repeats):
-            for name, method in methods.items():
-                for precision in precisions:
-                    ceilings[precision] = max(ceilings[precision], matrix_gflops(precision, side))
-                found[name]["load"].append(os.getloadavg()[0])
-                resident = reset_peak()
-                begin = time.perf_counter()
-                answer = method.run()
-                found[name]["seconds"].append(time.perf_counter() - begin)
-                found[name]["peak_memory_mib"] = most(found[name].get("peak_memory_mib"), resident)
-                found[name].setdefault("answer", answer)
-                del answer
-    return found, ceilings
+            before = take_turn(methods[OURS], found[OURS], side)
+            for name in [name for name in methods if name != OURS]:
+                turn = take_turn(methods[name], found[name], side)
+                behind = take_turn(methods[OURS], found[OURS], side)
+                found[name]["ratios"].append(2 * turn.seconds / (before.seconds + behind.seconds))
+                before = behind
+    found[OURS]["ratios"] = [1.0]
+    return found
 
 
-def most(before: float | None, resident: int | None) -> float | None:
-    """Return the larger of an earlier peak and the present one, in MiB: a library may keep what it took first."""
-    return None if resident is None else max(before or 0.0, (peak() - resident) / 2**20)
+def take_turn(method: Method, found: dict[str, Any], side: int) -> Turn:
+    """Run a method once, between two matrix products; add the turn to what was found, and the first answer."""
+    before, load, resident = matrix_gflops(method.precision, side), os.getloadavg()[0], reset_peak()
+    begin = time.perf_counter()
+    answer = method.run()
+    seconds = time.perf_counter() - begin
+    memory = None if resident is None else (peak() - resident) / 2**20
+    turn = Turn(seconds, (before + matrix_gflops(method.precision, side)) / 2, load, memory)
+    found["turns"].append(turn)
+    found.setdefault("answer", answer)
+    return turn
 
 
 def matrix_gflops(precision: str, side: int) -> float:
@@ -296,17 +318,19 @@ def matrix_gflops(precision: str, side: int) -> float:
     return 2 * side**3 / min(seconds) / 1e9
 
 
-def throughput(
-    network: nn.Module, method: Method, seconds: float, ceilings: dict[str, float]
-) -> dict[str, float]:
-    """Return the operations of a method a second, and their share of what a matrix product reaches."""
-    operations = sum(count * flops(network, shape) for shape, count in method.tiles.items())
-    speed = operations / seconds / 1e9
+def throughput(network: nn.Module, method: Method, turns: list[Turn]) -> dict[str, Any]:
+    """Return the operations of a method a second, and their share of what a matrix product reached beside it."""
+    operations = sum(count * flops(network, shape) for shape, count in method.tiles.items()) / 1e9
     return {
-        "gflop": operations / 1e9,
-        "gflops": speed,
-        "percent_of_ceiling": 100 * speed / ceilings[method.precision],
+        "gflop": operations,
+        "gflops": operations / statistics.median(turn.seconds for turn in turns),
+        "percent_of_ceiling": spread([100 * operations / turn.seconds / turn.ceiling for turn in turns]),
     }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return least, median and largest."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def flops(network: nn.Module, shape: tuple[int, ...]) -> int:
@@ -351,22 +375,29 @@ def where_time_goes(network: nn.Module, image: Tensor, mask: Tensor) -> dict[str
     return {name: 100 * seconds / whole for name, seconds in spent.items()}
 
 
+def ceilings(methods: dict[str, Method], found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return what a matrix product of each precision reached during the run."""
+    speeds: dict[str, list[float]] = {}
+    for name, method in methods.items():
+        speeds.setdefault(method.precision, []).extend(turn.ceiling for turn in found[name]["turns"])
+    return {precision: spread(values) for precision, values in speeds.items()}
+
+
 def compare(found: dict[str, dict[str, Any]], labels: Tensor, mask: Tensor) -> list[dict[str, Any]]:
     """Set each method beside ours: time, probabilities, labels, Dice against the truth."""
-    ours = found[OURS]
-    reference = ours["answer"][:, mask]
+    reference = found[OURS]["answer"][:, mask]
     truth = labels[mask]
     rows = []
     for name, result in found.items():
-        answer = result["answer"][:, mask]
+        answer, turns = result["answer"][:, mask], result["turns"]
         dice = [b - a for a, b in zip(dices(answer, truth), dices(reference, truth), strict=True)]
-        seconds = result["seconds"]
+        known = [turn.peak_memory_mib for turn in turns if turn.peak_memory_mib is not None]
         rows.append({
             "method": name,
-            "seconds": {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)},
-            "times_ours": statistics.median(seconds) / statistics.median(ours["seconds"]),
-            "peak_memory_mib": result["peak_memory_mib"],
-            "load_average": {"min": min(result["load"]), "max": max(result["load"])},
+            "seconds": spread([turn.seconds for turn in turns]),
+            "times_ours": spread(result["ratios"]),
+            "peak_memory_mib": max(known, default=None),
+            "load_average": spread([turn.load for turn in turns]),
             "largest_probability_difference": float((answer - reference).abs().max()),
             "mean_probability_difference": float((answer - reference).abs().mean()),
             "labels_changed_percent": 100 * float((answer.argmax(0) != reference.argmax(0)).float().mean()),
@@ -390,8 +421,8 @@ def line(row: dict[str, Any]) -> str:
     """Format one row of the table."""
     memory = "?" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
     return (
-        f"{row['method']:<44} {row['seconds']['median']:8.2f} s {row['times_ours']:7.1f} x {memory:>6} MiB"
-        f" {row['gflops']:6.0f} GFLOP/s {row['percent_of_ceiling']:5.1f} %"
+        f"{row['method']:<44} {row['seconds']['median']:8.2f} s {row['times_ours']['median']:7.1f} x {memory:>6} MiB"
+        f" {row['gflops']:6.0f} GFLOP/s {row['percent_of_ceiling']['median']:5.1f} %"
         f"  dp max {row['largest_probability_difference']:.4f}  labels {row['labels_changed_percent']:.3f} %"
         f"  Dice {row['mean_dice']:.4f} (+- {row['largest_dice_difference']:.4f})"
     )

@@ -69,16 +69,19 @@ def network(report: dict[str, Any]) -> str:
         (
             row["method"],
             seconds(row["seconds"]),
-            f"{row['times_ours']:.2f}",
+            seconds(row["times_ours"]),
             f"{row['gflops']:.0f}",
-            f"{row['percent_of_ceiling']:.0f} %",
+            percent(row["percent_of_ceiling"]),
             "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",
             f"{row['labels_changed_percent']:.3f} %",
             f"{row['mean_dice']:.4f} (differs by at most {row['largest_dice_difference']:.4f})",
         )
         for row in report["rows"]
     ]
-    ceilings = ", ".join(f"{name} {value:.0f}" for name, value in report["ceiling_gflops"].items())
+    ceilings = ", ".join(
+        f"{name} {found['median']:.0f} ({found['min']:.0f} to {found['max']:.0f})"
+        for name, found in report["ceiling_gflops"].items()
+    )
     loads = [row["load_average"] for row in report["rows"]]
     said = (
         f"{about(report)} Weights: {report['model']}. Volume {by(report['shape'])}, brain "
@@ -238,6 +241,11 @@ def about(report: dict[str, Any]) -> str:
 def seconds(found: dict[str, float]) -> str:
     """Return median, least and largest."""
     return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+
+
+def percent(found: dict[str, float]) -> str:
+    """Return median, least and largest of a share."""
+    return f"{found['median']:.0f} % ({found['min']:.0f} to {found['max']:.0f})"
 
 
 def milliseconds(found: dict[str, float]) -> str:
