@@ -33,6 +33,9 @@ from medssl.workflows.models import load_model, quiet_libraries
 SIDES = (64, 80, 96, 112, 128, 144, 160)
 """Of the cubes on which time against voxels is measured."""
 
+LEAST_ROUNDS = 5
+"""Over the cubes, whatever the repeats: they take little time, and a line is sensitive to one slow minute."""
+
 SUBJECTS = (1, 5, 10, 20)
 SMALL, LARGE = (64, 80, 80), (144, 192, 256)
 FURTHER = 3
@@ -52,8 +55,12 @@ def main() -> None:
     report: dict[str, Any] = {
         "command": "benchmarks/scaling.py",
         "machine": {**machine(), "load_average": os.getloadavg(), "threads": torch.get_num_threads()},
-        "voxels": voxels(sides, repeats),
+        "voxels": voxels(sides, 1 if arguments.quick else max(LEAST_ROUNDS, repeats)),
     }
+    if arguments.voxels_only:
+        kept = json.loads(arguments.json.read_text())
+        arguments.json.write_text(json.dumps({**kept, "voxels": report["voxels"]}, indent=2) + "\n")
+        return
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         report["first_call"] = calls(place, large, [1], 1)[0]
@@ -75,6 +82,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each")
+    parser.add_argument(
+        "--voxels-only", action="store_true", help="measure the network on cubes again, keep the rest"
+    )
     parser.add_argument("--quick", action="store_true", help="everything small, one run")
     return parser.parse_args()
 
@@ -88,6 +98,7 @@ def voxels(sides: Sequence[int], repeats: int) -> dict[str, Any]:
     predictor = with_backend(load_model().network, name, precision, 0)
     cubes = {side: torch.randn(2, side, side, side) for side in sides}
     seconds: dict[int, list[float]] = {side: [] for side in sides}
+    load = os.getloadavg()
     for _ in range(repeats):
         for side, cube in cubes.items():
             predictor.predict_box(cube)  # compiles
@@ -96,7 +107,8 @@ def voxels(sides: Sequence[int], repeats: int) -> dict[str, Any]:
             seconds[side].append(time.perf_counter() - begin)
     rows = [{"voxels": side**3, "seconds": spread(found)} for side, found in seconds.items()]
     x, y = [row["voxels"] / 1e6 for row in rows], [row["seconds"]["min"] for row in rows]
-    return {"backend": f"{name}, {precision}", "rows": rows, "seconds_a_million": line(x, y)}
+    loads = {"load_average": load, "load_average_at_the_end": os.getloadavg()}
+    return {"backend": f"{name}, {precision}", "rows": rows, "seconds_a_million": line(x, y), **loads}
 
 
 def calls(place: Path, shape: Sequence[int], counts: Sequence[int], repeats: int) -> list[dict[str, Any]]:
