@@ -58,7 +58,7 @@ test-label: $(LABEL_STAMP)
 check: $(STAMP)
 	$(BIN)/python -m pytest tests/bundles tests/test_wheel.py
 
-# Numbers of the performance page, made again: about 45 minutes, by estimate, on two cores that do nothing else. The
+# Numbers of the performance page, made again: an hour on two cores that do nothing else. The
 # experiments name their own commands.
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,classify,fast]" indexed-gzip isal
