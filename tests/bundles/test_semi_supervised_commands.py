@@ -48,6 +48,10 @@ def run_here(monkeypatch, capfd):
     root = logging.getLogger()
     kept = root.handlers[:], root.level
 
+    # logging.conf closes every handler there is; that of absl, which came with an earlier test, would close the stream
+    # into which pytest captured that test, and with it all that follows
+    monkeypatch.setattr(logging, "_handlerList", [])
+
     def call(words, cwd):
         monkeypatch.chdir(cwd)
         assert words[:3] == ["python", "-m", "monai.bundle"]
