@@ -77,10 +77,8 @@ def test_what_is_not_known_is_said():
         ({"run": {"transductive": True}}, "Held-out images may be among the unlabeled (transductive)."),
         ({"origin": {"taught": 12}}, "| training | 20, 12 of them labeled by teachers |"),
         ({"temperature": 1.7}, "| temperature | 1.7, fitted on the validation images |"),
-        (
-            {"run": {"command": "medssl classify train --pretrained cached"}},
-            "| license of pretrained weights | none |",
-        ),
+        ({"run": {"method": "supervised"}, "sentence": ""}, "Trained on the labeled images alone."),
+        ({"run": {"classes": ["a|b", "c"]}}, "| task | one of a\\|b, c for an image |"),
     ],
 )
 def test_what_differs_is_told(changes, told):

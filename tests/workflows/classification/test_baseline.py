@@ -17,6 +17,7 @@ from medssl.workflows.classification.baseline import (
     shared_settings,
     train_with_baseline,
 )
+from medssl.workflows.classification.methods import INSIDE, ONLINE
 from medssl.workflows.classification.train import BUNDLE
 from medssl.workflows.models import packaged_bundle
 
@@ -76,7 +77,9 @@ def test_settings_of_a_method_do_not_reach_the_baseline():
 
 def test_every_value_of_an_overlay_is_known_as_one():
     configs = packaged_bundle(BUNDLE) / "configs"
-    for path in configs.glob("train_*.yaml"):
+    of_methods = {name for method in (*ONLINE.values(), *INSIDE.values()) for name in method.overlays}
+    assert {"train_ssldec.yaml", "train_fixmatch.yaml", "train_mixmatch.yaml"} <= of_methods
+    for path in map(configs.joinpath, of_methods):
         for name in yaml.safe_load(path.read_text()):
             root = name.partition("#")[0]
             assert root in METHOD_SETTINGS | {"targets"} or name.startswith(METHOD_PARTS), (path.name, name)
