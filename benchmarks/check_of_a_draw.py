@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from studies import COHORTS, cohort_of_study, random_order, scores, with_labels_of
+from studies import COHORTS, cohort_of_study, random_order, scores, shared_registrations, with_labels_of
 
 from medssl.evaluation.verdict import verdict
 from medssl.io.cohort import read_cohort
@@ -27,7 +27,6 @@ from medssl.workflows.harmless import LABELED_ONLY, is_checked, train_checked
 from medssl.workflows.models import quiet_libraries
 from medssl.workflows.train import TrainOptions
 
-REGISTERED = "train#dataset#registered"
 METHOD = "ssldec"
 
 
@@ -65,8 +64,7 @@ def _check(data: Path, work: Path, *, labeled: int, seed: int, epochs: int, netw
         "epochs": epochs,
         "crop_size": COHORTS["hippocampus"]["crop_size"],
         "batch_size": 4,
-        f"{REGISTERED}#folder": str(work.resolve()),
-        f"{REGISTERED}#processes": 1,
+        **shared_registrations(work),
     }
     options = TrainOptions(method=METHOD, network=network, budget="quick", seed=seed, settings=settings)
     with suppress(_CheckDone):
@@ -88,10 +86,9 @@ def _check(data: Path, work: Path, *, labeled: int, seed: int, epochs: int, netw
 
 
 def _stop(told: str) -> None:
+    """Stop at "Training labeled-only", on all labeled scans; what the check trains is called "check-labeled-only"."""
     click.echo(told)
-    if told.endswith(
-        f" {LABELED_ONLY}"
-    ):  # "Training labeled-only"; that of the check is "check-labeled-only"
+    if told.endswith(f" {LABELED_ONLY}"):
         raise _CheckDone
 
 

@@ -18,7 +18,7 @@ import platform
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -328,7 +328,7 @@ def throughput(network: nn.Module, method: Method, turns: list[Turn]) -> dict[st
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Return least, median and largest."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from inference import SMALL, dices, load_network, machine, synthetic_brain, without_windows
+from inference import SMALL, dices, load_network, machine, spread, synthetic_brain, without_windows
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
@@ -219,7 +219,7 @@ def compared(found: dict[str, dict[str, Any]], labels: Tensor, mask: Tensor) -> 
         answer, seconds = result["answer"][:, mask], result["seconds"]
         rows.append({
             "method": name,
-            "seconds": {"min": min(seconds), "median": statistics.median(seconds), "max": max(seconds)},
+            "seconds": spread(seconds),
             "first_s": result["first_s"],
             "times_ours": statistics.median(seconds) / statistics.median(ours["seconds"]),
             "peak_memory_mib": result["peak_memory_mib"],

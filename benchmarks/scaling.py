@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from inference import BOX_SHARE, fastest_in_float32, machine, synthetic_brain, with_backend
+from inference import BOX_SHARE, fastest_in_float32, machine, spread, synthetic_brain, with_backend
 
 from medssl.io.nifti import save_new
 from medssl.workflows.models import load_model, quiet_libraries
@@ -227,11 +226,6 @@ def line(x: Sequence[float], y: Sequence[float]) -> dict[str, float | None]:
     spread_of_y = float(np.square(np.asarray(y) - np.mean(y)).sum())
     fits = 1 - float(np.square(residuals).sum()) / spread_of_y if len(x) > 2 and spread_of_y else None
     return {"slope": float(slope), "at_zero": float(at_zero), "r_squared": fits}
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return least, median and largest."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def medians(rows: Sequence[dict[str, Any]]) -> list[float]:

@@ -28,6 +28,7 @@ from studies import (
     random_order,
     rows_of,
     scores,
+    shared_registrations,
     with_labels_of,
 )
 
@@ -139,7 +140,7 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
         "augmentation_strength": facts["augmentation"],
         "crop_size": COHORTS[facts["cohort"]]["crop_size"],
         "batch_size": 4,
-        **(_registrations(work) if arm.get("prior") == "anatomical" else {}),
+        **(shared_registrations(work) if arm.get("prior") == "anatomical" else {}),
         **arm.pop("settings", {}),
         **facts["set"],
     }
@@ -166,12 +167,6 @@ def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]
     row["dice"] = row["test"]["dice"]
     shutil.rmtree(folder)
     return row
-
-
-def _registrations(work: Path) -> dict[str, Any]:
-    """Share the registrations of all runs: they depend on the pairs of scans alone."""
-    place = "train#dataset#registered"
-    return {f"{place}#folder": str(work.resolve()), f"{place}#processes": 1}
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:

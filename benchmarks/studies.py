@@ -59,6 +59,12 @@ def with_labels_of(cohort: Cohort, labeled: Sequence[Subject], pool: Collection[
     return replace(cohort, training=tuple(labeled), unlabeled=hidden, test=())
 
 
+def shared_registrations(work: Path) -> dict[str, Any]:
+    """Return settings with which all runs share their registrations: these depend on the pairs of scans alone."""
+    place = "train#dataset#registered"
+    return {f"{place}#folder": str(work.resolve()), f"{place}#processes": 1}
+
+
 def scores(run: Path, subjects: Sequence[Subject], anatomy: AnatomicalFactor | None = None) -> dict[str, Any]:
     """Return the Dice of a run: the mean over labels and scans, and over one of them."""
     per_label = dice_of_run(run, subjects, anatomy)

@@ -31,6 +31,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from inference import spread
 from inference_gpu import device_facts
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import CacheDataset, DataLoader
@@ -388,11 +389,6 @@ def taken(facts: Mapping[str, Any], arms: Mapping[str, Arm], turns: int) -> list
             }
         )
     return rows
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return minimum, median and maximum."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def table_lines(report: Mapping[str, Any]) -> list[str]:
