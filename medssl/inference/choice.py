@@ -147,7 +147,8 @@ def choose_backend(
     }
     known = store.read(circumstances) if store else {}
     bench = _Bench(reference, tile, mask)
-    unknown = [pair for pair in wanted if pair not in known]
+    asked_for = len({name for name, _ in wanted}) == 1  # one backend by name: what failed is tried again
+    unknown = [pair for pair in wanted if pair not in known or (asked_for and known[pair].failure)]
     if unknown:
         logger.info("Measuring %d backend(s) once for this model on this machine.", len(unknown))
         known = {**known, **bench.measure(unknown)}
@@ -166,30 +167,31 @@ class _Bench:
     built: dict[tuple[str, str], Backend] = field(default_factory=dict)
 
     def measure(self, pairs: list[tuple[str, str]]) -> Trials:
-        """Time each pair and hold it to the reference; one that cannot be run is left out."""
+        """Time each pair and hold it to the reference."""
         expected = self.reference(self.tile)[0]
         trials: Trials = {}
         for pair in pairs:
-            trial = self._try(pair, expected)
-            if trial is not None:
-                trials[pair] = trial
+            trials[pair] = trial = self._try(pair, expected)
+            if trial.agreement is not None:
                 logger.info("%s: %.3f s a tile; %s.", _name(pair), trial.seconds, trial.agreement)
         return trials
 
-    def get(self, pair: tuple[str, str]) -> Backend | None:
-        """Return a backend, None (and say why) where it cannot be made."""
+    def get(self, pair: tuple[str, str]) -> Backend:
+        """Return a backend.
+
+        Raises:
+            _LeftOut: It cannot be made.
+        """
         if pair not in self.built:
-            backend = _attempt(pair, lambda: build(*pair, self.reference))
-            if backend is None:
-                return None
-            self.built[pair] = backend
+            self.built[pair] = _attempt(pair, lambda: build(*pair, self.reference))
         return self.built[pair]
 
-    def _try(self, pair: tuple[str, str], expected: Tensor) -> Trial | None:
-        backend = self.get(pair)
-        answer = None if backend is None else _attempt(pair, lambda: backend(self.tile)[0])
-        if backend is None or answer is None:
-            return None
+    def _try(self, pair: tuple[str, str], expected: Tensor) -> Trial:
+        try:
+            backend = self.get(pair)
+            answer = _attempt(pair, lambda: backend(self.tile)[0])
+        except _LeftOut as error:
+            return Trial(*pair, failure=str(error))
         found = agreement(expected, answer, self.mask.to(expected.device))
         if not found.accepted:
             logger.warning("Backend %s dropped: %s against torch in float32.", _name(pair), found)
@@ -197,28 +199,37 @@ class _Bench:
         return Trial(*pair, seconds, found)
 
 
-def _attempt(pair: tuple[str, str], action: Callable[[], Made]) -> Made | None:
-    """Return what an action makes, None (and say why in one line) where it raises."""
+class _LeftOut(Exception):
+    """A backend cannot be run; the text says why."""
+
+
+def _attempt(pair: tuple[str, str], action: Callable[[], Made]) -> Made:
+    """Return what an action makes.
+
+    Raises:
+        _LeftOut: It raises something, which is said in one line.
+    """
     try:
         return action()
     except Exception as error:
         logger.debug("Traceback of %s.", _name(pair), exc_info=True)
         logger.warning("Backend %s left out: %s.", _name(pair), _reason(error))
-        return None
+        raise _LeftOut(_reason(error)) from error
 
 
 def _fastest(trials: Trials, bench: _Bench) -> Backend:
     """Return the fastest accepted backend that can be made; the reference if there is none."""
-    accepted = [trial for trial in trials.values() if trial.agreement.accepted]
+    accepted = [trial for trial in trials.values() if trial.accepted]
     for trial in sorted(accepted, key=lambda trial: trial.seconds):
-        backend = bench.get(trial.key)
-        if backend is bench.reference:
-            return bench.reference
-        if backend is not None:
+        try:
+            backend = bench.get(trial.key)
+        except _LeftOut:
+            continue
+        if backend is not bench.reference:
             logger.info("The network is run by %s.", _name(trial.key))
-            return backend
+        return backend
     for pair in sorted(trials):
-        logger.info("%s is not used: %s.", _name(pair), trials[pair].agreement)
+        logger.info("%s is not used: %s.", _name(pair), trials[pair].agreement or trials[pair].failure)
     logger.warning("None of the backends that were asked for can be used; torch in float32 is.")
     return bench.reference
 
@@ -244,11 +255,17 @@ def checked(backend: Backend) -> Callable[[Tensor], Tensor]:
 
 
 def _seconds(backend: Backend, tile: Tensor) -> float:
+    """Return what a pass takes until its answer is there: a GPU works on after the call."""
+    _wait_for(backend.device)
     begin = time.perf_counter()
     backend(tile)
-    if tile.device.type == "cuda":
-        torch.cuda.synchronize(tile.device)
+    _wait_for(backend.device)
     return time.perf_counter() - begin
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.errors import ConfigError
+from medssl.errors import ConfigError, MedsslError
 from medssl.inference.backends.protocol import Backend
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import REFERENCE, BackendFailure, Wish, candidates, checked, choose_backend
@@ -106,7 +107,12 @@ def tiling_for(
 
 
 def tile_logits(
-    forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
+    forward: Callable[[Tensor], Tensor],
+    image: Tensor,
+    mask: Tensor | None,
+    tiling: Tiling,
+    *,
+    exact: bool = False,
 ) -> Iterator[tuple[Box, Tensor]]:
     """Yield boxes that cover the brain, each voxel once, with their logits.
 
@@ -115,6 +121,10 @@ def tile_logits(
         image: Preprocessed contrasts.
         mask: The brain; None runs the whole volume, an empty one a corner.
         tiling: Margin, halo and memory.
+        exact: Refuse tiles in which the network's own windows lie elsewhere than in one pass.
+
+    Raises:
+        ConfigError: The memory limit is too small for any such tile.
 
     Shapes:
         image `(C, I, J, K)`, mask `(I, J, K)` bool; logits `(L, i, j, k)` for a box of that shape.
@@ -122,7 +132,7 @@ def tile_logits(
     shape = (image.shape[1], image.shape[2], image.shape[3])
     region = _region(image, mask, tiling)
     cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
-    tiles = _tiles(region, shape, tiling, cost)
+    tiles = _tiles(region, shape, tiling, cost, exact)
     need = max(tile.read.voxels for tile in tiles) * cost
     logger.info(
         "%s of %s voxels in %d pass(es) of about %.1f GiB", region.shape, shape, len(tiles), need / 2**30
@@ -168,11 +178,13 @@ class Prediction:
         inside: `(L, i, j, k)`, float32.
         box: The voxels they are of.
         shape: Of the volume.
+        ran: Backend and precision of what ran the network.
     """
 
     inside: Tensor
     box: Box
     shape: Triple
+    ran: tuple[str, str] = REFERENCE
 
     def channel(self, label: int) -> Tensor:
         """Return the probability of one label.
@@ -201,7 +213,7 @@ class Prediction:
         Shapes:
             whole: `(L, I, J, K)`, background outside the box
         """
-        return Prediction(whole[(slice(None), *self.box.slices)].clone(), self.box, self.shape)
+        return replace(self, inside=whole[(slice(None), *self.box.slices)].clone())
 
 
 class Predictor:
@@ -276,37 +288,54 @@ class Predictor:
             image: Preprocessed contrasts.
             mask: See `predict`.
 
+        Raises:
+            ConfigError: The memory limit is too small for any tile.
+            MedsslError: The network answers NaN or infinity.
+
         Shapes:
             image `(C, I, J, K)`, mask `(I, J, K)` bool.
         """
         if self.backend is None:
             tile, brain = probe_tile(image, mask, self._tiling(1.0))  # no backend takes more
             self.backend = choose_backend(self.reference, tile, brain, self.wanted, self.store)
-        if self.backend is not self.reference:
+        try:
+            return self._within_memory(self.backend, image, mask)
+        except BackendFailure as failure:
+            logger.warning("Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure)
+            self.backend = self.reference
+        return self._within_memory(self.reference, image, mask)
+
+    def _within_memory(self, chosen: Backend, image: Tensor, mask: Tensor | None) -> Prediction:
+        """Run a backend; torch where its tiles alone are small enough, exact ones of either before others.
+
+        Raises:
+            ConfigError: The memory limit is too small for any tile.
+            BackendFailure: The backend raised something or answered NaN or infinity.
+            MedsslError: torch in float32 answered NaN or infinity.
+        """
+        refused = ConfigError("The memory limit is too small.")
+        for exact, backend in product((True, False), dict.fromkeys((chosen, self.reference))):
             try:
-                return self._run(checked(self.backend), image, mask, self._tiling(self.backend.memory_factor))
-            except BackendFailure as failure:
-                logger.warning(
-                    "Backend %s dropped, torch in float32 is used: %s.", self.backend.name, failure
-                )
-                self.backend = self.reference
-            except ConfigError:
-                found = self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))
+                found = self._run(backend, image, mask, exact)
+            except ConfigError as error:
+                refused = error
+                continue
+            if backend is not chosen:
                 logger.warning(
                     "The memory limit is too small for a tile of %s; torch in float32 ran this scan.",
-                    self.backend.name,
+                    chosen.name,
                 )
-                return found
-        return self._run(self.reference, image, mask, self._tiling(self.reference.memory_factor))
+            return found
+        raise refused
 
-    def _run(
-        self, forward: Callable[[Tensor], Tensor], image: Tensor, mask: Tensor | None, tiling: Tiling
-    ) -> Prediction:
+    def _run(self, backend: Backend, image: Tensor, mask: Tensor | None, exact: bool) -> Prediction:
+        forward = _finite(backend) if backend is self.reference else checked(backend)
+        tiling = self._tiling(backend.memory_factor)
         if self.window is not None:
             cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
             forward = windowed(forward, self.window, tiling.memory_limit, cost)
             tiling = replace(tiling, memory_limit=sys.maxsize)
-        tiles = tile_logits(forward, image, mask, tiling)
+        tiles = tile_logits(forward, image, mask, tiling, exact=exact)
         parts = ((box, logits.softmax(dim=0).to(image.device)) for box, logits in tiles)
         shape: Triple = (image.shape[1], image.shape[2], image.shape[3])
         region = _region(image, mask, tiling).clipped(shape)
@@ -315,7 +344,7 @@ class Predictor:
             brain = mask[region.slices]
             probabilities *= brain
             probabilities[0].masked_fill_(~brain, 1.0)
-        return Prediction(probabilities, region, shape)
+        return Prediction(probabilities, region, shape, (backend.name, backend.precision))
 
     def _tiling(self, memory_factor: float) -> Tiling:
         return tiling_for(
@@ -378,6 +407,24 @@ class BrainBoxInferer(Inferer):
         return convert_to_dst_type(torch.stack(volumes), inputs, dtype=torch.float32)[0]
 
 
+def _finite(backend: Backend) -> Callable[[Tensor], Tensor]:
+    """Return the reference as a function that refuses to answer NaN or infinity, which would become background.
+
+    Raises:
+        MedsslError: (When called) it would.
+    """
+
+    def forward(tile: Tensor) -> Tensor:
+        logits = backend(tile)
+        if not bool(logits.sum().isfinite()):
+            msg = "The network answers NaN or infinity."
+            cure = "Look at the scan (medssl check); if all scans fail, the weights are damaged: copy them again."
+            raise MedsslError(msg, cure)
+        return logits
+
+    return forward
+
+
 def _join(parts: Iterable[tuple[Box, Tensor]], whole: Box, *, background: float, others: float) -> Tensor:
     """Write the parts into one volume `(L, i, j, k)` whose other voxels hold the two constants."""
     volume: Tensor | None = None
@@ -399,8 +446,8 @@ def _region(image: Tensor, mask: Tensor | None, tiling: Tiling) -> Box:
     return region_around(box, shape, margin=tiling.margin, multiple=tiling.multiple)
 
 
-def _tiles(region: Box, shape: Triple, tiling: Tiling, cost: float) -> list[Tile]:
-    """Cut a region into tiles, if possible so that the network's own windows are those of the region.
+def _tiles(region: Box, shape: Triple, tiling: Tiling, cost: float, exact: bool) -> list[Tile]:
+    """Cut a region into tiles, so that the network's own windows are those of the region: if possible, or exactly.
 
     Raises:
         ConfigError: The memory limit is too small for any tile.
@@ -420,7 +467,7 @@ def _tiles(region: Box, shape: Triple, tiling: Tiling, cost: float) -> list[Tile
     try:
         return plan(tiling.window)
     except ConfigError:
-        if tiling.window is None:
+        if exact or tiling.window is None:
             raise
         tiles = plan(None)
         logger.warning("The memory limit is small: the network's own windows lie elsewhere than in one pass.")

@@ -15,7 +15,7 @@ from medssl.io.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-FORM = 1
+FORM = 2
 """Number of the file's form; another one is measured anew."""
 
 
@@ -26,14 +26,21 @@ class Trial:
     Attributes:
         backend: Its name.
         precision: Its precision.
-        seconds: Least time of a tile.
-        agreement: What the accuracy gate saw.
+        seconds: Least time of a tile; 0 where it cannot be run.
+        agreement: What the accuracy gate saw; None where it cannot be run.
+        failure: Why it cannot be run.
     """
 
     backend: str
     precision: str
-    seconds: float
-    agreement: Agreement
+    seconds: float = 0.0
+    agreement: Agreement | None = None
+    failure: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it may be used."""
+        return self.agreement is not None and self.agreement.accepted
 
     @property
     def key(self) -> tuple[str, str]:
@@ -91,6 +98,8 @@ def _trial(row: Mapping[str, object]) -> Trial:
     """
     found = row["agreement"]
     backend, precision, seconds = row["backend"], row["precision"], row["seconds"]
+    if found is None and row["failure"]:
+        return Trial(str(backend), str(precision), failure=str(row["failure"]))
     if not isinstance(found, dict) or not isinstance(seconds, (int, float)) or seconds <= 0:
         msg = f"no trial: {row}"
         raise TypeError(msg)

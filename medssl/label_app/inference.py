@@ -64,7 +64,6 @@ class PairInferTask(BundleInferTask):
             clock.lap("infer")
             labels = bring_back(prepared, prediction, model.table)[0]
             clock.lap("restore")
-            backend = predictor.backend or predictor.reference
         path = Path(mkdtemp()) / f"{subject.key}_seg{wanted.extension}"
         if is_nrrd(path):
             write_labels_nrrd(path, labels, read_grid(subject.images[0], subject.key))
@@ -76,7 +75,7 @@ class PairInferTask(BundleInferTask):
             "latencies": clock.seconds,
             "centroids": {},
             "model": name,
-            "backend": f"{backend.name}, {backend.precision}",
+            "backend": ", ".join(prediction.ran),
         }
 
     def _subject_at(self, path: object) -> Subject:

@@ -91,6 +91,7 @@ class Options:
         shard: The part of the subjects to do; other processes do the others.
         local_rank: Number of this process among those on this machine, from 0; each takes its own GPU.
         local_ranks: How many they are; each takes its part of the memory.
+        job: What a batch system calls this process; a lock that an earlier start of it left is taken over.
     """
 
     probabilities: bool = False
@@ -108,6 +109,7 @@ class Options:
     shard: Shard = field(default_factory=Shard)
     local_rank: int = 0
     local_ranks: int = 1
+    job: str = ""
 
 
 def segment(
@@ -153,11 +155,10 @@ def segment(
     job = _Job(cohort, ready, predictor, options, out, anatomy)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
     started = time.monotonic()
-    with only_writer(out, options.shard):
+    with only_writer(out, options.shard, options.job):
         job.segment_all(result, progress)
-        used = predictor.backend if result.done else None
-        if used is not None:
-            result.backend = f"{used.name}, {used.precision}"
+        result.backend = " and ".join(", ".join(pair) for pair in sorted(job.ran))
+        backend, precision = min(job.ran) if len(job.ran) == 1 else (options.backend, options.precision)
         if result.done or result.skipped or (result.failed and options.shard.count > 1):
             chosen = [
                 ("model", None if model is None else relative(model, out.parent)),
@@ -167,8 +168,8 @@ def segment(
                 ("window", options.window),
                 ("anatomy", None if options.anatomy is None else relative(options.anatomy, out.parent)),
                 ("device", None if options.device == "auto" else options.device),
-                ("backend", used.name if used else options.backend),
-                ("precision", used.precision if used else options.precision),
+                ("backend", backend),
+                ("precision", precision),
             ]
             command = command_line("segment", files, out, chosen)
             job.write_summaries(result, command, time.monotonic() - started)
@@ -205,7 +206,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Job:
-    """Everything that stays the same from subject to subject."""
+    """Everything that stays the same from subject to subject, and what ran the network so far."""
 
     cohort: Cohort
     model: Model
@@ -213,6 +214,7 @@ class _Job:
     options: Options
     out: Path
     anatomy: AnatomicalFactor | None = None
+    ran: set[tuple[str, str]] = field(default_factory=set)
 
     def path(self, subject: Subject, ending: str, folder: str = "anat") -> Path:
         return output_file(self.out, subject, self.model.table, ending, folder)
@@ -280,8 +282,8 @@ class _Job:
             tell(f"{subject.key}, labeled scan {done} of {pairs} laid over it")
 
         prediction = predict(scan.prepared, self.predictor, self.anatomy, registered)
-        used = self.predictor.backend or self.predictor.reference
-        backend = {"Name": used.name, "Precision": used.precision}
+        self.ran.add(prediction.ran)
+        backend = dict(zip(("Name", "Precision"), prediction.ran, strict=True))
         return _Answer(scan, prediction, backend, scan.seconds + time.monotonic() - started)
 
     def write(self, subject: Subject, answer: _Answer) -> None:

@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from medssl.errors import ConfigError
+from medssl.errors import ConfigError, MedsslError
 from medssl.inference import choice
+from medssl.inference import predictor as tiles
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import Wish, candidates
+from medssl.inference.plan import plan_tiles
 from medssl.inference.predictor import Predictor, probe_tile, tiling_for
 from medssl.inference.trials import TrialStore
 
@@ -170,6 +172,45 @@ def test_one_whose_tiles_exceed_a_limit_that_holds_those_of_torch_is_replaced(ma
     assert not caplog.records
 
 
+def test_a_prediction_knows_what_ran_it(machine, shallow, head):
+    predictor, _ = predict(shallow, head)
+    assert predictor.predict_box(*head).ran == ("onnxruntime", "float32")
+    predictor.backend.memory_factor, predictor.memory_limit = 1000.0, 2**28
+    assert predictor.predict_box(*head).ran == ("torch", "float32")
+    assert used(predictor) == ("onnxruntime", "float32")  # the next scan may fit
+    predictor.memory_limit, predictor.backend.change = None, nan
+    assert predictor.predict_box(*head).ran == ("torch", "float32")
+
+
+def test_tiles_that_keep_the_windows_of_the_network_come_before_another_backend(machine, shallow, head):
+    """torch's tiles are small enough to keep them, those of the faster backend are not."""
+    predictor, _ = predict(shallow, head)
+    predictor.reference.source.deep_window = (32, 32, 32)
+    predictor.backend.memory_factor = 8.0
+    predictor.memory_limit = 2**28
+    exact = []
+
+    def plan(region, shape, **options):
+        exact.append((options["window"], options["voxel_bytes"]))
+        if options["window"] is not None and len(exact) == 1:
+            msg = "too small"
+            raise ConfigError(msg)
+        return plan_tiles(region, shape, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "plan_tiles", plan)
+        assert predictor.predict_box(*head).ran == ("torch", "float32")
+    assert [window for window, _ in exact] == [(32, 32, 32)] * 2
+    assert exact[1][1] < exact[0][1]
+
+
+def test_a_network_that_answers_nan_makes_no_empty_map(shallow, head):
+    with torch.no_grad():
+        shallow.bias[1] = torch.nan
+    with pytest.raises(MedsslError, match="answers NaN or infinity"):
+        Predictor(network=shallow).predict(*head)
+
+
 def test_float32_of_torch_is_not_measured(machine, shallow, head):
     predictor, _ = predict(shallow, head, backend="torch", precision="float32")
     assert machine[2] == []
@@ -233,6 +274,21 @@ def test_a_damaged_memory_is_rebuilt(machine, shallow, head, tmp_path, caplog, t
         f"{file.name} in the cache of backends is damaged; measuring anew."
     ]
     assert file.read_bytes() == before
+
+
+def test_one_that_failed_is_remembered_and_tried_again_only_by_name(machine, shallow, head, tmp_path, caplog):
+    store = TrialStore(tmp_path, "weights")
+    machine[0]["onnxruntime", "float32"] = None
+    predict(shallow, head, store=store)
+    machine[2].clear()
+    caplog.clear()
+    assert used(predict(shallow, head, store=store)[0]) == ("openvino", "bfloat16")
+    assert machine[2] == [("openvino", "bfloat16")]
+    assert not caplog.records
+    machine[0]["onnxruntime", "float32"] = lambda logits: logits
+    again, _ = predict(shallow, head, store=store, backend="onnxruntime", precision="float32")
+    assert used(again) == ("onnxruntime", "float32")
+    assert used(predict(shallow, head, store=store)[0]) == ("onnxruntime", "float32")
 
 
 def test_a_memory_that_cannot_be_written_does_no_harm(machine, shallow, head, tmp_path, caplog):
