@@ -72,6 +72,17 @@ def ranks_of_environment() -> Ranks:
     )
 
 
+def job_of_environment() -> str:
+    """Return what Slurm calls this process: job or array task, step, and number there; empty without Slurm.
+
+    A job that Slurm starts again, elsewhere perhaps, is called the same.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        return ""
+    names = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID")
+    return " ".join(os.environ.get(name, "") for name in names)
+
+
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():

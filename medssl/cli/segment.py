@@ -11,7 +11,7 @@ import click
 
 from medssl.cli import OWN_PROCESS
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, mask_option, progress_bar
-from medssl.cli.ranks import ranks_of_environment
+from medssl.cli.ranks import job_of_environment, ranks_of_environment
 from medssl.errors import ConfigError
 from medssl.workflows.ending import ended_cleanly
 
@@ -103,7 +103,12 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
     quiet_libraries()
     ranks = ranks_of_environment()
     first, shard = ranks.rank == 0, shard.divided(ranks.rank, ranks.ranks)
-    places = {"local_rank": ranks.local_rank, "local_ranks": ranks.local_ranks, "cache": cache_folder()}
+    places = {
+        "local_rank": ranks.local_rank,
+        "local_ranks": ranks.local_ranks,
+        "job": job_of_environment(),
+        "cache": cache_folder(),
+    }
 
     def describe(ready: Model) -> None:
         what = "Packaged model" if model is None else "Model"

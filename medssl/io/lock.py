@@ -29,39 +29,47 @@ class Holder:
         process: Its number; 0 where the file does not say.
         host: The machine it runs on.
         since: When it took the lock.
+        job: The batch system's name of its job; empty where there is none.
     """
 
     process: int
     host: str
     since: str
+    job: str = ""
 
     def __str__(self) -> str:
         process = f"process {self.process} on {self.host}" if self.process else "an unknown process"
         return f"{process} since {self.since}"
 
-    def is_gone(self) -> bool:
-        """Tell whether it ran on this machine and is no more; of other machines nobody knows."""
-        return self.process > 0 and self.host == socket.gethostname() and not _runs(self.process)
+    def is_gone(self, job: str = "") -> bool:
+        """Tell whether it ran on this machine and is no more, or was an earlier start of a job.
+
+        Of other jobs on other machines nobody knows.
+        """
+        if self.host != socket.gethostname():
+            return bool(job) and self.job == job
+        return self.process > 0 and not _runs(self.process)
 
 
 @contextmanager
-def locked(path: Path, what: str, patience_s: float = 0.0) -> Iterator[None]:
+def locked(path: Path, what: str, patience_s: float = 0.0, job: str = "") -> Iterator[None]:
     """Hold a lock file while the block runs; it is removed at the end, whatever happens.
 
-    The lock of a process of this machine that is gone is taken over.
+    The lock of a process of this machine that is gone is taken over, and that of an earlier start of the same job.
 
     Args:
         path: The file; missing folders are made.
         what: Start of the message, such as "The folder out".
         patience_s: How long to wait for another holder.
+        job: What a batch system calls this process, also when it starts it again elsewhere after a machine failed.
 
     Raises:
         OutputError: Another process holds it, or the folder cannot be written to.
     """
-    mine = _mine()
+    mine = _mine(job)
     end = time.monotonic() + patience_s
     while not _taken(path, mine):
-        holder = holder_of(path)
+        holder = holder_of(path, job)
         if holder is not None and time.monotonic() >= end:
             raise refusal(what, holder, path)
         if holder is not None:
@@ -73,8 +81,8 @@ def locked(path: Path, what: str, patience_s: float = 0.0) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def holder_of(path: Path) -> Holder | None:
-    """Return who holds a lock; a file whose process is gone is removed.
+def holder_of(path: Path, job: str = "") -> Holder | None:
+    """Return who holds a lock; a file whose process is gone is removed, and that of an earlier start of a job.
 
     Returns:
         None where nobody holds it, or somebody else has just taken it over: look again.
@@ -83,7 +91,7 @@ def holder_of(path: Path) -> Holder | None:
     if text is None:
         return None
     holder = _holder(text, path)
-    if not holder.is_gone():
+    if not holder.is_gone(job):
         return holder
     if _removed(path, text):
         logger.warning("%s was left by %s, which is gone; it is taken over.", path.name, holder)
@@ -125,9 +133,10 @@ def refusal(what: str, holder: Holder, path: Path) -> OutputError:
     return OutputError(msg, cure)
 
 
-def _mine() -> str:
+def _mine(job: str) -> str:
     now = datetime.now().astimezone().isoformat(timespec="microseconds")
-    return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now})
+    told = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+    return json.dumps(told | ({"job": job} if job else {}))
 
 
 def _taken(path: Path, mine: str) -> bool:
@@ -164,7 +173,8 @@ def _holder(text: str, path: Path) -> Holder:
     """Read a lock file; of one that was cut off only its age is known."""
     try:
         told = json.loads(text)
-        return Holder(int(told["process"]), str(told["host"]), str(told["since"])[:19].replace("T", " "))
+        since = str(told["since"])[:19].replace("T", " ")
+        return Holder(int(told["process"]), str(told["host"]), since, str(told.get("job", "")))
     except (ValueError, TypeError, KeyError):
         seconds = path.stat().st_mtime if path.exists() else time.time()
         return Holder(0, "", f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from phantoms import TINY, write_subject
 
 from medssl.cli import main
-from medssl.cli.ranks import Ranks, ranks_of_environment
+from medssl.cli.ranks import Ranks, job_of_environment, ranks_of_environment
 from medssl.workflows.ending import ended_cleanly
 from medssl.workflows.train import TrainOptions, train
 
@@ -100,6 +100,19 @@ def test_the_environment_of_torchrun_is_read(environment):
     for name, value in {**told, "TORCHELASTIC_RUN_ID": "x"}.items():
         environment.setenv(name, value)
     assert ranks_of_environment() == Ranks(5, 8, 1, 4, torchrun=True)
+
+
+def test_slurm_calls_a_job_that_it_starts_again_the_same(environment):
+    for name in ("SLURM_CLUSTER_NAME", "SLURM_STEP_ID", "SLURM_JOB_ID"):
+        environment.delenv(name, raising=False)
+    assert not job_of_environment()
+    for name, value in {"SLURM_JOB_ID": "12", "SLURM_PROCID": "3", "SLURM_RESTART_COUNT": "0"}.items():
+        environment.setenv(name, value)
+    before = job_of_environment()
+    environment.setenv("SLURM_RESTART_COUNT", "1")
+    assert job_of_environment() == before
+    environment.setenv("SLURM_JOB_ID", "13")
+    assert job_of_environment() != before
 
 
 @pytest.mark.parametrize("names", [[], ["RANK"], ["WORLD_SIZE"]])

@@ -155,6 +155,21 @@ def test_of_another_machine_nobody_knows_whether_it_runs(path, dead):
         pytest.fail("it was taken from another machine")
 
 
+@pytest.mark.parametrize(("job", "taken"), [("12 0", True), ("13 0", False), ("", False)])
+def test_a_job_that_is_started_again_elsewhere_takes_its_own_lock_over(path, monkeypatch, job, taken):
+    monkeypatch.setattr(lock.socket, "gethostname", lambda: "node-1")
+    with locked(path, "The folder out", job="12 0"):
+        left = path.read_text()
+    path.write_text(left)
+    monkeypatch.setattr(lock.socket, "gethostname", lambda: "node-2")
+    if taken:
+        with locked(path, "The folder out", job=job):
+            assert json.loads(path.read_text())["host"] == "node-2"
+    else:
+        with pytest.raises(OutputError, match="on node-1"), locked(path, "The folder out", job=job):
+            pytest.fail("it was taken from another job")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"process": "x"}'])
 def test_one_that_was_cut_off_is_kept(path, text):
     path.parent.mkdir()
