@@ -16,7 +16,7 @@ CROPS = 16
 
 
 class CenterStart:
-    """Move the centers of a clustering head once, before a given step; other networks are left alone.
+    """Move the centers of a clustering head after some steps from new weights; other networks are left alone.
 
     Args:
         network: Perhaps a `medssl.networks.ClusteringNetwork`.
@@ -25,14 +25,21 @@ class CenterStart:
         step: Steps of warm-up before.
         start: "random" (trained from the first step on, as published), "class_means" or "kmeans", see
             `medssl.networks.ClusteringNetwork.start_centers`.
+        restarts: Steps after which training begins from new weights again, beside its beginning.
     """
 
     def __init__(
-        self, network: nn.Module, labeled: Any, unlabeled: Any, step: int, start: str = "random"
+        self,
+        network: nn.Module,
+        labeled: Any,
+        unlabeled: Any,
+        step: int,
+        start: str = "random",
+        restarts: Sequence[int] = (),
     ) -> None:
         self.network = getattr(network, "module", network)
         self.labeled, self.unlabeled = labeled, unlabeled
-        self.step = step
+        self.steps = {begin + step for begin in (0, *restarts)}
         self.start = start
 
     def attach(self, engine: Engine) -> None:
@@ -41,7 +48,7 @@ class CenterStart:
 
     def __call__(self, engine: Engine) -> None:
         """Move the centers where this is the step."""
-        if self.start == "random" or engine.state.iteration != self.step + 1:
+        if self.start == "random" or engine.state.iteration - 1 not in self.steps:
             return
         move = getattr(self.network, "start_centers", None)
         if move is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medssl.functional.clustering import cluster_mass
+from medssl.functional.clustering import at_least_float32, cluster_mass
 from medssl.functional.schedules import linear_ramp
 from medssl.labels import UNKNOWN
 from medssl.objectives.supervised import SupervisedLoss
@@ -69,7 +69,7 @@ class SemiSupervisedObjective(nn.Module):
         scores = network(torch.cat(images))
         labeled = len(images[0]) if "image" in batch else 0
         first = int(getattr(getattr(network, "module", network), "first", 0))
-        output = {"pred": scores, "loss": scores.new_zeros(()).float()}
+        output = {"pred": scores, "loss": at_least_float32(scores.new_zeros(()))}
         if labeled:
             label = batch["label"]
             clustered = torch.where(label < first, UNKNOWN, label)
@@ -79,7 +79,7 @@ class SemiSupervisedObjective(nn.Module):
             )
         if unlabeled is not None:
             valid = unlabeled["mask"][:, 0] > 0.5
-            log_q = scores[labeled:, first:].float().log_softmax(1)
+            log_q = at_least_float32(scores[labeled:, first:]).log_softmax(1)
             term, parts = self.unlabeled_term(log_q, valid, unlabeled, first)
             ramp = linear_ramp(float(batch["progress"]), self.start, self.end)
             share = share_of_processes(parts.pop("counted", valid))
@@ -161,7 +161,7 @@ def share_of_processes(valid: Tensor) -> float:
 def teacher_log_q(teacher: Callable[[Tensor], Tensor], image: Tensor, first: int) -> Tensor:
     """Return a teacher's log probabilities of the labels from ``first`` on, without a gradient."""
     with torch.no_grad():
-        return teacher(image)[:, first:].float().log_softmax(1)
+        return at_least_float32(teacher(image)[:, first:]).log_softmax(1)
 
 
 def mean_confidence(log_q: Tensor, valid: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -9,25 +10,45 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medssl.engines import SemiSupervisedTrainer
 from medssl.labels import UNKNOWN
-from medssl.objectives import LabeledOnly, SupervisedLoss
+from medssl.objectives import LabeledOnly, MeanTeacher, OnlineSSLDEC, StoredTargets, SupervisedLoss
+
+OBJECTIVES = {
+    "labeled": lambda teacher, **loss: LabeledOnly(**loss),
+    "mean teacher": MeanTeacher,
+    "ssldec": lambda teacher, **loss: OnlineSSLDEC(teacher, labels=4, **loss),
+    "stored targets": lambda teacher, **loss: StoredTargets(**loss),
+}
 
 
-def network() -> nn.Module:
+def network(seed: int = 0) -> nn.Module:
     """Return a network whose crops do not see each other: no batch norm, no dropout."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     layers = [nn.Conv3d(2, 6, 3, padding=1), nn.InstanceNorm3d(6), nn.GELU(), nn.Conv3d(6, 4, 3, padding=1)]
     return nn.Sequential(*layers).double()
 
 
-def batch() -> dict[str, torch.Tensor]:
-    """Return four crops, the first of 16 known voxels, the others of 64: the processes have different numbers."""
+def batch() -> dict[str, Any]:
+    """Return four crops of either kind, the first with few known voxels: the processes have different numbers."""
     generator = torch.Generator().manual_seed(1)
     label = torch.randint(0, 4, (4, 1, 4, 4, 4), generator=generator)
     label[0, :, :3] = UNKNOWN
-    return {"image": torch.randn(4, 2, 4, 4, 4, generator=generator, dtype=torch.float64), "label": label}
+    image, weak, strong = torch.randn(3, 4, 2, 4, 4, 4, generator=generator, dtype=torch.float64)
+    mask = torch.ones(4, 1, 4, 4, 4)
+    mask[0, :, 1:] = 0
+    target = torch.rand(4, 4, 4, 4, 4, generator=generator, dtype=torch.float64).softmax(1)
+    unlabeled = {"image": weak, "strong": strong, "mask": mask, "target": target}
+    return {"image": image, "label": label, "unlabeled": unlabeled}
 
 
-def gradients(model: nn.Module, crops: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def part_of(values: dict[str, Any], rank: int, ranks: int) -> dict[str, Any]:
+    """Return the share of the crops that one of some processes has."""
+    return {
+        name: part_of(value, rank, ranks) if isinstance(value, dict) else value[rank::ranks]
+        for name, value in values.items()
+    }
+
+
+def gradients(model: nn.Module, crops: dict[str, Any], objective: str) -> dict[str, torch.Tensor]:
     """Take one step of the trainer and return what it found."""
     trainer = SemiSupervisedTrainer(
         device=torch.device("cpu"),
@@ -35,7 +56,9 @@ def gradients(model: nn.Module, crops: dict[str, torch.Tensor]) -> dict[str, tor
         train_data_loader=[crops],
         network=model,
         optimizer=torch.optim.SGD(model.parameters(), 0.1),
-        loss_function=LabeledOnly(SupervisedLoss(dice_weight=0.0)),
+        loss_function=OBJECTIVES[objective](
+            network(seed=7).eval(), labeled_loss=SupervisedLoss(dice_weight=0.0)
+        ),
     )
     trainer.run()
     return {name.removeprefix("module."): value.grad for name, value in model.named_parameters()}
@@ -46,8 +69,9 @@ def main(folder: Path, rank: int, ranks: int) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=ranks
     )
-    mine = {name: value[rank::ranks] for name, value in batch().items()}
-    torch.save(gradients(DistributedDataParallel(network()), mine), folder / f"{rank}.pt")
+    mine = part_of(batch(), rank, ranks)
+    found = {name: gradients(DistributedDataParallel(network()), mine, name) for name in OBJECTIVES}
+    torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 

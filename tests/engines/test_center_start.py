@@ -30,10 +30,10 @@ def network():
     return ClusteringNetwork(backbone, 1, 2, background=True)
 
 
-def run(found, start, step=2, steps=4):
+def run(found, start, step=2, steps=4, restarts=()):
     seen = []
     engine = Engine(lambda engine, batch: seen.append(found.head.centers.detach().clone().flatten()))
-    CenterStart(found, Crops(), Crops(labeled=False), step, start).attach(engine)
+    CenterStart(found, Crops(), Crops(labeled=False), step, start, restarts).attach(engine)
     engine.run([0] * steps, max_epochs=1)
     return seen
 
@@ -44,6 +44,22 @@ def test_centers_move_to_the_classes_before_the_given_step_only(start):
     assert torch.equal(seen[0], seen[1])
     torch.testing.assert_close(seen[2], torch.tensor([1.0, 3.0]))
     assert torch.equal(seen[2], seen[3])
+
+
+def test_centers_move_again_after_training_began_from_new_weights():
+    found = network()
+    engine = Engine(lambda engine, batch: None)
+    CenterStart(found, Crops(), Crops(labeled=False), 1, "class_means", [3]).attach(engine)
+    moved = []
+
+    def step(engine, batch):
+        moved.append(float(found.head.centers.detach().sum()) == pytest.approx(4.0))
+        with torch.no_grad():
+            found.head.centers.zero_()
+
+    engine._process_function = step
+    engine.run([0] * 6, max_epochs=1)
+    assert moved == [False, True, False, False, True, False]
 
 
 def test_random_centers_stay_and_other_networks_are_left_alone():
