@@ -14,6 +14,7 @@ import numpy as np
 
 from medssl.io.cohort import read_cohort
 from medssl.io.files import write_json
+from medssl.io.lock import locked
 from medssl.io.subjects import Cohort, Subject
 from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.simulate import simulate_cohort
@@ -83,8 +84,9 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 
 def add_row(out: Path, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Add a finished run to a file that other processes may have added to; return all."""
-    rows = [*rows_of(out), dict(row)]
-    write_json(out, {"runs": rows})
+    with locked(out.with_name(f"{out.name}.lock"), str(out), patience_s=60):
+        rows = [*rows_of(out), dict(row)]
+        write_json(out, {"runs": rows})
     return rows
 
 

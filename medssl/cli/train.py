@@ -18,7 +18,8 @@ from medssl.cli.common import (
     mask_option,
     parse_settings,
 )
-from medssl.errors import MedsslError
+from medssl.cli.ranks import ranks_of_environment
+from medssl.errors import ConfigError, MedsslError
 
 METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
 """As in `medssl.workflows.methods.METHODS`; a test compares both. Help must not import torch."""
@@ -95,6 +96,7 @@ def train(
     from medssl.workflows.train import train as run_training
 
     quiet_libraries()
+    _refuse_several_processes(out)
     if resume:
         _refuse_options(ctx)
     if not resume:
@@ -102,7 +104,8 @@ def train(
     checked = is_checked(out) if resume else check and options["method"] != "supervised"
     if checked and not resume:
         STDERR.print(
-            "Trains up to four networks of that budget: with and without the unlabeled scans, and a check."
+            "Trains up to four networks of that budget: with and without the unlabeled scans, and a check; about "
+            f"{4 * budget_named(options['budget']).minutes / 60:.1f} hours in all, registrations not counted."
         )
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
     try:
@@ -119,6 +122,23 @@ def train(
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
     STDERR.print(f"  medssl segment {data} --out OUT --model {out}", soft_wrap=True)
     STDOUT.print(str(out), soft_wrap=True)
+
+
+def _refuse_several_processes(out: Path) -> None:
+    """Say how several processes train one network; here each would train its own into the same folder.
+
+    Raises:
+        ConfigError: torchrun or a batch system started more than one.
+    """
+    ranks = ranks_of_environment().ranks
+    if ranks > 1:
+        msg = f"medssl train runs in one process; {ranks} were started."
+        config = "\"['configs/train.yaml','configs/multi_gpu_train.yaml']\""
+        cure = (
+            f"Prepare the run with one process (Ctrl-C after its first step), then in {out}: "
+            f"torchrun --standalone --nproc_per_node={ranks} -m monai.bundle run --config_file {config}"
+        )
+        raise ConfigError(msg, cure)
 
 
 def _refuse_options(ctx: click.Context) -> None:

@@ -57,13 +57,14 @@ def verdict(
 
     The semi-supervised network has to be better in the mean, by `MARGIN` at least; a tie goes to labeled-only.
     Where nothing can be compared it is returned if it is safe by construction: if it goes on from what the labels
-    taught it. One that is trained from new weights on targets alone may lose everything (`docs/experiments.md`).
+    taught it, and what the unlabeled scans add grows from nothing. One that is trained from new weights on targets
+    alone may lose everything (`docs/experiments.md`).
 
     Args:
         method: Name for the sentence.
         labeled_only: Held-out scan -> mean Dice over the labels.
         with_unlabeled: The same of the semi-supervised network.
-        safe: Whether it goes on from what the labels taught it.
+        safe: Whether it is safe by construction.
 
     Raises:
         ValueError: The two were scored on different scans.
@@ -82,8 +83,8 @@ def verdict(
         )
         kept = "The labeled-only network is kept beside this one"
         if not safe:
-            kept = "Rounds that start from new weights can go wrong unseen, so the labeled-only network is returned, "
-            kept += f"and that of {method} kept beside it"
+            kept = f"With these settings {method} can go wrong unseen, so the labeled-only network is returned, and "
+            kept += f"that of {method} kept beside it"
         sentence = f"Cannot tell {why}. {kept}; compare their maps by eye."
         return Verdict(CANNOT_TELL, sentence, None, pairs, safe)
     mean = round(float(differences.mean()), 9)  # differences that cancel are a tie, whatever floats say

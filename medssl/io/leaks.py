@@ -197,7 +197,7 @@ def find_leaks(
         one_list, other_list = (cohort.section(name) for name in sections)
         compare = _VoxelPairs(prints[sections[0]], prints[sections[1]]) if sections in by_voxels else None
         for (i, one), (j, other) in product(enumerate(one_list), enumerate(other_list)):
-            related = _identity(one) == _identity(other)
+            related = plain_id(one.subject) == plain_id(other.subject)
             evidence = _same_subject(one, other, sections) or files.same(one, other)
             if evidence is None and compare is not None:
                 evidence = compare.same(i, j, exactly=related)
@@ -228,19 +228,19 @@ def _cure(leaks: Sequence[Leak]) -> str:
 # ------------------------------------------------------------------------------------------------ names
 
 
-def _identity(subject: Subject) -> str:
+def plain_id(subject: str) -> str:
     """Spell a subject's id without what people write in two ways.
 
     Case, "sub-" or "subject" before a number, everything but letters and digits, and leading zeros go.
     """
-    name = re.sub(r"[^a-z0-9]", "", re.sub(r"^sub-", "", subject.subject.casefold()))
+    name = re.sub(r"[^a-z0-9]", "", re.sub(r"^sub-", "", subject.casefold()))
     name = re.sub(r"^sub(ject)?(?=\d)", "", name)
     return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def _same_subject(one: Subject, other: Subject, sections: tuple[str, str]) -> tuple[str, str] | None:
     """Compare ids and, where sections may share a subject, sessions."""
-    if _identity(one) != _identity(other):
+    if plain_id(one.subject) != plain_id(other.subject):
         return None
     sessions = [(scan.session or "").casefold() for scan in (one, other)]
     if sessions[0] != sessions[1]:

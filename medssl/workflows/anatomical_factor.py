@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from medssl.labels import LabelTable
 from medssl.workflows.atlases import Progress
 from medssl.workflows.provenance import file_hashes
 from medssl.workflows.registered_prior import RegisteredPrior, anatomy_defaults, prepared_with_labels
+
+logger = logging.getLogger(__name__)
 
 
 class AnatomicalFactor:
@@ -58,6 +61,7 @@ class AnatomicalFactor:
                 msg, "Give the folder that 'medssl train' wrote; the packaged weights have no atlases."
             )
         record = read_json(run / "run.json")
+        _tell_if_useless(record, run, self.weight)
         lacking = [name for name in contrasts if name not in record.get("contrasts", contrasts)]
         if lacking:
             msg = f"--anatomy {run}: its labeled scans were used with {', '.join(record['contrasts'])}; the model "
@@ -110,3 +114,13 @@ class AnatomicalFactor:
         log_q = q[inside].clamp_min(torch.finfo(q.dtype).tiny).log()[None]
         fused[inside] = fused_assignment(log_q, log_anatomical_factor(prior[None], self.weight))[0].exp()
         return fused
+
+
+def _tell_if_useless(record: Mapping[str, Any], run: Path, weight: float) -> None:
+    """Say so where the run itself found registered labels to be of no use."""
+    if record.get("anatomy_weight", {}).get("weight") == 0:
+        logger.warning(
+            "In %s registered labels made the truth of held-out scans no likelier (w = 0); here w is %g.",
+            run.name,
+            weight,
+        )

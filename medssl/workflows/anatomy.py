@@ -120,7 +120,12 @@ class RegisteredScans(Sequence[Sample]):
             for atlas, warped in one.atlases.items():
                 samples[name, atlas] = _sample(targets[name], atlas, warped)
         self.samples = [samples[pair] for pair in chosen]
-        logger.info("%d labeled scans in the shape of unlabeled ones", len(self.samples))
+        logger.info(
+            "%d of %d labeled scans in the shape of unlabeled ones; as many as fit into %.1f GiB",
+            len(self.samples),
+            len(pairs),
+            memory_limit / 2**30,
+        )
 
     def __len__(self) -> int:
         return len(self.samples)

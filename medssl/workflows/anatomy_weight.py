@@ -17,7 +17,7 @@ from medssl.transforms.crops import counted_labels
 from medssl.workflows.atlases import Progress
 from medssl.workflows.methods import first_cluster, target_rule
 from medssl.workflows.models import Model, load_model
-from medssl.workflows.registered_prior import RegisteredPrior, prepared_with_labels
+from medssl.workflows.registered_prior import RegisteredPrior, anatomy_defaults, prepared_with_labels
 
 if TYPE_CHECKING:
     from medssl.workflows.train import TrainOptions
@@ -33,7 +33,7 @@ SETTING = "anatomy_weight"
 
 def weigh_anatomy(
     run: Path, cohort: Cohort, options: TrainOptions, folder: Path, progress: Progress | None = None
-) -> WeightChoice:
+) -> WeightChoice | None:
     """Choose w by the likelihood of the truth of held-out labeled scans under the targets they would get.
 
     An honest q exists only for scans that the network did not see: those under validation. Training scans
@@ -45,6 +45,9 @@ def weigh_anatomy(
         options: Of the semi-supervised run that w is for.
         folder: ``registrations/`` in it keeps every pair.
         progress: Told about the registrations of each held-out scan.
+
+    Returns:
+        None where no labeled scan could be laid over any of them: that speaks neither for nor against registration.
     """
     model = load_model(run)
     prepared = {
@@ -60,7 +63,8 @@ def weigh_anatomy(
     )
     pi = counted_labels(prepared["atlases"], len(model.table))[first:]
     scans = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]
-    return choose_weight(scans, _rule(options), first=1 - first)
+    informed = [scan for scan in scans if not bool((scan.a == scan.a[:1]).all())]
+    return choose_weight(informed, _rule(options), first=1 - first) if informed else None
 
 
 def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohort: Cohort) -> TrainOptions:
@@ -96,6 +100,19 @@ def record(choice: WeightChoice, cohort: Cohort, options: TrainOptions, *, autom
             }
             for weight in choice.likelihood
         ],
+    }
+
+
+def nothing_registered(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
+    """Return what a run's record says where no labeled scan could be laid over a held-out one."""
+    weight = float(anatomy_defaults()[SETTING])
+    told = "No labeled scan could be laid over a held-out one, so nothing is known about the weight of registered "
+    return {
+        "weight": weight,
+        "sentence": f"{told}labels: w = {weight:g}.",
+        "held_out": [subject.key for subject in cohort.validation],
+        "target_rule": _rule(options),
+        "candidates": [],
     }
 
 

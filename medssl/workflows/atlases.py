@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medssl.errors import InputError, RegistrationError
 from medssl.io.files import atomic_path, read_tsv, write_tsv
+from medssl.io.leaks import plain_id
 from medssl.registration import LIBRARY, Registration, RegistrationSettings, Scan, register
 from medssl.workflows.processes import in_processes, workers_for
 from medssl.workflows.warping import WarpedScan, warp_onto
@@ -335,8 +336,8 @@ def _pairs(
     return pairs
 
 
-def _person(subject: str) -> str:
-    return subject.split("_ses-", maxsplit=1)[0]
+def _person(scan: str) -> str:
+    return plain_id(scan.split("_ses-", maxsplit=1)[0])
 
 
 def _digest(scan: Scan) -> str:

@@ -14,17 +14,26 @@ from typing import Any
 import numpy as np
 
 from medssl.engines import TrainingInterrupted
+from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import InputError, OutputError
 from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json
-from medssl.io.leaks import find_leaks
-from medssl.io.subjects import Cohort
-from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
-from medssl.workflows.methods import uses_anatomy
+from medssl.io.leaks import find_leaks, plain_id
+from medssl.io.subjects import Cohort, Subject
+from medssl.workflows.anatomy_weight import SETTING, nothing_registered, record, weigh_anatomy, with_weight
+from medssl.workflows.methods import first_cluster, target_rule, uses_anatomy
 from medssl.workflows.provenance import file_hashes, moved_hashes, relative
-from medssl.workflows.running import CANDIDATES, Training, finished_training, promote_parts, require_parts
+from medssl.workflows.running import (
+    CANDIDATES,
+    Training,
+    finished_training,
+    only_trainer,
+    promote_parts,
+    require_parts,
+    stoppable,
+)
 from medssl.workflows.study import dice_of_run
 from medssl.workflows.target_example import FILE_NAME as EXAMPLE
 from medssl.workflows.train import (
@@ -51,6 +60,8 @@ LABELED_ONLY = "labeled-only"
 
 PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", EXAMPLE, "LICENSE")
 """What is copied from the better run to the top of the run folder."""
+
+TRANSDUCTIVE_SENTENCE = "Transductive: held-out scans are among the unlabeled ones."
 
 HELD_OUT_SHARE = 4
 """One labeled scan in so many is held out for the check, at least one."""
@@ -100,7 +111,7 @@ def train_checked(
         MedsslError: As in `train`.
     """
     options = _begin(data, out, options, resume)
-    with _removed_if_nothing_began(out):
+    with _removed_if_nothing_began(out), only_trainer(out):
         return _train_checked(data, out, options, watcher, say)
 
 
@@ -114,8 +125,9 @@ def _train_checked(
     if not cohort.unlabeled:
         run.train(LABELED_ONLY, baseline, None)
         return _finished(data, out, options, LABELED_ONLY, nothing_unlabeled(), run)
-    checked = len({subject.subject for subject in cohort.training}) > 1 or bool(cohort.validation)
+    checked = len(_persons(cohort)) > 1 or bool(cohort.validation)
     part = cohort if cohort.validation or not checked else _held_out_for_check(cohort, options.seed)
+    checked = checked and bool(part.training)  # none is left where all labeled scans are copies of one
     check = _Check(run, part, "" if cohort.validation else "check-", keep_last=not cohort.validation)
     before: dict[str, float] = {}
     after: dict[str, float] = {}
@@ -123,9 +135,7 @@ def _train_checked(
         before = check.dice(LABELED_ONLY, baseline)
         semi_supervised = _weighed(out, check, semi_supervised, automatic=options.prior == "auto")
         after = check.dice(method, semi_supervised)
-    found = verdict(
-        method, before, after, safe=options.settings.get("schedule", options.schedule) != "union_reinit"
-    )
+    found = verdict(method, before, after, safe=is_safe(semi_supervised, cohort))
     run.train(LABELED_ONLY, baseline, None)
     if found.method_wins or found.answer == CANNOT_TELL:
         run.train(method, semi_supervised, None)
@@ -135,9 +145,23 @@ def _train_checked(
 def _finished(
     data: Path, out: Path, options: TrainOptions, winner: str, found: Verdict, run: _Runner
 ) -> Checked:
+    if any(read_json(one).get("transductive") for one in (out / CANDIDATES).glob("*/run.json")):
+        found = replace(found, sentence=f"{found.sentence} {TRANSDUCTIVE_SENTENCE}")
     training = _promote(data, out, options, winner, found, run.trainings[winner])
     run.say(found.sentence)
     return Checked(training, found)
+
+
+def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
+    """Tell whether a method may be returned where nothing could be checked.
+
+    It goes on from what the labels taught it, its unlabeled term grows from zero, and its targets take no voxels
+    from a cluster because it is large: online training with a labeled-only beginning, and not 'dec' where background
+    is a cluster.
+    """
+    begins_with_labels = float(options.settings.get("unlabeled_start", 1.0)) > 0
+    shrinks = target_rule(options) == "dec" and first_cluster(options, cohort) == 0
+    return begins_with_labels and not options.settings.get("rounds", options.rounds) and not shrinks
 
 
 def is_checked(out: Path) -> bool:
@@ -149,7 +173,7 @@ def planned_runs(cohort: Cohort) -> int:
     """Return how many trainings of the whole budget a checked training takes at most."""
     if not cohort.unlabeled:
         return 1
-    if cohort.validation or len({subject.subject for subject in cohort.training}) < 2:
+    if cohort.validation or len(_persons(cohort)) < 2:
         return 2
     return 4
 
@@ -201,7 +225,8 @@ class _Check:
         """Train a candidate and return the mean Dice of each held-out labeled scan."""
         part = replace(self.cohort, validation=(), test=()) if self.keep_last else None
         run = self.run.train(self.prefix + name, replace(options, hold_out=0) if part else options, part)
-        per_label = dice_of_run(run, self.cohort.validation)
+        with stoppable():
+            per_label = dice_of_run(run, self.cohort.validation, resample=options.resample)
         means = np.nanmean(np.array(list(per_label.values())), axis=0)
         return {subject.key: float(dice) for subject, dice in zip(self.cohort.validation, means, strict=True)}
 
@@ -224,10 +249,15 @@ def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool
         watcher = check.run.watcher or Watcher()
         try:
             choice = weigh_anatomy(labeled_only, check.cohort, options, folder, watcher.registered)
+            told = (
+                nothing_registered(check.cohort, options)
+                if choice is None
+                else record(choice, check.cohort, options, automatic=automatic)
+            )
         except KeyboardInterrupt as error:
             msg = "Stopped while labeled scans were registered; registrations that are done are kept."
             raise TrainingInterrupted(msg) from error
-        write_json(path, record(choice, check.cohort, options, automatic=automatic))
+        write_json(path, told | (TRANSDUCTIVE if options.transductive else {}))
     found = read_json(path)
     check.run.say(found["sentence"])
     weight = tuple(found["weight"]) if isinstance(found["weight"], list) else found["weight"]
@@ -316,12 +346,7 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
     own = {}
     for name, value in options.settings.items():
         shared = name.replace("network_def#backbone#", "network_def#")
-        registers = shared.startswith("train#dataset#registered")
-        if (
-            shared not in METHOD_SETTINGS
-            and shared.partition("#")[0] not in METHOD_SETTINGS
-            and not registers
-        ):
+        if not {shared, shared.partition("#")[0]} & METHOD_SETTINGS and not shared.startswith(METHOD_PARTS):
             own[shared] = value
     if options.rounds:
         own.setdefault("patience", 0)  # rounds take all their steps, so the baseline does
@@ -355,26 +380,50 @@ METHOD_SETTINGS = frozenset(
 )
 """Values of the overlays, which a labeled-only configuration does not have; those under them too."""
 
+METHOD_PARTS = (
+    "train#dataset#registered",
+    "train#unlabeled",
+    "train#sampler#mixture",
+    "train#targets",
+    "train#rounds",
+    "train#center_start",
+    "lr_scheduler#ends",
+)
+"""Parts of the configuration that the overlays add or change; a labeled-only one has none, or its own."""
+
 
 def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
     """Move whole subjects of the labeled scans to validation.
 
-    Their unlabeled sessions are left out, and so is every unlabeled scan that is one of theirs under another name.
+    Their unlabeled sessions are left out, and so is every other scan that is one of theirs under another name.
     """
-    names = sorted({subject.subject for subject in cohort.training})
+    names = _persons(cohort)
     order = np.random.default_rng(seed).permutation(len(names))
     held = {names[place] for place in order[: max(1, len(names) // HELD_OUT_SHARE)]}
+
+    def is_held(subject: Subject) -> bool:
+        return plain_id(subject.subject) in held
+
     part = replace(
         cohort,
-        training=tuple(subject for subject in cohort.training if subject.subject not in held),
-        validation=tuple(subject for subject in cohort.training if subject.subject in held),
-        unlabeled=tuple(subject for subject in cohort.unlabeled if subject.subject not in held),
+        training=tuple(subject for subject in cohort.training if not is_held(subject)),
+        validation=tuple(subject for subject in cohort.training if is_held(subject)),
+        unlabeled=tuple(subject for subject in cohort.unlabeled if not is_held(subject)),
     )
-    leaks = find_leaks(part, sections_checked=[("unlabeled", "validation")])
+    leaks = find_leaks(part, sections_checked=[("training", "validation"), ("unlabeled", "validation")])
     copies = {leak.one.key for leak in leaks}
     if copies:
         logger.warning("Left out of the check, being held-out scans too: %s", ", ".join(sorted(copies)))
-    return replace(part, unlabeled=tuple(one for one in part.unlabeled if one.key not in copies))
+    return replace(
+        part,
+        training=tuple(one for one in part.training if one.key not in copies),
+        unlabeled=tuple(one for one in part.unlabeled if one.key not in copies),
+    )
+
+
+def _persons(cohort: Cohort) -> list[str]:
+    """Return the labeled subjects, each once however it is spelled."""
+    return sorted({plain_id(subject.subject) for subject in cohort.training})
 
 
 def _promote(

@@ -114,6 +114,7 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     method = method_named(options.method)
     _require_fitting(options)
     _require_steps_for_rounds(options)
+    _require_no_patience_in_rounds(options)
     rule = options.target_rule or {"class": "prior", "none": "sharpen"}.get(options.prior)
     if options.rounds:
         values = {"rounds": options.rounds, "target_rule": rule or method.rule}
@@ -174,6 +175,18 @@ def _require_steps_for_rounds(options: TrainOptions) -> None:
     if most is not None and rounds > most and not own_steps:
         msg = f"--rounds {rounds}: the steps of --budget {options.budget} are enough for {most} rounds."
         raise ConfigError(msg, f"Give {most} or fewer, or choose --budget full.")
+
+
+def _require_no_patience_in_rounds(options: TrainOptions) -> None:
+    """Refuse to stop early within stages whose steps are counted.
+
+    Raises:
+        ConfigError: With what to do.
+    """
+    patience = options.settings.get("patience")
+    if options.rounds and patience:
+        msg = f"--rounds take all their steps; patience {patience} would end their stages unevenly."
+        raise ConfigError(msg, "Leave patience out, or train without --rounds.")
 
 
 def _require_known(what: str, found: str | None, known: Iterable[str]) -> None:

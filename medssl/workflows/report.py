@@ -412,7 +412,7 @@ def _weight_blocks(weighed: Mapping[str, Any] | None) -> tuple[Block, ...]:
     if not weighed:
         return ()
     rows = tuple(
-        (_weight(one["weight"]), f"{one['log_likelihood']:.4f}", _text(one["dice"], 3))
+        (_weight(one["weight"]), _text(one["log_likelihood"], 4), _text(one["dice"], 3))
         for one in weighed["candidates"]
     )
     held_out = ", ".join(weighed["held_out"])
@@ -421,6 +421,8 @@ def _weight_blocks(weighed: Mapping[str, Any] | None) -> tuple[Block, ...]:
         f"which it did not see, by the target rule '{weighed['target_rule']}'. w = 0 is no prior."
     )
     columns = ("weight w of registered labels", "log likelihood of the truth", "mean Dice")
+    if not rows:
+        return (Text(str(weighed["sentence"])),)
     return Text(str(weighed["sentence"])), Table(columns, rows, note=note)
 
 
@@ -454,8 +456,9 @@ def _example_blocks(material: _Material) -> tuple[Block, ...]:
     return (Picture(figure_to_png(figure), alt, example.subject, caption + known),)
 
 
-def _points(dice: Mapping[str, float]) -> str:
-    return f"{100 * (dice['semi-supervised'] - dice['labeled-only']):+.1f}"
+def _points(dice: Mapping[str, float | None]) -> str:
+    before, after = dice["labeled-only"], dice["semi-supervised"]
+    return "n/a" if before is None or after is None else f"{100 * (after - before):+.1f}"
 
 
 def _dice_blocks(material: _Material) -> tuple[Block, ...]:
@@ -694,8 +697,9 @@ def _count(n: int, what: str, verbs: tuple[str, str] = ("", "")) -> str:
     return f"{n} {what}{'' if n == 1 else 's'} {verbs[n != 1]}".rstrip()
 
 
-def _text(value: float, digits: int) -> str:
-    return "n/a" if isnan(value) else f"{value:.{digits}f}"
+def _text(value: float | None, digits: int) -> str:
+    """Return a number; JSON has null where it was none."""
+    return "n/a" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
 def _milliliters(value: object) -> str:

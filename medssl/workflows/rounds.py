@@ -17,20 +17,22 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from medssl.engines import is_distributed, torch_rank
+from medssl.engines.calibration import METRIC
 from medssl.engines.checkpoints import save_atomically, share_buffers
 from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
-from medssl.functional.calibration import calibration_error
 from medssl.functional.clustering import fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
-from medssl.labels import UNKNOWN
 from medssl.networks import reinitialize
 from medssl.self_training import TOLERANCE, Outcome, self_train
 from medssl.transforms import CropDataset, Targets
 from medssl.transforms.mixture import SCHEDULES
 
 logger = logging.getLogger(__name__)
+
+LOSSES = ("loss_labeled", "loss_unlabeled")
+"""Parts of the loss that ``rounds.tsv`` has the mean of, over the stage that trained the network of a row."""
 
 
 class Rounds:
@@ -53,7 +55,6 @@ class Rounds:
         seed: Of new weights and of dropout in each stage.
         flips: Average the prediction with that of the mirrored scan.
         tolerance: See `self_train`.
-        validation: Held-out labeled scans, for calibration.
         prior: Share of each class among the labeled voxels, for the target rule "prior"; None for the targets' own.
         anatomy_weight: w of the anatomical prior a, one number or one a label, background included; used where
             unlabeled samples bring a ``prior (K, I, J, K)`` over all labels. Predictions are stored with the factor
@@ -80,7 +81,6 @@ class Rounds:
         seed: int = 0,
         flips: bool = False,
         tolerance: float = TOLERANCE,
-        validation: Any = (),
         prior: Tensor | None = None,
         anatomy_weight: float | Sequence[float] = 0.5,
         transductive: bool = False,
@@ -98,7 +98,6 @@ class Rounds:
         self.folder = Path(folder)
         self.names = list(names)
         self.schedule, self.seed, self.flips, self.tolerance = schedule, seed, flips, tolerance
-        self.validation = validation
         self.stamp = TRANSDUCTIVE if transductive else {}
         self.first = int(getattr(getattr(network, "module", network), "first", 0))
         self.anatomy_weight = anatomy_weights(anatomy_weight, len(self.names))
@@ -123,9 +122,12 @@ class Rounds:
             tolerance=self.tolerance,
         )
         if torch_rank() == 0:
-            if outcome.rounds and len(self.validation):  # of the last student, which makes no targets
+            if (
+                outcome.rounds and self._last("val_dice") != "n/a"
+            ):  # of the last student, which makes no targets
                 self._append(outcome.rounds + 1, self._row)
-            write_json(self.folder / "rounds.json", {"rounds": outcome.rounds, "reason": outcome.reason})
+            told = {"rounds": outcome.rounds, "reason": outcome.reason}
+            write_json(self.folder / "rounds.json", told | self.stamp)
         _wait_for_all()
         logger.info("Self-training ended after %d rounds: %s", outcome.rounds, outcome.reason)
         return outcome
@@ -261,8 +263,9 @@ class Rounds:
                 f"share_{name}": _text(None if shares is None else float(shares[cluster]))
                 for cluster, name in enumerate(self.names[self.first :])
             },
-            "val_dice": self._last_dice(),
-            "val_calibration_error": _text(self._calibration()),
+            "val_dice": self._last("val_dice"),
+            METRIC: self._last(METRIC),
+            **{part: self._mean_of_stage(part, number - 1) for part in LOSSES},
             **self.stamp,
         }
 
@@ -287,27 +290,23 @@ class Rounds:
             stored.restore(str(sample["subject"]), content["log_q"], content["mass"])
         return stored
 
-    @torch.no_grad()
-    def _calibration(self) -> float | None:
-        """Return the calibration error over the known voxels of the held-out labeled scans."""
-        if not len(self.validation):
-            return None
-        confidences, hits = [], []
-        device = next(self.network.parameters()).device
-        for sample in self.validation:
-            q = self._probabilities(torch.as_tensor(sample["image"])[None].to(device))[0].cpu()
-            label = torch.as_tensor(sample["label"])[0]
-            known = (torch.as_tensor(sample["mask"])[0] > 0.5) & (label != UNKNOWN) & (label >= self.first)
-            confidence, found = q.max(0)
-            confidences.append(confidence[known])
-            hits.append((found + self.first == label)[known])
-        return calibration_error(torch.cat(confidences), torch.cat(hits))
-
-    def _last_dice(self) -> str:
-        """Return the Dice of the last validation from the curve, which a resumed run has too."""
+    def _mean_of_stage(self, part: str, stage: int) -> str:
+        """Return the mean of a part of the loss over the epochs of a stage, from the curve."""
         path = self.folder / "metrics.tsv"
-        found = [row["val_dice"] for row in read_tsv(path)] if path.is_file() else []
-        return next((dice for dice in reversed(found) if dice not in ("", "n/a")), "n/a")
+        epochs = range(self.ends[stage] + 1, self.ends[stage + 1] + 1)
+        found = [
+            row.get(part, "")
+            for row in (read_tsv(path) if path.is_file() else [])
+            if int(row["epoch"]) in epochs
+        ]
+        values = [float(value) for value in found if value not in ("", "n/a")]
+        return _text(sum(values) / len(values) if values else None)
+
+    def _last(self, metric: str) -> str:
+        """Return a metric of the last validation from the curve, which a resumed run has too."""
+        path = self.folder / "metrics.tsv"
+        found = [row.get(metric, "") for row in read_tsv(path)] if path.is_file() else []
+        return next((value for value in reversed(found) if value not in ("", "n/a")), "n/a")
 
 
 def _changed(before: Targets, now: Targets) -> float:

@@ -15,12 +15,18 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import read_json, write_json
+from medssl.io.lock import locked
 from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
 from medssl.workflows.watching import Watcher
 
 CANDIDATES = "candidates"
 """Folder of a run that holds the runs it was chosen from."""
+
+CACHE = "cache"
+"""Folder of a run for prepared images that do not fit into memory; only an unfinished run needs it."""
+
+_LOCK = ".medssl-train.lock"
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,20 @@ def run_training(
 
     Raises:
         ConfigError: A value of the configuration does not work.
+        OutputError: Another process trains in this folder.
         TrainingInterrupted: The user stopped it; everything is saved.
     """
+    with only_trainer(out), stoppable():
+        return _run_training(out, watcher, resume, finish, registrations)
+
+
+def _run_training(
+    out: Path,
+    watcher: Watcher,
+    resume: bool,
+    finish: Callable[[ConfigParser], object] | None,
+    registrations: Path | None,
+) -> Training:
     started = time.time()
     workflow = ConfigWorkflow(
         config_file=str(out / "configs" / "train.yaml"),
@@ -122,12 +140,38 @@ def run_training(
         best = best_model.best
     if finish is not None:
         finish(workflow.parser)
+    shutil.rmtree(out / CACHE, ignore_errors=True)
     training = Training(out, trainer.state.iteration, best, time.time() - started)
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
     record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
     write_json(out / "run.json", record)
     return training
+
+
+@contextmanager
+def only_trainer(out: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder while the block runs.
+
+    Raises:
+        OutputError: Another process does.
+    """
+    with locked(out / _LOCK, f"The run in {out}"):
+        yield
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let a Ctrl-C between steps, as while whole scans are predicted, end with a word on how to go on.
+
+    Raises:
+        TrainingInterrupted: The user stopped it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        msg = "Training was stopped between two steps; it goes on from where it was last saved."
+        raise TrainingInterrupted(msg) from error
 
 
 @contextmanager

@@ -15,7 +15,11 @@ from medssl.workflows.prediction import predict_native
 
 
 def dice_of_run(
-    run: Path, subjects: Iterable[Subject], anatomy: AnatomicalFactor | None = None
+    run: Path,
+    subjects: Iterable[Subject],
+    anatomy: AnatomicalFactor | None = None,
+    *,
+    resample: bool = False,
 ) -> dict[str, list[float]]:
     """Segment labeled subjects with a run and return their Dice, per label in the order of the subjects.
 
@@ -23,12 +27,13 @@ def dice_of_run(
         run: Run folder, bundle or file of weights.
         subjects: Subjects with a label; NaN where neither map holds the label.
         anatomy: Registered labels that have a say.
+        resample: Bring other contrasts to the first one's grid by their headers.
     """
     model = load_model(run)
     predictor = Predictor(network=model.network)
     dice: dict[str, list[float]] = {label.abbreviation: [] for label in model.table.foreground}
     for subject in subjects:
-        labels = predict_native(subject, model, predictor, anatomy=anatomy)
+        labels = predict_native(subject, model, predictor, resample, anatomy)
         reference = read_labels(str(subject.label), subject.key, model.table, subject.encoding)
         for row in score_labels(labels, reference.data, reference.grid.spacing, model.table):
             dice[str(row["label"])].append(float(row["dice"]))

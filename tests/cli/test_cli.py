@@ -217,6 +217,26 @@ def test_options_of_train_that_do_not_go_together_end_with_one_message(cohort, t
     assert not (tmp_path / "run").exists()
 
 
+def test_train_in_several_processes_is_refused_with_the_command_that_works(cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = call("train", cohort, "--out", tmp_path / "run")
+    assert done.exit_code == 1
+    assert "torchrun --standalone --nproc_per_node=2 -m monai.bundle run" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("patience", [1, 5])
+def test_rounds_with_patience_are_refused(cohort, tmp_path, patience):
+    done = call(
+        "train", cohort, "--out", tmp_path / "run", "--method", "ssldec", "--rounds", 1, "--no-check",
+        "--set", f"patience={patience}",
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert "Leave patience out" in done.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_info_shows_versions_and_budgets_and_the_card():
     result = call("info")
     assert result.exit_code == 0, result.output

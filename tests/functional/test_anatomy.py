@@ -34,10 +34,11 @@ def test_factor_is_flat_where_nothing_is_known():
     torch.testing.assert_close(fused_assignment(log_q, factor)[:, :, 1], log_q[:, :, 1])
 
 
-def test_factor_is_flat_where_less_than_half_is_known():
-    a = torch.tensor([[[0.3], [0.1], [0.0]]]).double()
-    factor = log_anatomical_factor(a, 0.5)
-    assert torch.equal(factor, factor[:, :1].expand_as(factor))
+def test_at_the_rim_the_clusters_share_what_a_background_without_one_leaves():
+    """Atlases that see .9 of background in the mask still say which tissue is likelier there."""
+    a = torch.tensor([0.9, 0.08, 0.01, 0.01]).double().view(1, 4, 1)
+    expected = torch.tensor([0.8, 0.1, 0.1]).double().log() / 2
+    torch.testing.assert_close(log_anatomical_factor(a[:, 1:], 0.5).flatten(), expected)
 
 
 def test_crops_that_were_interpolated_count_by_their_shares():

@@ -1,11 +1,15 @@
 """Do no harm: what is returned is never worse than labeled-only on the held-out scans, and says so."""
 
 import json
+import os
 import shlex
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 from phantoms import TINY, write_subject
@@ -18,7 +22,7 @@ from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BRAIN_TISSUES
-from medssl.workflows import harmless
+from medssl.workflows import atlases, harmless
 from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
 from medssl.workflows.models import load_model
 from medssl.workflows.target_example import read_target_example
@@ -56,7 +60,7 @@ def validated(scans):
 def prefer(monkeypatch, method):
     """Let the method, or labeled-only, have the better Dice."""
 
-    def dice(run, subjects):
+    def dice(run, subjects, resample):
         return {"GM": [0.8 if ("ssldec" in run.name) == method else 0.5 for _ in subjects]}
 
     monkeypatch.setattr(harmless, "dice_of_run", dice)
@@ -193,7 +197,7 @@ def test_rounds_from_new_weights_are_not_returned_unchecked(tmp_path):
     assert done.verdict.answer == "cannot tell"
     assert record(tmp_path / "run")["verdict"]["returned"] == "labeled-only"
     assert names(tmp_path / "run") == ["labeled-only", "ssldec"]
-    assert "new weights" in done.verdict.sentence
+    assert "can go wrong unseen" in done.verdict.sentence
 
 
 @pytest.mark.parametrize("held_out", [0, 1])
@@ -396,6 +400,81 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
     both = [weights(tmp_path / "run" / "candidates" / name) for name in ("labeled-only", "ssldec")]
     if "network_def#backbone#block_layers" in settings:  # the same backbone in both
         assert len(both[0]) == len([name for name in both[1] if name.startswith("backbone")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "safe"),
+    [
+        ({}, True),
+        ({"method": "mean-teacher"}, True),
+        ({"rounds": 1}, False),
+        ({"settings": {"unlabeled_start": 0.0}}, False),
+        ({"target_rule": "dec"}, True),
+        ({"target_rule": "dec", "settings": {"background_cluster": True}}, False),
+    ],
+)
+def test_what_is_returned_unchecked_grows_from_what_the_labels_taught(scans, changes, safe):
+    assert harmless.is_safe(TrainOptions(**{"method": "ssldec", **changes}), read_cohort(scans)) is safe
+
+
+def test_the_check_reads_contrasts_of_other_grids_as_training_does(tmp_path):
+    data = make_cohort(tmp_path / "cohort", labeled=("01", "02"), unlabeled=("04",))
+    for path in data.rglob("*_T2w.nii.gz"):
+        image = nib.load(path)
+        affine = image.affine @ np.diag([2, 2, 2, 1.0])
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::2, ::2, ::2], affine), path)
+    done = train_checked(data, tmp_path / "run", options(resample=True))
+    assert len(done.verdict.dice) == 1
+
+
+def test_one_subject_in_two_spellings_or_copies_is_not_on_both_sides_of_the_check(tmp_path):
+    data = make_cohort(tmp_path / "cohort", labeled=("01", "1", "02"), unlabeled=("04",))
+    write_subject(data, "copy", 20, labeled=True)  # the voxels of 02
+    part = harmless._held_out_for_check(read_cohort(data), seed=0)
+    sides = [{scan.subject for scan in some} for some in (part.training, part.validation)]
+    for same_child in ({"01", "1"}, {"02", "copy"}):
+        assert not all(side & same_child for side in sides)
+    assert all(sides)
+
+
+def test_two_processes_do_not_train_in_one_folder(validated, scans, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(TrainingInterrupted):
+        train_checked(scans, run, options(hold_out=1), StopAfter(2))
+    (run / ".medssl-train.lock").write_text(
+        json.dumps({"process": os.getppid(), "host": socket.gethostname(), "since": "2026-11-28"})
+    )
+    with pytest.raises(OutputError, match="is being written by process"):
+        train_checked(scans, run, TrainOptions(), resume=True)
+
+
+def test_ctrl_c_between_two_steps_says_how_to_go_on(scans, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harmless, "dice_of_run", stop)
+    with pytest.raises(TrainingInterrupted, match="between two steps"):
+        train_checked(scans, tmp_path / "run", options(hold_out=1))
+    monkeypatch.undo()
+    assert train_checked(scans, tmp_path / "run", TrainOptions(), resume=True).training.steps == STEPS
+
+
+def test_where_no_labeled_scan_can_be_registered_the_weight_stays_and_that_is_said(
+    scans, tmp_path, monkeypatch
+):
+    def fail(*_):
+        return "no overlap"
+
+    monkeypatch.setattr(atlases, "register_and_save", fail)
+    said = []
+    train_checked(scans, tmp_path / "run", options(hold_out=1), say=said.append)
+    weighed = json.loads((tmp_path / "run" / "anatomy_weight.json").read_text())
+    assert (weighed["weight"], weighed["candidates"]) == (0.5, [])
+    assert "No labeled scan could be laid over a held-out one" in " ".join(said)
+    config = yaml.safe_load(
+        (tmp_path / "run" / "candidates" / "ssldec" / "configs" / "train.yaml").read_text()
+    )
+    assert config["anatomy_weight"] == 0.5
 
 
 def test_a_folder_in_use_is_refused(scans, tmp_path):

@@ -163,7 +163,7 @@ def test_killed_between_two_predictions_it_goes_on_with_the_next(scans, whole, t
 
     with monkeypatch.context() as patch:
         patch.setattr(Rounds, "_predict_one", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(TrainingInterrupted):
             train(scans, tmp_path / "run", options("union_warm"))
     train(scans, tmp_path / "run", resume=True)
     assert same(weights(whole("union_warm")), weights(tmp_path / "run"))
@@ -214,10 +214,17 @@ def test_the_table_of_rounds_is_filled(whole, case):
         "step",
         "val_dice",
         "val_calibration_error",
+        "loss_labeled",
+        "loss_unlabeled",
     }
+    assert rows[0].pop("loss_unlabeled") == "n/a"  # the first network saw labels alone
     assert rows[0].pop("changed") == "n/a"
     for row in rows:
-        assert all(0 <= float(value) <= 1 for name, value in row.items() if name not in ("round", "step"))
+        losses = {"loss_labeled", "loss_unlabeled"} & set(row)
+        assert all(float(row[name]) > 0 for name in losses)
+        assert all(
+            0 <= float(value) <= 1 for name, value in row.items() if name not in {"round", "step", *losses}
+        )
         shares = [float(value) for name, value in row.items() if name.startswith("share_")]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
         assert len(shares) == (4 if case == "hard" else 3)
@@ -276,7 +283,10 @@ def test_without_unlabeled_scans_it_says_supervised_only(tmp_path, caplog, case)
         write_subject(tmp_path / "cohort", name, int(name))
     assert train(tmp_path / "cohort", tmp_path / "run", options(case)).steps == STEPS
     assert "supervised only" in caplog.text
-    assert not any(row["loss_unlabeled"] for row in table(tmp_path / "run" / "metrics.tsv"))
+    rows = table(tmp_path / "run" / "metrics.tsv")
+    assert not any(row["loss_unlabeled"] for row in rows)
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True), "no stage begins anew"
 
 
 def test_no_labeled_scan_is_refused(tmp_path):
