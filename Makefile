@@ -22,7 +22,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,classify]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,export,classify,fast]"
 	touch $(STAMP)
 
 # The whole path on simulated scans; ends with a report to open.
@@ -68,10 +68,11 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --repeats 2 --json benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/segment_profile.py --json benchmarks/results/segment_profile.json
 	$(BIN)/python benchmarks/compression.py --json benchmarks/results/compression.json
-	$(BIN)/python benchmarks/training.py --turns 3 --steps 5 --json benchmarks/results/training.json
+	$(BIN)/python benchmarks/training.py --turns 4 --steps 5 --json benchmarks/results/training.json
 	$(BIN)/python benchmarks/ssl_step_cost.py --json benchmarks/results/ssl_step_cost.json
 	$(BIN)/python benchmarks/crop_profile.py --json benchmarks/results/crop_profile.json
 	$(BIN)/python benchmarks/performance_tables.py
+	$(BIN)/python benchmarks/classification_tables.py
 
 # Numbers of the simulated cohort, made again; trains for hours.
 bench-simulation: $(STAMP)

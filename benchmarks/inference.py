@@ -278,11 +278,16 @@ class Turn:
 def measure(methods: dict[str, Method], repeats: int, side: int) -> dict[str, dict[str, Any]]:
     """Run all methods in turn, several times, ours before and behind each: the machine may be slower in some minutes.
 
+    Before that every method but MONAI's windows, which compile nothing, runs once untimed.
+
     Returns:
         Name -> its turns, the first answer, and how often as long as the two runs of ours around it each turn took.
     """
     found: dict[str, dict[str, Any]] = {name: {"turns": [], "ratios": []} for name in methods}
     with torch.inference_mode():
+        for name, method in methods.items():
+            if not name.startswith("MONAI"):
+                method.run()
         for _ in range(repeats):
             before = take_turn(methods[OURS], found[OURS], side)
             for name in [name for name in methods if name != OURS]:
@@ -329,8 +334,13 @@ def throughput(network: nn.Module, method: Method, turns: list[Turn]) -> dict[st
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return least, median and largest."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+    """Return least, median and largest, and of how many."""
+    return {
+        "min": min(values),
+        "median": statistics.median(values),
+        "max": max(values),
+        "runs": len(values),
+    }
 
 
 def flops(network: nn.Module, shape: tuple[int, ...]) -> int:

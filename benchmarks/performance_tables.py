@@ -239,8 +239,9 @@ def about(report: dict[str, Any]) -> str:
 
 
 def seconds(found: dict[str, float]) -> str:
-    """Return median, least and largest."""
-    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+    """Return median, least and largest, and of how many where that is known."""
+    runs = f", n = {found['runs']}" if "runs" in found else ""
+    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f}{runs})"
 
 
 def percent(found: dict[str, float]) -> str:

@@ -413,7 +413,8 @@ def table_lines(report: Mapping[str, Any]) -> list[str]:
 
 def _cell(values: Mapping[str, float], digits: int, factor: float) -> str:
     low, middle, high = (f"{factor * values[name]:.{digits}f}" for name in ("min", "median", "max"))
-    return f"{middle} ({low} to {high})"
+    runs = f", n = {values['runs']}" if "runs" in values else ""
+    return f"{middle} ({low} to {high}{runs})"
 
 
 if __name__ == "__main__":

@@ -26,13 +26,15 @@ RELATIVE = 1e-4
 """A score of the file may differ by `ABSOLUTE + RELATIVE * (largest score)`."""
 
 
-def export_classifier(
+def export_classifier(  # noqa: PLR0913 (what the file says is given by name)
     network: nn.Module,
     path: Path | str,
     classes: Sequence[str],
     *,
     size: int | None = None,
     interpolation: str | None = None,
+    fit: str = "crop",
+    white: int | None = None,
     temperature: float = 1.0,
     softmax: bool = False,
     extra: Mapping[str, Any] | None = None,
@@ -48,6 +50,8 @@ def export_classifier(
         classes: In the order of the scores.
         size: Side of the images; None: what the network was built for.
         interpolation: None: that of the network's facts.
+        fit: How images that are not square are to become so.
+        white: Value of 16-bit images that is to become white; None: each image's own depth.
         temperature: For the softmax.
         softmax: Whether temperature and softmax go into the graph, whose output are probabilities then.
         extra: What else the file shall say, as plain values (threshold, license, version ...).
@@ -73,6 +77,8 @@ def export_classifier(
         std=_plain(classifier.std),
         temperature=float(temperature),
         softmax=softmax,
+        fit=fit,
+        white=white,
         extra=dict(extra or {}),
     )
     still: nn.Module = reparameterized(network).cpu().float()

@@ -16,8 +16,8 @@ from medssl.inference.backends.quiet_imports import import_onnxruntime
 KEY = "medssl"
 """Under which an ONNX file's metadata hold the card, as JSON."""
 
-FORM = 1
-"""Number of the card's form."""
+FORM = 2
+"""Number of the card's form; 1 lacked fit and white."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class OnnxCard:
         temperature: What scores are divided by before the softmax.
         softmax: Whether temperature and softmax are in the graph already.
         precision: "float32" or "int8".
+        fit: How images that are not square become so.
+        white: Value of 16-bit images that becomes white; None: each image's own depth.
         extra: Whatever else was written at export, as plain values.
     """
 
@@ -48,6 +50,8 @@ class OnnxCard:
     temperature: float = 1.0
     softmax: bool = False
     precision: str = "float32"
+    fit: str = "crop"
+    white: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -70,7 +74,7 @@ class OnnxCard:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             msg = f"{name} does not say what it classifies: its metadata '{KEY}' are damaged ({error})."
             raise CheckpointError(msg, "Export the classifier again.") from error
-        if form != FORM:
+        if form not in (1, FORM):
             msg = f"{name} was exported by another version of medssl: form {form}, expected {FORM}."
             raise CheckpointError(msg, "Export the classifier again.")
         return card

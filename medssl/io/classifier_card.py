@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CARD = "medssl.classifier"
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)
 
 
 @dataclass
@@ -31,6 +32,8 @@ class ClassifierCard:
         channels: 1 for gray, 3 for color.
         interpolation: How images are brought to that size.
         temperature: Scores are divided by it before the softmax.
+        fit: How images that are not square become so, see `transforms.classification.image_preprocessing`.
+        white: Value of 16-bit images that becomes white; None: each image's own depth.
         extra: What else the run wants to tell: seed, versions, validation scores. JSON values; not compared.
     """
 
@@ -40,6 +43,8 @@ class ClassifierCard:
     channels: int
     interpolation: str
     temperature: float = 1.0
+    fit: str = "crop"
+    white: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,6 +97,8 @@ class ClassifierCard:
             ("input size in pixels", other.size, self.size),
             ("number of channels", other.channels, self.channels),
             ("interpolation", other.interpolation, self.interpolation),
+            ("way to make images square", other.fit, self.fit),
+            ("white of 16-bit images", other.white, self.white),
         )
         require_same_facts(facts, where)
 
@@ -109,7 +116,7 @@ def classifier_card_of(content: Mapping[str, Any]) -> ClassifierCard | None:
 def _of_state(state: Mapping[str, str]) -> ClassifierCard:
     facts = json.loads(state["json"])
     version = facts.pop("format")
-    if version != _FORMAT:
+    if version not in _READABLE:
         msg = f"The card of these weights has format {version}; this version of medssl reads {_FORMAT}."
         raise CheckpointError(msg, "Install the version that wrote them, or a newer one.")
     return ClassifierCard(**facts)

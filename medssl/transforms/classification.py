@@ -20,7 +20,12 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 FITS = ("crop", "squash")
 
 _WHITE = (255, 4095, 65535)
-"""Greatest values of 8, 12 and 16 bits: the least that an image stays within becomes white."""
+"""Greatest values of 8, 12 and 16 bits."""
+
+
+def white_of(greatest: float) -> int:
+    """Return the greatest value of the least depth, 8, 12 or 16 bits, that holds a value."""
+    return next(white for white in _WHITE if greatest <= white)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class ImagePreprocessing:
     channels: int = 3
     interpolation: str = "bilinear"
     fit: str = "crop"
+    white: int | None = None
     view: str = "identity"
 
     def __post_init__(self) -> None:
@@ -49,7 +55,7 @@ class ImagePreprocessing:
     def __call__(self, image: NDArray[Any]) -> Tensor:
         """Return the image as ``(channels, size, size)`` uint8."""
         _require_image(image)
-        gray = _to_eight_bits(image)
+        gray = _to_eight_bits(image, self.white)
         prepared = _with_channels(torch.from_numpy(gray)[None], self.channels)
         if self.view != "identity":
             prepared = 255 * image_views([self.view])[0](prepared / 255).clamp(0, 1)
@@ -62,6 +68,7 @@ def image_preprocessing(
     interpolation: str = "bilinear",
     *,
     fit: str = "crop",
+    white: int | None = None,
     view: str = "identity",
 ) -> Callable[[NDArray[Any]], Tensor]:
     """Return the step from the array of an image file to the network's size: deterministic, one image at a time.
@@ -70,8 +77,10 @@ def image_preprocessing(
         size: Side of the result in pixels.
         channels: 1, 3, or as many as the images have. Gray is repeated, color becomes luminance.
         interpolation: "bilinear" or "bicubic", both with antialiasing.
-        fit: "crop": the shorter side becomes ``size`` and the middle is cut out, as the weight sets do.
+        fit: "crop": the shorter side becomes ``size`` and the middle is cut out, as weight sets do, many of which
+            leave out a margin too (`NetworkFacts.crop`), which is kept here: lesions lie at borders.
             "squash": the whole image, its aspect ratio lost.
+        white: Value of 16-bit images that becomes 255, as are those above it; None: each image's own depth.
         view: One of `VIEWS`, applied at full resolution before the size changes.
 
     Returns:
@@ -85,13 +94,14 @@ def image_preprocessing(
         InputError: (When called) the array is no image, or its channels do not fit.
 
     Notes:
-        8 bits are taken as they are. 16 bits: the greatest value tells the depth, 8 bits up to 255, 12 up to
-        4095, else 16, and the full range of that depth becomes 0 to 255 (12-bit scans divided by 257 would keep 16
-        gray levels). Others (floats, signed numbers): values in [0, 1] times 255, else from the image's own
+        8 bits are taken as they are. 16 bits: the full range up to ``white`` becomes 0 to 255; without it, the
+        greatest value of an image tells its depth, 8 bits up to 255, 12 up to 4095, else 16 (12-bit scans divided
+        by 257 would keep 16 gray levels), so that a dark image may come out brighter than its like.
+        Others (floats, signed numbers): values in [0, 1] times 255, else from the image's own
         least to its greatest value; a constant becomes black. An image that has the size and the channels
         already passes bit for bit.
     """
-    return ImagePreprocessing(size, channels, interpolation, fit, view)
+    return ImagePreprocessing(size, channels, interpolation, fit, white, view)
 
 
 def _require_image(image: NDArray[Any]) -> None:
@@ -103,12 +113,12 @@ def _require_image(image: NDArray[Any]) -> None:
         raise InputError(msg, "Replace them, or leave the image out.")
 
 
-def _to_eight_bits(image: NDArray[Any]) -> NDArray[np.float32]:
+def _to_eight_bits(image: NDArray[Any], white: int | None) -> NDArray[np.float32]:
     """Return ``(C, H, W)`` on the scale of 0 to 255, not yet rounded."""
     values = np.array(image.transpose(2, 0, 1), np.float32, order="C")
     if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
-        white = next(white for white in _WHITE if values.max() <= white)
-        return values if white == 255 else values * np.float32(255 / white)
+        top = 255 if image.dtype.itemsize == 1 else white or white_of(values.max())
+        return values if top == 255 else np.minimum(values * np.float32(255 / top), 255)
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 1:
         values = (values - low) / max(high - low, np.finfo(np.float32).tiny)

@@ -187,7 +187,9 @@ def test_the_packaged_weights_are_of_the_packaged_configuration():
     assert json.loads((CONFIGS / "metadata.json").read_text())["eval_metrics"]["accuracy"] > 0.5
 
 
-@pytest.mark.parametrize("name", ["network_name", "image_size", "channels", "interpolation", "preprocessing"])
+@pytest.mark.parametrize(
+    "name", ["network_name", "image_size", "channels", "interpolation", "fit", "white", "preprocessing"]
+)
 def test_train_and_inference_agree(name):
     inference = read("inference.yaml")
     if name == "preprocessing":

@@ -11,10 +11,10 @@ from pictures import TINY, write_pictures
 
 from medssl.cli import main
 from medssl.cli.classify import VERBS
-from medssl.cli.classify.common import PRESETS
+from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, train
-from medssl.transforms import image_augmentation
+from medssl.transforms import classification, image_augmentation
 from medssl.workflows.classification.distill import TARGETS
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.train import CLASS_WEIGHTS
@@ -46,6 +46,7 @@ def test_help_answers_without_torch():
 def test_lists_of_the_command_line_are_those_of_the_package():
     assert list(ONLINE) == METHODS
     assert set(image_augmentation.PRESETS) == set(PRESETS)
+    assert list(classification.FITS) == FITS
     parameters = (*train.params, *distill.params)
     choices = {one.name: one.type.choices for one in parameters if hasattr(one.type, "choices")}
     assert tuple(choices["class_weights"]) == CLASS_WEIGHTS

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from medssl.errors import ConfigError
+from medssl.inference.classification import predict_probabilities
 from medssl.inference.onnx_classifier import compare, export_classifier, parity
+from medssl.inference.onnx_network import OnnxNetwork
 from medssl.inference.onnx_runner import KEY, OnnxClassifier
 from medssl.networks import ClusteringNetwork
 from medssl.networks.compact import NETWORKS, build_classifier
@@ -68,7 +70,7 @@ def test_everything_that_prediction_needs_is_in_the_file(tmp_path):
     model = onnx.load(tmp_path / "model.onnx")
     (told,) = [json.loads(entry.value) for entry in model.metadata_props if entry.key == KEY]
     assert told == {
-        "form": 1,
+        "form": 2,
         "network": "test_efficientnet",
         "classes": CLASSES,
         "size": 48,
@@ -79,6 +81,8 @@ def test_everything_that_prediction_needs_is_in_the_file(tmp_path):
         "temperature": 1.5,
         "softmax": False,
         "precision": "float32",
+        "fit": "crop",
+        "white": None,
         "extra": {"abstain_below": 0.7},
     }
     assert OnnxClassifier(tmp_path / "model.onnx").card == card
@@ -101,6 +105,20 @@ def test_the_softmax_may_be_in_the_graph(tmp_path):
         found = OnnxClassifier(tmp_path / "m.onnx").probabilities(images.numpy())
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
         assert parity(network, tmp_path / "m.onnx", images).passed
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_a_file_stands_in_for_its_network(tmp_path, softmax):
+    """At any temperature, and in a mean over views, wherever the softmax is."""
+    network, images = lively("vgg-small-64"), torch.rand(3, 3, SIDE, SIDE)
+    export_classifier(network, tmp_path / "m.onnx", CLASSES, temperature=2.0, softmax=softmax)
+    file, views = OnnxNetwork(OnnxClassifier(tmp_path / "m.onnx")), [torch.clone, lambda some: some.flip(-1)]
+    for temperature in (1.0, 2.0):
+        expected, found = (
+            predict_probabilities(one, images, views=views, temperatures=[temperature])
+            for one in (network, file)
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_network_is_left_as_it_was(tmp_path):

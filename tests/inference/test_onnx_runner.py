@@ -87,8 +87,8 @@ def test_a_damaged_card_is_refused(text):
 
 
 def test_a_card_of_another_version_is_refused():
-    with pytest.raises(CheckpointError, match="form 2, expected 1"):
-        OnnxCard.from_json(CARD.to_json().replace('"form": 1', '"form": 2'), "m.onnx")
+    with pytest.raises(CheckpointError, match="form 3, expected 2"):
+        OnnxCard.from_json(CARD.to_json().replace('"form": 2', '"form": 3'), "m.onnx")
 
 
 def test_a_card_replaces_the_one_before_and_leaves_the_rest(means):

@@ -151,3 +151,16 @@ def test_table_of_deep_windows_gives_each_scan_and_the_share_of_time(tables):
         "| one pass, no windows | 0.5000 / 0.2500 | 0.3750 | 1.00 (1.00 to 1.00) |",
         "| scale 4 in windows | 0.7500 / 0.5000 | 0.6250 | 1.25 (1.00 to 1.50) |",
     ]
+
+
+@pytest.mark.parametrize("name", ["classification", "performance"])
+def test_the_tables_of_a_page_are_those_of_the_json(tmp_path, name):
+    """The script changes nothing on the page as it is; a page without its markers is refused."""
+    page = tmp_path / "page.md"
+    before = (PAGE.parent / f"{name}.md").read_text(encoding="utf-8")
+    page.write_text(before, encoding="utf-8")
+    command = [sys.executable, BENCHMARKS / f"{name}_tables.py", "--page", page]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert page.read_text(encoding="utf-8") == before
+    page.write_text("", encoding="utf-8")
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0

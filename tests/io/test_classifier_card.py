@@ -107,8 +107,8 @@ def test_a_card_that_cannot_be_kept_is_refused(change, words):
 
 
 def test_a_card_of_a_newer_version_is_refused():
-    state = {"json": CARD.state_dict()["json"].replace('"format": 1', '"format": 2')}
-    with pytest.raises(CheckpointError, match="has format 2; this version of medssl reads 1"):
+    state = {"json": CARD.state_dict()["json"].replace('"format": 2', '"format": 3')}
+    with pytest.raises(CheckpointError, match="has format 3; this version of medssl reads 2"):
         CARD.load_state_dict(state)
 
 

@@ -5,6 +5,7 @@ from PIL import Image
 
 from medssl.errors import ConfigError, InputError
 from medssl.transforms import VIEWS, image_preprocessing
+from medssl.transforms.classification import white_of
 
 
 @pytest.fixture
@@ -63,6 +64,27 @@ def test_color_becomes_luminance_as_in_pillow(rng):
 def test_sixteen_bits_become_eight_by_the_depth_that_is_used(values, expected, dtype):
     image = np.array(values, dtype).reshape(2, 2, 1)
     assert image_preprocessing(2, 1)(image).flatten().tolist() == expected
+
+
+def test_sixteen_bits_of_a_cohort_share_their_white():
+    """A dark image stays darker than its like; what is above white is white; 8 bits are left alone."""
+    dark, bright = np.array([0, 100, 200, 255]), np.array([0, 2000, 4095, 5000])
+    for values, alone, together in (
+        (dark, [0, 100, 200, 255], [0, 6, 12, 16]),
+        (bright, [0, 8, 16, 19], [0, 125, 255, 255]),
+    ):
+        image = values.astype(np.uint16).reshape(2, 2, 1)
+        assert image_preprocessing(2, 1)(image).flatten().tolist() == alone
+        assert image_preprocessing(2, 1, white=4095)(image).flatten().tolist() == together
+    eight = dark.astype(np.uint8).reshape(2, 2, 1)
+    assert image_preprocessing(2, 1, white=4095)(eight).flatten().tolist() == dark.tolist()
+
+
+@pytest.mark.parametrize(
+    ("greatest", "white"), [(0, 255), (255, 255), (256, 4095), (4095, 4095), (4096, 65535)]
+)
+def test_the_least_depth_that_holds_a_value(greatest, white):
+    assert white_of(greatest) == white
 
 
 @pytest.mark.parametrize(
@@ -165,7 +187,8 @@ def test_the_text_of_the_step_says_all_that_it_does():
         repr(image_preprocessing(8, 1)),
         repr(image_preprocessing(8, 3, "bicubic")),
         repr(image_preprocessing(8, 3, fit="squash")),
+        repr(image_preprocessing(8, 3, white=4095)),
         repr(image_preprocessing(8, 3, view="hflip")),
     }
-    assert len(texts) == 6
+    assert len(texts) == 7
     assert not any(" at 0x" in text for text in texts)

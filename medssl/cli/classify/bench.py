@@ -52,6 +52,8 @@ def bench(exports: tuple[Path, ...], **options: object) -> None:
     STDOUT.print(table)
     sizes = ", ".join(f"{one.name} {one.size_mb:.2f} MB" for one in done.candidates)
     STDERR.print(f"Files: {sizes}. Peak memory: of a process with one thread, Python and libraries included.")
+    for warning in done.warnings:
+        STDERR.print(warning, style="yellow", soft_wrap=True)
     STDERR.print(
         f"Not beaten in accuracy, time and size at once: {', '.join(one.name for one in done.best) or 'n/a'}."
     )

@@ -12,6 +12,8 @@ from medssl.cli.common import EXISTING, device_option, parse_settings
 PRESETS = ["natural", "chest-xray", "microscopy", "digits", "grey", "none"]
 """As in `medssl.transforms.image_augmentation.PRESETS`; a test compares both. Help must not import torch."""
 
+FITS = ["crop", "squash"]
+"""As in `medssl.transforms.classification.FITS`; a test compares both."""
 
 outside_option = click.option(
     "--allow-outside", is_flag=True, help="Accept paths and links that leave the folder of DATA."
@@ -29,13 +31,18 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation and draws."),
         click.option("--size", type=click.IntRange(8), help="Pixels a side.  [default: the network's own]"),
         click.option("--channels", type=click.IntRange(1), help="1: gray, 3: color.  [default: as the images]"),
+        click.option("--fit", type=click.Choice(FITS), default="crop", show_default=True,
+                     help="Images that are not square: cut out the middle, or squash the whole image."),
+        click.option("--white", type=click.IntRange(1, 65535),
+                     help="Value of 16-bit images that becomes white.  [default: 4095 or 65535, as the images]"),
         click.option("--preset", type=click.Choice(PRESETS), default="natural", show_default=True,
                      help="What augmentation may do to an image."),
         click.option("--labels-per-class", type=click.IntRange(1),
                      help="Keep so many labels a class; the other images count as unlabeled."),
         click.option("--hold-out", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
                      help="Share of the labeled images to validate on, where the folder has no val/."),
-        click.option("--pretrained", help="Weights of the backbone: a file, or 'cached'. Nothing is downloaded."),
+        click.option("--pretrained", help="Weights of the backbone: a file, 'cached', or 'auto', which says what "
+                                          "it would fetch and how. Nothing is downloaded."),
         click.option("--label-smoothing", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True),
                      help="Share of a label that all classes divide equally."),
         click.option("--class-weights", type=click.Choice(["none", "balanced"]), default="none", show_default=True,

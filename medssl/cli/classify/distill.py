@@ -19,7 +19,9 @@ from medssl.errors import MedsslError
 @click.option("--kind", type=click.Choice(["plain", "data", "model", "data-model"]), default="data",
               show_default=True, help="How many teachers and views: one, or several of either.")  # fmt: skip
 @click.option("--teacher", "teachers", multiple=True, help="Network of a teacher.  [default: the student's]")
-@click.option("--view", "views", multiple=True, help="View for the teachers, such as hflip.  [default: five]")
+@click.option(
+    "--view", "views", multiple=True, help="View for the teachers, such as hflip.  [default: by --preset]"
+)
 @click.option(
     "--threshold", default=0.8, show_default=True, help="Labels are kept where the teachers are surer."
 )
@@ -43,7 +45,6 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
     of it. Every label that the teachers gave stands in pseudo_labels/round-N.csv.
     """
-    from medssl.transforms.image_views import DATA_DISTILLATION
     from medssl.workflows.classification.distill import DistillOptions
     from medssl.workflows.classification.distill import distill as run_distillation
     from medssl.workflows.classification.pseudo_labels import KeepRule
@@ -53,8 +54,9 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     quiet_libraries()
     rule = KeepRule(**{name: options.pop(name) for name in ("threshold", "reduce", "balance", "cap")})
     own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "targets")}
-    views = options.pop("views") or DATA_DISTILLATION
-    chosen = DistillOptions(**own, views=tuple(views), rule=rule, student=ClassifyOptions(**options))
+    chosen = DistillOptions(
+        **own, views=tuple(options.pop("views")), rule=rule, student=ClassifyOptions(**options)
+    )
     try:
         with TrainingBar("macro F1") as bar:
             run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)

@@ -15,7 +15,9 @@ from medssl.cli.common import EXISTING, STDOUT, device_option, example, progress
 @click.command()
 @click.argument("data", type=EXISTING)
 @click.option("--out", type=EXISTING, required=True, help="Folder for scores, predictions and report.html.")
-@click.option("--model", type=EXISTING, required=True, help="Run folder, bundle or .pt file.")
+@click.option(
+    "--model", type=EXISTING, required=True, help="Run folder, bundle, .pt file, or exported .onnx file."
+)
 @click.option("--section", type=click.Choice(["test", "validation", "training"]), default="test",
               show_default=True, help="Which labeled images.")  # fmt: skip
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")

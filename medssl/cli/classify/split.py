@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from medssl.cli.classify.common import outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 
 
@@ -19,7 +21,8 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.option("--test", default=0.25, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
 @click.option("--labels-per-class", type=click.IntRange(1), help="Keep so many; the rest becomes unlabeled.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same division.")
-def split(out: Path, data: Path, **options: float) -> None:
+@outside_option
+def split(out: Path, data: Path, **options: Any) -> None:
     """Divide the labeled images of DATA, class by class, groups (patients) whole; write a manifest.
 
     Draws are nested: those of 25 labels a class are contained in those of 75 with the same seed.

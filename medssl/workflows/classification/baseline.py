@@ -28,6 +28,7 @@ from medssl.workflows.classification.train import (
     prepare_classifier,
     repeat_command,
     usable_cohort,
+    with_input_of,
 )
 from medssl.workflows.devices import choose_device
 from medssl.workflows.provenance import moved_hashes, relative
@@ -90,12 +91,11 @@ def train_with_baseline(
             raise OutputError(msg, f"Go on with: medssl classify distill {data} --out {out} --resume")
         options = planned(kept, out)
     else:
-        _begin(out, usable_cohort(data, options), options, data)
+        cohort = usable_cohort(data, options)
+        options = with_input_of(cohort, options)
+        _begin(out, cohort, options, data)
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
-    candidates = {
-        SUPERVISED: replace(options, method=SUPERVISED, rounds=0, settings=shared_settings(options))
-    }
-    candidates[options.method] = options
+    candidates = {SUPERVISED: _baseline(options), options.method: options}
     trainings = {
         name: train_method(out / CANDIDATES / name, cohort, chosen, data, watcher, say)
         for name, chosen in candidates.items()
@@ -108,6 +108,10 @@ def train_with_baseline(
     promote(out, trainings[winner].run, winner, found, told, device)
     say(found.sentence)
     return Compared(replace(trainings[winner], run=out), found)
+
+
+def _baseline(options: ClassifyOptions) -> ClassifyOptions:
+    return replace(options, method=SUPERVISED, rounds=0, settings=shared_settings(options))
 
 
 def has_baseline(out: Path) -> bool:
@@ -175,6 +179,7 @@ METHOD_SETTINGS = frozenset(
             "threshold",
             "threshold_rule",
             "rule_options",
+            "alignment",
         ),
         *("target_rule", "features", "alpha", "views", "temperature", "teacher_weight", "loss"),
         *("network_def", "card"),
@@ -208,7 +213,8 @@ def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path)
     if options.rounds:
         require_rounds(options, cohort)
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
-        prepare_classifier(Path(scratch) / "run", cohort, replace(options, rounds=0), data)
-        require_parts(Path(scratch) / "run", ("loss", "train#sampler", "network_def"))
+        for number, own in enumerate((replace(options, rounds=0), _baseline(options))):
+            prepare_classifier(Path(scratch) / str(number), cohort, own, data)
+            require_parts(Path(scratch) / str(number), ("loss", "train#sampler", "network_def"))
     write_manifest(out / "images.csv", cohort)
     write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept_options(options, out)})

@@ -11,14 +11,14 @@ import torch
 from medssl.errors import InputError
 from medssl.evaluation.classification import scores
 from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
-from medssl.inference.latency import Forms, Latency, benchmark, file_mb, this_machine
+from medssl.inference.latency import Forms, Latency, benchmark, file_mb, speed_gate, this_machine
 from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
 from medssl.io.files import write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.workflows.classification.evaluate import images_of_run
-from medssl.workflows.classification.models import ImageModel, load_classifier
-from medssl.workflows.classification.predict import numbers_of, predict_with_onnx
+from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_items
 
 FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}
 """Precision -> file of an export."""
@@ -34,6 +34,7 @@ class Bench:
         candidates: Macro F1 on the validation images, milliseconds and size of each file.
         best: The non-dominated ones.
         choice: The answer to the question for limits.
+        warnings: Of 8-bit files that are no faster than float32 here, and so no answer.
     """
 
     rows: dict[str, list[Latency]]
@@ -41,6 +42,7 @@ class Bench:
     candidates: tuple[Candidate, ...]
     best: tuple[Candidate, ...]
     choice: Choice
+    warnings: tuple[str, ...] = ()
 
 
 def bench_exports(  # noqa: PLR0913 (one argument an option)
@@ -78,6 +80,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}
     candidates: list[Candidate] = []
+    slow: dict[str, str] = {}
     for place, folder in enumerate(exports):
         files = {name: folder / file for name, file in FILES.items() if (folder / file).is_file()}
         if "float32" not in files:
@@ -92,6 +95,8 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         shape = (runner.channels, runner.size, runner.size)
         with torch.inference_mode():
             rows[folder.name] = benchmark(forms, shape, threads=threads, runs=runs)
+        if "int8" in files and not (gate := speed_gate(rows[folder.name])).passed:
+            slow[f"{folder.name}, int8"] = f"{folder.name}: {gate}."
         forms_timed = dict.fromkeys(row.name for row in rows[folder.name])
         peaks[folder.name] = {form: _peak_mb(form, files, model, shape) for form in forms_timed}
         for precision, file in files.items():
@@ -108,8 +113,9 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         rows,
         peaks,
         tuple(candidates),
-        non_dominated(candidates),
-        best_within(candidates, max_mb=max_mb, max_ms=max_ms),
+        non_dominated([one for one in candidates if one.name not in slow]),
+        best_within([one for one in candidates if one.name not in slow], max_mb=max_mb, max_ms=max_ms),
+        tuple(slow.values()),
     )
     if out is not None:
         write_json(
@@ -121,6 +127,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
                 "candidates": [asdict(one) for one in candidates],
                 "non_dominated": [one.name for one in done.best],
                 "choice": done.choice.sentence,
+                "warnings": list(done.warnings),
             },
         )
     return done
@@ -141,7 +148,7 @@ def _peak_mb(
 def _macro_f1(file: Path, validation: Sequence[ImageItem]) -> float:
     if not validation:
         return float("nan")
-    runner = OnnxClassifier(file)
-    labels = numbers_of(validation, runner.classes)
-    found = scores(labels, predict_with_onnx(validation, runner).probabilities, runner.classes, draws=0)
+    model = open_classifier(file)
+    labels = numbers_of(validation, model.card.classes)
+    found = scores(labels, predict_items(validation, [model]).probabilities, model.card.classes, draws=0)
     return float(found.measures["macro_f1"])

@@ -16,7 +16,7 @@ from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
 from medssl.io.pseudo_label_table import kept_labels
 from medssl.self_training import Outcome, self_train
-from medssl.transforms.image_views import DATA_DISTILLATION, image_views
+from medssl.transforms.image_views import VIEW_PRESETS, image_views
 from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
@@ -38,6 +38,7 @@ from medssl.workflows.classification.train import (
     share_of,
     shared_words,
     usable_cohort,
+    with_input_of,
 )
 from medssl.workflows.devices import choose_device
 from medssl.workflows.provenance import command_line
@@ -58,7 +59,8 @@ class DistillOptions:
         kind: A key of `methods.DISTILLATIONS`.
         student: What the student is; its budget is that of all trainings added up, its ``method`` is not used.
         teachers: Networks of the teachers; the student's own where none is given.
-        views: Further views of an image that teachers look at.
+        views: Further views of an image that teachers look at; none: those that suit the student's preset of
+            augmentation, see `transforms.image_views.VIEW_PRESETS`.
         rule: Which of the teachers' labels are kept.
         rounds: Most rounds; with more than one the teachers learn from the kept labels too.
         targets: "hard": the student learns the labels that are kept; "soft": what the teachers answered for every
@@ -68,7 +70,7 @@ class DistillOptions:
     kind: str = "data"
     student: ClassifyOptions = field(default_factory=ClassifyOptions)
     teachers: tuple[str, ...] = ()
-    views: tuple[str, ...] = DATA_DISTILLATION
+    views: tuple[str, ...] = ()
     rule: KeepRule = field(default_factory=KeepRule)
     rounds: int = 1
     targets: str = "hard"
@@ -132,7 +134,12 @@ def distill(
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if not resume:
-        _begin(out, usable_cohort(data, options.student), options, data)
+        cohort = usable_cohort(data, options.student)
+        student = with_input_of(cohort, options.student)
+        options = replace(
+            options, student=student, views=options.views or VIEW_PRESETS.get(student.preset, ())
+        )
+        _begin(out, cohort, options, data)
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
     room = _Room(data, out, cohort, options, teachers, watcher, say)
     outcome = self_train(
@@ -347,7 +354,11 @@ def _command(data: Path, out: Path, options: DistillOptions) -> str:
     chosen = [
         ("kind", options.kind),
         *[("teacher", name) for name in options.teachers],
-        *[("view", name) for name in options.views if options.views != DATA_DISTILLATION],
+        *[
+            ("view", name)
+            for name in options.views
+            if options.views != VIEW_PRESETS.get(options.student.preset)
+        ],
         *options.rule.as_options(),
         ("rounds", options.rounds),
         ("targets", options.targets if options.targets != "hard" else None),

@@ -14,7 +14,7 @@ from medssl.evaluation.classification import ClassificationScores, scores
 from medssl.evaluation.operating_points import AbstainPoint, choose_abstain_threshold, score_abstaining
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
-from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.models import ImageModel, open_classifier
 from medssl.workflows.classification.predict import (
     Predictions,
     Progress,
@@ -67,7 +67,7 @@ def evaluate_classifier(
 
     Args:
         data: Folder or manifest.
-        model: Run folder, bundle or ``.pt`` file.
+        model: Run folder, bundle, ``.pt`` file, or exported ``.onnx`` file.
         section: Which images. Nothing is chosen on them.
         views: Whose probabilities are averaged.
         device: "cpu", "cuda", ...
@@ -78,7 +78,7 @@ def evaluate_classifier(
         DatalistError: The section holds no image.
         InputError: A class that the model does not know.
     """
-    loaded = load_classifier(model, device)
+    loaded = open_classifier(model, device)
     cohort = read_image_cohort(data, allow_outside=allow_outside)
     items = cohort.section(section)
     if not items:

@@ -18,6 +18,7 @@ from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
+from medssl.networks.compact import network_facts
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, prepared
 
@@ -61,7 +62,7 @@ def export_run(
         model: Run folder, bundle or ``.pt`` file.
         out: Folder to write.
         data: Folder or manifest with images; None for those that the run was trained with.
-        int8: Whether to quantize.
+        int8: Whether to quantize; networks that are quantized by name, such as resnet18-int8, are in any case.
         overwrite: Replace files of an earlier export.
         allow_outside: Accept paths and links that leave the folder of the data.
 
@@ -75,6 +76,7 @@ def export_run(
     if (out / "model.onnx").exists() and not overwrite:
         msg = f"{out} holds an export already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
+    int8 = int8 or network_facts(str(loaded.card.network["name"])).int8
     cohort = _images(Path(model), data, allow_outside)
     pool = cohort.unlabeled or cohort.training
     card = loaded.card
@@ -85,6 +87,8 @@ def export_run(
         card.classes,
         size=card.size,
         interpolation=card.interpolation,
+        fit=card.fit,
+        white=card.white,
         temperature=card.temperature,
     )
     found = parity(loaded.network, path, torch.cat(list(prepared(pool[:PARITY_IMAGES], card))).float() / 255)

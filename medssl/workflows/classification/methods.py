@@ -55,7 +55,9 @@ ONLINE: Mapping[str, OnlineMethod] = {
         {"threshold_rule": "freematch"},
     ),
     "softmatch": OnlineMethod(
-        ("train_fixmatch.yaml",), "FixMatch, weights instead of a threshold", {"threshold_rule": "softmatch"}
+        ("train_fixmatch.yaml",),
+        "FixMatch, weights instead of a threshold, of predictions aligned with equal shares",
+        {"threshold_rule": "softmatch", "alignment": "weights"},
     ),
     "mixmatch": OnlineMethod(("train_mixmatch.yaml",), "guessed labels, mixed with the given ones"),
     "ssldec": OnlineMethod(("train_ssldec.yaml",), "clustered assignments, sharpened to targets"),

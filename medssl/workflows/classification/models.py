@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from medssl.errors import CheckpointError, InputError
+from medssl.inference.onnx_network import OnnxNetwork
+from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.io.checkpoint import read_checkpoint, weights_of
 from medssl.io.classifier_card import ClassifierCard, classifier_card_of
 from medssl.io.files import sha256
@@ -37,6 +39,37 @@ class ImageModel:
     def uncalibrated(self) -> ImageModel:
         """Return the same model at temperature 1, as targets and pseudo-labels want it."""
         return replace(self, card=replace(self.card, temperature=1.0))
+
+
+def open_classifier(model: Path | str, device: str = "cpu") -> ImageModel:
+    """Load a classifier or an exported file; it predicts, and can be trained or exported only if it is no file.
+
+    Args:
+        model: As in `load_classifier`, or an ``.onnx`` file, which onnxruntime runs on the CPU.
+        device: Where to put a network.
+
+    Raises:
+        InputError: There is nothing of that name.
+        CheckpointError: The file is no classifier.
+        ConfigError: onnxruntime is not installed.
+    """
+    path = Path(model)
+    if path.suffix.lower() != ".onnx":
+        return load_classifier(model, device)
+    runner = OnnxClassifier(path)
+    told = runner.card
+    network = {"name": told.network, "out_channels": len(told.classes), "in_channels": told.channels}
+    card = ClassifierCard(
+        told.classes,
+        network,
+        told.size,
+        told.channels,
+        told.interpolation,
+        told.temperature,
+        fit=told.fit,
+        white=told.white,
+    )
+    return ImageModel(path.stem, OnnxNetwork(runner).eval(), card, sha256(path))
 
 
 def load_classifier(model: Path | str, device: str = "cpu") -> ImageModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medssl.errors import CheckpointError, ConfigError, ImageError, InputError
+from medssl.errors import CheckpointError, ImageError, InputError
 from medssl.inference.classification import predict_probabilities
-from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.io.classifier_card import ClassifierCard
 from medssl.io.files import require_writable_folder, write_csv
 from medssl.io.image_cohort import ImageCohort, find_images
@@ -22,7 +21,7 @@ from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
 from medssl.transforms.classification import image_preprocessing
 from medssl.transforms.image_views import image_views
-from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.models import ImageModel, open_classifier
 
 logger = logging.getLogger(__name__)
 
@@ -118,14 +117,16 @@ def _require_same_classes(models: Sequence[ImageModel]) -> None:
 
 
 def prepared(
-    items: Sequence[ImageItem], card: ClassifierCard | OnnxClassifier, progress: Progress | None = None
+    items: Sequence[ImageItem], card: ClassifierCard, progress: Progress | None = None
 ) -> Iterator[Tensor]:
     """Yield images in batches as a model takes them, ``(B, C, S, S)`` uint8.
 
     Raises:
         ImageError: Images cannot be read; all of them are named.
     """
-    prepare = image_preprocessing(card.size, card.channels, card.interpolation)
+    prepare = image_preprocessing(
+        card.size, card.channels, card.interpolation, fit=card.fit, white=card.white
+    )
     for first in range(0, len(items), BATCH):
         batch = items[first : first + BATCH]
         try:
@@ -136,17 +137,6 @@ def prepared(
         yield torch.stack([prepare(image) for image in pixels])
         if progress is not None:
             progress(batch[-1].name, first + len(batch), len(items))
-
-
-def predict_with_onnx(
-    items: Sequence[ImageItem], runner: OnnxClassifier, progress: Progress | None = None
-) -> Predictions:
-    """Classify images with an exported file; no network is built."""
-    batches: Iterable[Tensor] = prepared(items, runner, progress)
-    found = [runner.probabilities(batch.numpy()) for batch in batches]
-    return Predictions(
-        tuple(item.name for item in items), tuple(runner.classes), np.concatenate(found).astype(np.float64)
-    )
 
 
 def write_predictions(path: Path, predictions: Predictions, abstain_below: float = 0.0) -> None:
@@ -188,7 +178,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
         data: Folder or image.
         out: CSV to write.
         model: Run folder, bundle or ``.pt`` file; an ``.onnx`` file is run by onnxruntime.
-        views: Whose probabilities are averaged; an exported file takes "identity" alone.
+        views: Whose probabilities are averaged.
         abstain_below: Images that are less sure get no label.
         device: "cpu", "cuda", ...
         skip_unreadable: Leave unreadable images out, with a warning that names them; every image is read twice then.
@@ -197,7 +187,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
 
     Raises:
         InputError: No image is there, or some cannot be read.
-        ConfigError: A view is unknown, or asked of an exported file.
+        ConfigError: A view is unknown.
     """
     place = Path(data)
     if place.is_dir():
@@ -209,13 +199,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     )
     if skip_unreadable:
         items = _readable(items)
-    if not str(model).endswith(".onnx"):
-        predictions = predict_items(items, [load_classifier(model, device)], views, progress)
-    elif tuple(views) == ("identity",):
-        predictions = predict_with_onnx(items, OnnxClassifier(model), progress)
-    else:
-        msg = f"{Path(model).name} is an exported file; views are averaged by checkpoints only."
-        raise ConfigError(msg, "Leave --view out, or give the run folder.")
+    predictions = predict_items(items, [open_classifier(model, device)], views, progress)
     write_predictions(Path(out), predictions, abstain_below)
     return predictions
 

@@ -38,7 +38,7 @@ class KeepRule:
 
     def as_options(self) -> list[tuple[str, object]]:
         """Return what a command says about it."""
-        return list(vars(self).items())
+        return [(name, None if value is None else str(value)) for name, value in vars(self).items()]
 
 
 def write_pseudo_labels(

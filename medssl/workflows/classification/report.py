@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from medssl.errors import ImageError
 from medssl.evaluation.audit import audit_pseudo_labels
 from medssl.evaluation.classification import as_text, scores
 from medssl.inference.latency import this_machine
 from medssl.io.files import read_csv, read_json, read_tsv, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
+from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
 from medssl.reporting.classification import (
@@ -204,9 +206,14 @@ def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] 
 
 
 def _least_certain(items: Sequence[ImageItem], model: ImageModel) -> list[ShownImage]:
-    if not items:
-        return []
-    q = predict_items(items, [model]).probabilities
+    try:
+        q = predict_items(items, [model]).probabilities
+    except ImageError:  # unlabeled ones were not asked for: those that cannot be read are not shown
+        bad = {
+            finding.item for finding in check_images(ImageCohort(Path(), (), unlabeled=tuple(items)), "skip")
+        }
+        items = [item for item in items if item not in bad]
+        q = predict_items(items, [model]).probabilities
     shown = []
     for place in np.argsort(q.max(1), kind="stable")[:MAX_THUMBNAILS]:
         label = model.card.classes[int(q[place].argmax())]

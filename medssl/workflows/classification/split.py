@@ -19,6 +19,7 @@ def split_folder(
     test: float = 0.25,
     labels_per_class: int | None = None,
     seed: int = 0,
+    allow_outside: bool = False,
 ) -> dict[str, int]:
     """Write a manifest that divides labeled images class by class, groups whole.
 
@@ -29,6 +30,7 @@ def split_folder(
         test: Share of the labeled images.
         labels_per_class: Labels to keep for training; the other training images become unlabeled.
         seed: The same seed gives the same division.
+        allow_outside: Accept paths and links that leave the folder of the data.
 
     Returns:
         Section -> number of images.
@@ -40,7 +42,7 @@ def split_folder(
     if out.exists():
         msg = f"{out} exists."
         raise OutputError(msg, "Give another --out.")
-    cohort = read_image_cohort(data)
+    cohort = read_image_cohort(data, allow_outside=allow_outside)
     require_writable_folder(out.parent)
     divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
     if labels_per_class is not None:

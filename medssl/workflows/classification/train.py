@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.files import read_json, require_new_run, sha256, write_json, write_text
@@ -18,6 +21,7 @@ from medssl.io.image_splits import carve_validation, draw_labeled
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin
+from medssl.transforms.classification import white_of
 from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
@@ -36,8 +40,11 @@ BUNDLE = "compact_image_classification"
 COPIED = ("evaluate.yaml", "logging.conf")
 """Configurations a run folder takes from the bundle as they are."""
 
-SHARED = ("classes", "network_name", "image_size", "channels", "interpolation")
+SHARED = ("classes", "network_name", "image_size", "channels", "interpolation", "fit", "white")
 """Values that training and inference have in common."""
+
+BRIGHT = 99.9
+"""Percentile of an image's values that is to be within the depth that is found for all of them."""
 
 LEAST_HELD_OUT = 5
 """Labeled images a class from which on some are held out where the data have no validation images."""
@@ -70,6 +77,8 @@ class ClassifyOptions:
         device: "auto", "cpu", "cuda", ...
         size: Pixels a side; None for the network's own.
         channels: 1 for gray, 3 for color; None for those of the images.
+        fit: How images that are not square become so, one of `transforms.classification.FITS`.
+        white: Value of 16-bit images that becomes white; None: 4095 or 65535, as the images are.
         preset: Of augmentation, see `transforms.image_augmentation`.
         labels_per_class: Keep so many labels a class, the rest counts as unlabeled; None for all.
         hold_out: Share of the labeled images to hold out where the data have no validation images.
@@ -95,6 +104,8 @@ class ClassifyOptions:
     device: str = "auto"
     size: int | None = None
     channels: int | None = None
+    fit: str = "crop"
+    white: int | None = None
     preset: str = "natural"
     labels_per_class: int | None = None
     hold_out: float = 0.2
@@ -203,11 +214,11 @@ def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions,
         OutputError: The folder is in use, or cannot be written.
         ConfigError: An option or setting is unknown.
     """
-    if not online_method(options.method).overlays:
-        cohort = replace(cohort, unlabeled=())
     require_new_run(out, [data, *([options.unlabeled] if options.unlabeled else [])])
     bundle = packaged_bundle(BUNDLE)
-    values = _values(cohort, options)
+    values = _values(cohort, with_input_of(cohort, options))  # the same with and without the unlabeled images
+    if not online_method(options.method).overlays:
+        cohort = replace(cohort, unlabeled=())
     overlays = [bundle / "configs" / name for name in online_method(options.method).overlays]
     config = changed(overlaid(bundle / "configs" / "train.yaml", overlays), values)
     write_text(out / "configs" / "train.yaml", as_yaml(config, "The whole configuration of this run."))
@@ -259,8 +270,10 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "classes": list(cohort.classes),
         "network_name": facts.name,
         "image_size": options.size or facts.input_size,
-        "channels": options.channels or channels_of(cohort),
+        "channels": options.channels,
         "interpolation": facts.interpolation,
+        "fit": options.fit,
+        "white": options.white,
         "preset": options.preset,
         "seed": options.seed,
         "batch_size": budget.images,
@@ -272,6 +285,11 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "balanced": options.balanced,
         **method.values,
     }
+    if options.balanced and options.method == "ssldec" and (options.target_rule or "prior") == "prior":
+        logger.warning(
+            "With --balanced all classes are drawn alike, so the target rule 'prior' takes them for equally frequent "
+            "among the unlabeled images too; where they are not, use --class-weights balanced instead."
+        )
     if options.target_rule is not None and options.method == "ssldec":
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
@@ -315,14 +333,38 @@ def share_of(steps: int, trainings: int) -> int:
     return share if share < PER_EPOCH else share // PER_EPOCH * PER_EPOCH
 
 
-def channels_of(cohort: ImageCohort, looked_at: int = 64) -> int:
+def with_input_of(cohort: ImageCohort, options: ClassifyOptions) -> ClassifyOptions:
+    """Decide on all images what the user left open, so that all trainings of a run prepare images alike."""
+    channels = options.channels or channels_of(cohort)
+    return replace(options, channels=channels, white=options.white or white_of_cohort(cohort))
+
+
+def channels_of(cohort: ImageCohort) -> int:
     """Return 1 where images of all classes, and unlabeled ones, are gray, else 3."""
-    items = [
-        item
-        for some in (cohort.training, cohort.unlabeled)
-        for item in some[:: max(1, len(some) // looked_at)]
+    return 1 if {image.shape[2] for image in _some_images(cohort)} == {1} else 3
+
+
+def white_of_cohort(cohort: ImageCohort) -> int | None:
+    """Return the white of images of 16 bits: one depth for all of them; None where there are none.
+
+    Some pixels of each may be brighter, such as text that was burned in.
+    """
+    bright = [
+        float(np.percentile(image, BRIGHT, method="lower"))
+        for image in _some_images(cohort)
+        if image.dtype.str[1:] == "u2"
     ]
-    return 1 if {read_image(item.path).shape[2] for item in items} == {1} else 3
+    if not bright:
+        return None
+    logger.info("White of the images of 16 bits: %d.", white_of(max(bright)))
+    return white_of(max(bright))
+
+
+def _some_images(cohort: ImageCohort, looked_at: int = 64) -> Iterator[NDArray[Any]]:
+    """Yield images of all classes, and unlabeled ones."""
+    for some in (cohort.training, cohort.unlabeled):
+        for item in some[:: max(1, len(some) // looked_at)]:
+            yield read_image(item.path)
 
 
 def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -372,6 +414,8 @@ def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]
         ("seed", options.seed),
         ("size", options.size),
         ("channels", options.channels),
+        ("fit", options.fit if options.fit != "crop" else None),
+        ("white", options.white),
         ("preset", options.preset),
         ("labels-per-class", options.labels_per_class),
         ("hold-out", str(options.hold_out)),

@@ -75,6 +75,24 @@ def test_settings_of_a_method_do_not_reach_the_baseline():
     assert shared_settings(options(settings=given)) == {"learning_rate": 0.1}
 
 
+def test_a_value_of_the_overlay_does_not_reach_the_baseline(pictures, tmp_path):
+    chosen = options(method="softmatch", settings={"alignment": "none"})
+    train_with_baseline(pictures, tmp_path / "run", chosen)
+    configs = [
+        yaml.safe_load((tmp_path / "run" / "candidates" / name / "configs" / "train.yaml").read_text())
+        for name in ("supervised", "softmatch")
+    ]
+    assert [config.get("alignment") for config in configs] == [None, "none"]
+
+
+def test_a_value_that_the_baseline_refuses_leaves_no_run_folder(pictures, tmp_path):
+    with pytest.raises(ConfigError):
+        train_with_baseline(
+            pictures, tmp_path / "run", options(method="ssldec", settings={"no_such_value": 1})
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_value_of_an_overlay_is_known_as_one():
     configs = packaged_bundle(BUNDLE) / "configs"
     of_methods = {name for method in (*ONLINE.values(), *INSIDE.values()) for name in method.overlays}

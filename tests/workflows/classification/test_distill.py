@@ -14,7 +14,7 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
-from medssl.transforms.image_views import DATA_DISTILLATION
+from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import DistillOptions, distill
 from medssl.workflows.classification.models import load_classifier
@@ -47,7 +47,7 @@ def test_every_unlabeled_image_has_a_row_and_the_kept_ones_are_learned(distilled
     assert {row["kept"] for row in labels} == {"yes"}, "a threshold of 0 keeps all"
     student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
     assert len(student.training) == 12 + 20
-    assert {row["n_views"] for row in labels} == {"6"}
+    assert {row["n_views"] for row in labels} == {"3"}
 
 
 def test_the_overlay_of_the_bundle_finds_what_the_student_learned(distilled):
@@ -119,7 +119,7 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
     run = distilled.training.run
     teacher = load_classifier(next((run / "teachers").iterdir())).uncalibrated()
     items = read_image_cohort(run / "images.csv", allow_outside=True).unlabeled
-    found = predict_items(items, [teacher], ("identity", *DATA_DISTILLATION)).probabilities.max(1)
+    found = predict_items(items, [teacher], ("identity", *VIEW_PRESETS["none"])).probabilities.max(1)
     written = [float(row["confidence"]) for row in rows(run / "pseudo_labels" / "round-1.csv")]
     assert written == pytest.approx(found.tolist(), abs=1e-4)
 
@@ -151,6 +151,19 @@ def test_without_unlabeled_images_there_is_nothing_to_distill(tmp_path):
         distill(images, tmp_path / "run", chosen())
 
 
+@pytest.mark.parametrize(("views", "seen"), [((), VIEW_PRESETS["digits"]), (("hflip",), ("hflip",))])
+def test_teachers_see_views_that_suit_the_images(pictures, tmp_path, views, seen):
+    run = distill(
+        pictures, tmp_path / "run", chosen("data", views=views, student={"preset": "digits"})
+    ).training.run
+    assert json.loads((run / "pseudo_labels" / "round-1.json").read_text())["views"] == ["identity", *seen]
+    assert ("--view" in json.loads((run / "run.json").read_text())["command"]) == bool(views)
+
+
+def test_a_threshold_of_zero_stands_in_the_command(distilled):
+    assert "--threshold 0.0" in json.loads((distilled.training.run / "run.json").read_text())["command"]
+
+
 @pytest.mark.parametrize("options_of", [KeepRule, DistillOptions, type(options())])
 def test_options_are_given_by_name_alone(options_of):
     """D20: a confidence can never land where a batch size belongs."""
@@ -166,7 +179,7 @@ def test_soft_targets_are_the_mean_answers_of_all_passes(pictures, tmp_path):
     cohort = read_image_cohort(student / "images.csv", allow_outside=True)
     assert len(cohort.unlabeled) == 20, "all unlabeled images teach, whatever is kept"
     answers = torch.load(student / "targets.pt", weights_only=True)["log_p"].exp()
-    views = ("identity", *DATA_DISTILLATION)
+    views = ("identity", *VIEW_PRESETS["none"])
     passes = predict_passes(cohort.unlabeled, [teacher], views)
     torch.testing.assert_close(answers.double(), passes.double().mean(0), atol=1e-6, rtol=1e-5)
     config = yaml.safe_load((student / "configs" / "train.yaml").read_text())

@@ -31,6 +31,17 @@ def test_the_file_answers_as_the_network_does(exported, compared, pictures, tmp_
     assert abs(file.probabilities - network.probabilities).max() < 1e-4
 
 
+def test_a_file_is_scored_as_its_network_is(exported, compared, pictures, tmp_path):
+    run, file = compared[0].training.run, exported.folder / "model.onnx"
+    network, scored = (
+        evaluate_classifier(pictures, model, views=("identity", "hflip")) for model in (run, file)
+    )
+    assert scored.scores.measures == pytest.approx(network.scores.measures, abs=1e-4, nan_ok=True)
+    page = write_report(tmp_path, pictures, file, scored)
+    assert scored.model.weights_sha256[:16] in page.read_text()
+    assert scored.model.weights_sha256 != network.model.weights_sha256
+
+
 def test_int8_is_written_only_if_it_was_chosen(exported):
     written = (exported.folder / "model.int8.onnx").is_file()
     assert written == (exported.int8.chosen is not None)

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,8 +17,13 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.classifier_card import classifier_card_of
 from medssl.io.image_cohort import read_image_cohort
+from medssl.io.images import read_image
 from medssl.io.subjects import SECTIONS
+from medssl.transforms.classification import image_preprocessing
+from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import ONLINE
+from medssl.workflows.classification.models import load_classifier, open_classifier
+from medssl.workflows.classification.predict import prepared
 from medssl.workflows.classification.train import (
     channels_of,
     class_weights,
@@ -25,6 +31,7 @@ from medssl.workflows.classification.train import (
     train_classifier,
     usable_cohort,
 )
+from medssl.workflows.watching import Watcher
 
 
 def tree_hash(root):
@@ -141,6 +148,27 @@ def test_the_averaged_network_is_the_one_that_is_kept(pictures, tmp_path):
     assert torch.equal(resume["teacher"][head], resume["model"][head])
 
 
+def test_prepared_images_are_kept_in_a_file_until_the_training_ends(pictures, tmp_path):
+    chosen = options(method="ssldec", settings={"train#dataset#memory_limit": 1})
+    seen = []
+
+    class Looks(Watcher):
+        def step(self, step, loss):
+            seen.append([path.suffix for path in (tmp_path / "run" / "cache").iterdir()])
+
+    train_classifier(pictures, tmp_path / "run", chosen, Looks())
+    assert seen == [[".npy"]] * 4
+    assert not (tmp_path / "run" / "cache").exists()
+
+
+@pytest.mark.parametrize(("method", "aligned"), [("softmatch", True), ("fixmatch", False)])
+def test_softmatch_aligns_the_classes_before_it_weighs(method, aligned, pictures, tmp_path):
+    run = train_classifier(pictures, tmp_path / "run", options(method=method)).run
+    state = torch.load(run / "checkpoints" / "resume.pt", weights_only=True)["objective"]
+    assert ("average" in state) == aligned
+    assert not aligned or float(state["average"].sum()) == pytest.approx(1)
+
+
 def test_unreadable_images_are_refused_or_left_out(tmp_path):
     images = write_pictures(tmp_path / "images")
     (images / "unlabelled" / "0.png").write_bytes(b"")
@@ -167,6 +195,27 @@ def test_color_in_one_class_alone_is_seen(tmp_path):
     for path in (images / "train" / "light").iterdir():
         Image.open(path).convert("RGB").point(lambda value: value // 2 + 40).save(path)
     assert channels_of(usable_cohort(images, options())) == 3
+
+
+def test_how_images_are_prepared_reaches_prediction_and_the_exported_file(tmp_path):
+    """Wide images of 16 bits: squashed instead of cut, and with one white, everywhere alike."""
+    images = write_pictures(tmp_path / "images")
+    for path in images.rglob("*.png"):
+        wide = np.asarray(Image.open(path)).repeat(2, axis=1).astype(np.uint16)
+        Image.fromarray(wide * (1 if path.stem == "0" else 10)).save(path)
+    run = train_classifier(images, tmp_path / "run", options(fit="squash")).run
+    assert "--fit squash" in json.loads((run / "run.json").read_text())["command"]
+    inference = yaml.safe_load((run / "configs" / "inference.yaml").read_text())
+    assert (inference["fit"], inference["white"]) == ("squash", 4095)
+    network = load_classifier(run)
+    assert (network.card.fit, network.card.white) == ("squash", 4095)
+    items = read_image_cohort(images).test
+    found = torch.cat(list(prepared(items, network.card)))
+    prepare = image_preprocessing(16, 1, fit="squash", white=4095)
+    assert torch.equal(found, torch.stack([prepare(read_image(item.path)) for item in items]))
+    pytest.importorskip("onnxruntime")
+    file = open_classifier(export_run(run, tmp_path / "files", images).folder / "model.onnx")
+    assert (file.card.fit, file.card.white) == ("squash", 4095)
 
 
 def test_smoothing_class_weights_and_balanced_draws_reach_the_training(pictures, tmp_path):
@@ -206,7 +255,7 @@ def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr("medssl.workflows.classification.train.calibrate", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(TrainingInterrupted):
             train_classifier(pictures, tmp_path / "run", options())
     assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
     seen = []

@@ -1,0 +1,171 @@
+"""Write the tables of docs/classification.md from the JSON of the benchmarks, between their markers.
+
+    python benchmarks/classification_tables.py
+
+Reads `compact_networks.json`, `mnist.json` and `training.json` in benchmarks/results. All protocols are reconstructed,
+not the authors'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from performance_tables import ROOT, markdown, replaced
+
+Row = Mapping[str, Any]
+
+SUPERVISED = "supervised"
+
+
+def main() -> None:
+    """Replace both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON"
+    )
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "classification.md", help="page to change"
+    )
+    arguments = parser.parse_args()
+    compact, mnist, training = (
+        json.loads((arguments.results / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("compact_networks", "mnist", "training")
+    )
+    text = arguments.page.read_text(encoding="utf-8")
+    text = replaced(text, "networks", networks(compact))
+    text = replaced(text, "marks", marks(compact, mnist["runs"], training["rows"]))
+    arguments.page.write_text(text, encoding="utf-8")
+
+
+def networks(report: Row) -> str:
+    """Sizes of each network, and how many times as fast one form is as another."""
+    rows = [row for row in report["rows"].values() if not row["failed"]]
+    loads = [row["load_average"] for row in rows]
+    said = (
+        f"{report['machine']['processor']}, {report['machine']['cores']} cores; load average {min(loads):.1f} to "
+        f"{max(loads):.1f}. Weights: {report['weights']}.\n\n"
+    )
+    head = ("network", "M parameters (backbone)", "MB float32 / int8", "onnxruntime against torch",
+            "int8 against float32", "fastest form against torch")  # fmt: skip
+    lines = [
+        (
+            row["name"],
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['float32_mb']:.1f} / {row['int8_mb']:.1f}",
+            *(f"{gain:.1f} x" for gain in (runtime_gain(row), row["int8_gain"], best_gain(row))),
+        )
+        for row in rows
+    ]
+    return said + markdown(head, lines)
+
+
+def milliseconds(row: Row) -> dict[str, float]:
+    """Return the median of each form with one thread and one image."""
+    return {one["name"]: one["p50_ms"] for one in row["latency"] if one["threads"] == 1 and one["batch"] == 1}
+
+
+def runtime_gain(row: Row) -> float:
+    """Return how many times as fast onnxruntime is as torch, both in float32."""
+    found = milliseconds(row)
+    return found["torch float32"] / found["onnxruntime float32"]
+
+
+def best_gain(row: Row) -> float:
+    """Return how many times as fast the fastest form is as torch in float32."""
+    found = milliseconds(row)
+    return found["torch float32"] / min(found.values())
+
+
+def marks(compact: Row, mnist: Sequence[Row], training: Sequence[Row]) -> str:
+    """What was aimed for, and what is reached."""
+    rows = compact["rows"]
+    lines = [
+        mnist_mark(mnist, 100, 0.46, "SSLDEC, mean test error (paper: .46 %)"),
+        mnist_mark(mnist, 10, 1.0, "best method, mean test error"),
+        ("MedNIST subset, 5 labels a class: macro F1 of all methods, two networks", "complete", "not run", "open"),
+        *(int8_mark(rows[name]) for name in ("resnet18", "mobilenetv2_100")),
+        latency_mark(rows["resnet18"]),
+        *step_marks(training),
+        networks_mark(rows.values()),
+        ("SVHN", "-", "the data cannot be had here; loader, configuration and command are ready", "-"),
+    ]  # fmt: skip
+    return markdown(("what", "aim", "here", ""), lines)
+
+
+def mnist_mark(runs: Sequence[Row], labels: int, aim: float, what: str) -> tuple[str, str, str, str]:
+    """Compare the method with the least mean error, and supervised beside it."""
+    name = f"MNIST, {10 * labels:,} labels, the rest of training unlabeled: {what}"
+    errors: dict[str, list[float]] = {}
+    for run in runs:
+        if run["labels_per_class"] == labels:
+            errors.setdefault(run["method"], []).append(100 * run["error"])
+    methods = {method: found for method, found in errors.items() if method != SUPERVISED}
+    if not methods:
+        return name, f"<= {aim} %", "not run", "open"
+    best = min(methods, key=lambda method: statistics.mean(methods[method]))
+    told = f"{best} {of_seeds(methods[best])}"
+    if SUPERVISED in errors:
+        told += f"; supervised {of_seeds(errors[SUPERVISED])}"
+    return name, f"<= {aim} %", told, reached(statistics.mean(methods[best]) <= aim)
+
+
+def of_seeds(errors: Sequence[float]) -> str:
+    """Return mean and spread over seeds."""
+    spread = f" (sd {statistics.stdev(errors):.2f}, {len(errors)} seeds)" if len(errors) > 1 else " (1 seed)"
+    return f"{statistics.mean(errors):.2f} %{spread}"
+
+
+def int8_mark(row: Row) -> tuple[str, str, str, str]:
+    """Compare int8 with float32 in onnxruntime."""
+    share = 100 * row["int8_mb"] / row["float32_mb"]
+    here = f"{row['int8_gain']:.1f} x, {share:.0f} %"
+    good = row["int8_gain"] >= 2 and share <= 30
+    return (
+        f"int8 against float32, onnxruntime, one thread, one image: {row['name']}",
+        ">= 2 x, file <= 30 %",
+        here,
+        reached(good),
+    )
+
+
+def latency_mark(row: Row) -> tuple[str, str, str, str]:
+    """Compare the fastest form with torch."""
+    gain = best_gain(row)
+    return f"fastest form against torch: {row['name']}", ">= 3 x", f"{gain:.1f} x", reached(gain >= 3)
+
+
+def step_marks(training: Sequence[Row]) -> list[tuple[str, str, str, str]]:
+    """Compare the share of a step outside the network, as `classify train` takes it on a CPU."""
+    return [
+        (
+            f"`classify train` step outside the network, {row['arm'].removeprefix('ours, ')}",
+            "<= 10 %",
+            "{median:.1f} % ({min:.1f} to {max:.1f})".format(
+                **{name: 100 * row["outside"][name] for name in ("min", "median", "max")}
+            ),
+            reached(row["outside"]["median"] <= 0.1),
+        )
+        for row in training
+        if row["network"] == "vgg-small-28" and "thread" not in row["arm"]
+    ]
+
+
+def networks_mark(rows: Collection[Row]) -> tuple[str, str, str, str]:
+    """Count the networks that were taken all the way."""
+    failed = [row["name"] for row in rows if row["failed"]]
+    here = f"{len(rows) - len(failed)} measured; failed: {', '.join(failed) or 'none'}; the others are not measured"
+    return "every network: forward, backward, export, int8 or a stated reason", "all", here, "open"
+
+
+def reached(good: bool) -> str:
+    """Return a word."""
+    return "met" if good else "missed"
+
+
+if __name__ == "__main__":
+    main()
