@@ -21,6 +21,7 @@ import click
 import numpy as np
 import torch
 
+from medssl.functional.anatomy_weight import WeightChoice
 from medssl.functional.clustering import RULES
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
@@ -75,15 +76,28 @@ def _judged(work: Path, seen: Cohort, others: Sequence[Any], rule: str) -> dict[
     """Choose w on the first of the other scans, and look at every w on those that follow."""
     options = TrainOptions(method="ssldec", prior="anatomical", target_rule=rule)
     held_out = {n: replace(seen, validation=tuple(others[:n])) for n in CHOOSING}
-    choices = {n: weigh_anatomy(work / "run", part, options, work) for n, part in held_out.items()}
+    choices = {n: _choice(work, part, options) for n, part in held_out.items()}
     last = max(CHOOSING)
     judged = replace(seen, validation=tuple(others[last : last + JUDGING]))
-    known = weigh_anatomy(work / "run", judged, options, work)
+    known = _choice(work, judged, options)
     return {
         "chosen": {str(n): choice.weight for n, choice in choices.items()},
         "likelihood": {str(w): value for w, value in known.likelihood.items()},
         "dice": {str(w): value for w, value in known.dice.items()},
     }
+
+
+def _choice(work: Path, part: Cohort, options: TrainOptions) -> WeightChoice:
+    """Choose w.
+
+    Raises:
+        RuntimeError: No scan could be registered.
+    """
+    choice = weigh_anatomy(work / "run", part, options, work).choice
+    if choice is None:
+        msg = "None of the labeled scans could be laid over a held-out one."
+        raise RuntimeError(msg)
+    return choice
 
 
 if __name__ == "__main__":

@@ -98,6 +98,18 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
+@contextmanager
+def watched_training(score: str = "Dice") -> Iterator[TrainingBar]:
+    """Draw a training; SIGTERM ends it as Ctrl-C does, and Slurm's name of the job is known to its lock."""
+    from medssl.cli.ranks import job_of_environment
+    from medssl.io.lock import JOB
+    from medssl.workflows.ending import ended_cleanly
+
+    JOB.set(job_of_environment())
+    with ended_cleanly(), TrainingBar(score) as bar:
+        yield bar
+
+
 class TrainingBar:
     """A `Watcher` that draws loss, validation score and the time that remains.
 

@@ -96,6 +96,7 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
 
     if click.get_current_context().obj == OWN_PROCESS:
         import_monai_lean(never=READERS)
+    from medssl.io.lock import JOB
     from medssl.workflows.models import Model, quiet_libraries
     from medssl.workflows.segment import Options
     from medssl.workflows.segment import segment as run
@@ -103,12 +104,8 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
     quiet_libraries()
     ranks = ranks_of_environment()
     first, shard = ranks.rank == 0, shard.divided(ranks.rank, ranks.ranks)
-    places = {
-        "local_rank": ranks.local_rank,
-        "local_ranks": ranks.local_ranks,
-        "job": job_of_environment(),
-        "cache": cache_folder(),
-    }
+    places = {"local_rank": ranks.local_rank, "local_ranks": ranks.local_ranks, "cache": cache_folder()}
+    JOB.set(job_of_environment())
 
     def describe(ready: Model) -> None:
         what = "Packaged model" if model is None else "Model"

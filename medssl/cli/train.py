@@ -11,12 +11,12 @@ from medssl.cli.common import (
     EXISTING,
     STDERR,
     STDOUT,
-    TrainingBar,
     contrasts_option,
     device_option,
     example,
     mask_option,
     parse_settings,
+    watched_training,
 )
 from medssl.cli.ranks import ranks_of_environment
 from medssl.errors import ConfigError, MedsslError
@@ -102,14 +102,9 @@ def train(
     if not resume:
         STDERR.print(f"Budget {budget_named(options['budget']).describe()}.")
     checked = is_checked(out) if resume else check and options["method"] != "supervised"
-    if checked and not resume:
-        STDERR.print(
-            "Trains up to four networks of that budget: with and without the unlabeled scans, and a check; about "
-            f"{4 * budget_named(options['budget']).minutes / 60:.1f} hours in all, registrations not counted."
-        )
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
     try:
-        with TrainingBar() as bar:
+        with watched_training() as bar:
             if checked:
                 done = train_checked(data, out, chosen, bar, resume=resume, say=STDERR.print).training
             else:
@@ -128,15 +123,16 @@ def _refuse_several_processes(out: Path) -> None:
     """Say how several processes train one network; here each would train its own into the same folder.
 
     Raises:
-        ConfigError: torchrun or a batch system started more than one.
+        ConfigError: torchrun started more than one.
     """
-    ranks = ranks_of_environment().ranks
-    if ranks > 1:
-        msg = f"medssl train runs in one process; {ranks} were started."
+    ranks = ranks_of_environment()
+    if ranks.ranks > 1:
+        msg = f"medssl train runs in one process; {ranks.ranks} were started."
+        here = ranks.local_ranks if ranks.torchrun else ranks.ranks
         config = "\"['configs/train.yaml','configs/multi_gpu_train.yaml']\""
         cure = (
-            f"Prepare the run with one process (Ctrl-C after its first step), then in {out}: "
-            f"torchrun --standalone --nproc_per_node={ranks} -m monai.bundle run --config_file {config}"
+            f"Prepare the run with one process and --no-check (Ctrl-C after its first step), then in {out}: "
+            f"torchrun --standalone --nproc_per_node={here} -m monai.bundle run --config_file {config}"
         )
         raise ConfigError(msg, cure)
 

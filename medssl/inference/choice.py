@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from medssl.errors import ConfigError
+from medssl.errors import ConfigError, MedsslError
 from medssl.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from medssl.inference.backends.openvino_backend import OpenVinoBackend
 from medssl.inference.backends.protocol import PRECISIONS, Backend
@@ -122,6 +123,8 @@ def choose_backend(
     mask: Tensor,
     wanted: list[tuple[str, str]],
     store: TrialStore | None = None,
+    *,
+    named: bool = False,
 ) -> Backend:
     """Return the fastest backend that passes the accuracy gate, torch in float32 if there is none.
 
@@ -134,6 +137,10 @@ def choose_backend(
         mask: The brain in it; the gate looks nowhere else.
         wanted: What may be chosen from, see `candidates`.
         store: Where measurements are remembered; None measures every time.
+        named: Whether the user named the backend: what failed before is tried again then.
+
+    Raises:
+        MedsslError: The reference answers NaN or infinity.
 
     Shapes:
         tile `(1, C, I, J, K)`, mask `(I, J, K)` bool.
@@ -147,13 +154,14 @@ def choose_backend(
     }
     known = store.read(circumstances) if store else {}
     bench = _Bench(reference, tile, mask)
-    asked_for = len({name for name, _ in wanted}) == 1  # one backend by name: what failed is tried again
-    unknown = [pair for pair in wanted if pair not in known or (asked_for and known[pair].failure)]
+    unknown = [pair for pair in wanted if pair not in known or (named and known[pair].failure)]
     if unknown:
         logger.info("Measuring %d backend(s) once for this model on this machine.", len(unknown))
         known = {**known, **bench.measure(unknown)}
         if store:
-            store.write(circumstances, known)
+            store.write(
+                circumstances, {pair: trial for pair, trial in known.items() if pair not in bench.passing}
+            )
     return _fastest({pair: known[pair] for pair in wanted if pair in known}, bench)
 
 
@@ -165,10 +173,12 @@ class _Bench:
     tile: Tensor
     mask: Tensor
     built: dict[tuple[str, str], Backend] = field(default_factory=dict)
+    passing: set[tuple[str, str]] = field(default_factory=set)
+    """Backends that failed for want of memory or disk, which another time may have."""
 
     def measure(self, pairs: list[tuple[str, str]]) -> Trials:
         """Time each pair and hold it to the reference."""
-        expected = self.reference(self.tile)[0]
+        expected = finite(self.reference)(self.tile)[0]
         trials: Trials = {}
         for pair in pairs:
             trials[pair] = trial = self._try(pair, expected)
@@ -191,12 +201,22 @@ class _Bench:
             backend = self.get(pair)
             answer = _attempt(pair, lambda: backend(self.tile)[0])
         except _LeftOut as error:
+            if _passes(error.__cause__):
+                self.passing.add(pair)
             return Trial(*pair, failure=str(error))
         found = agreement(expected, answer, self.mask.to(expected.device))
         if not found.accepted:
             logger.warning("Backend %s dropped: %s against torch in float32.", _name(pair), found)
         seconds = min(_seconds(backend, self.tile) for _ in range(TIMED_RUNS))
         return Trial(*pair, seconds, found)
+
+
+def _passes(cause: BaseException | None) -> bool:
+    """Tell whether a failure is one of memory or disk, which may be free another time."""
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOMEM, errno.ENOSPC)
+    text = str(cause).lower()
+    return isinstance(cause, MemoryError) or "out of memory" in text or "allocate" in text
 
 
 class _LeftOut(Exception):
@@ -249,6 +269,24 @@ def checked(backend: Backend) -> Callable[[Tensor], Tensor]:
         if not bool(logits.sum().isfinite()):
             msg = "NaN or infinity in its answer"
             raise BackendFailure(msg)
+        return logits
+
+    return forward
+
+
+def finite(reference: TorchBackend) -> Callable[[Tensor], Tensor]:
+    """Return the reference as a function that refuses to answer NaN or infinity, which would become background.
+
+    Raises:
+        MedsslError: (When called) it would.
+    """
+
+    def forward(tile: Tensor) -> Tensor:
+        logits = reference(tile)
+        if not bool(logits.sum().isfinite()):
+            msg = "The network answers NaN or infinity."
+            cure = "Look at the scan (medssl check); if all scans fail, the weights are damaged: copy them again."
+            raise MedsslError(msg, cure)
         return logits
 
     return forward

@@ -6,7 +6,7 @@ import io
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,10 @@ BATCH = 4
 
 PROBED = 16
 """Images on which the sensitivity of a layer is measured."""
+
+
+FLOAT32_ALONE = ("abstain_below", "accuracy_above")
+"""What the card of an exported file says that does not hold for its 8-bit form."""
 
 
 def quantize(path: Path | str, out: Path | str, images: np.ndarray, recipe: Recipe | None = None) -> None:
@@ -209,7 +213,7 @@ def _quantize_prepared(
         )
         if card is not None:
             made = import_onnx().load(temporary)
-            set_card(made, replace(card, precision="int8", extra={**card.extra, "int8": str(recipe)}))
+            set_card(made, replace(card, precision="int8", extra={**_kept(card.extra), "int8": str(recipe)}))
             temporary.write_bytes(made.SerializeToString())
 
 
@@ -271,3 +275,8 @@ def _tools() -> Any:
         msg = "Making a network int8 needs onnxruntime, which is not installed."
         raise ConfigError(msg, 'Install it with: pip install "medssl[export]".') from error
     return tools
+
+
+def _kept(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what holds for int8 too: a confidence to abstain below was chosen on the float32 file's."""
+    return {name: value for name, value in extra.items() if name not in FLOAT32_ALONE}

@@ -14,10 +14,18 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.errors import ConfigError, MedsslError
+from medssl.errors import ConfigError
 from medssl.inference.backends.protocol import Backend
 from medssl.inference.backends.torch_backend import TorchBackend
-from medssl.inference.choice import REFERENCE, BackendFailure, Wish, candidates, checked, choose_backend
+from medssl.inference.choice import (
+    REFERENCE,
+    BackendFailure,
+    Wish,
+    candidates,
+    checked,
+    choose_backend,
+    finite,
+)
 from medssl.inference.memory import available_memory
 from medssl.inference.plan import (
     Box,
@@ -258,6 +266,7 @@ class Predictor:
         wish = Wish(backend, precision)
         self.reference = TorchBackend(network, device=device)
         self.wanted = candidates(wish, self.reference.device)
+        self.named = wish.backend != "auto"
         self.backend: Backend | None = self.reference if self.wanted == [REFERENCE] else None
         self.store = store
         self.margin = margin
@@ -297,7 +306,9 @@ class Predictor:
         """
         if self.backend is None:
             tile, brain = probe_tile(image, mask, self._tiling(1.0))  # no backend takes more
-            self.backend = choose_backend(self.reference, tile, brain, self.wanted, self.store)
+            self.backend = choose_backend(
+                self.reference, tile, brain, self.wanted, self.store, named=self.named
+            )
         try:
             return self._within_memory(self.backend, image, mask)
         except BackendFailure as failure:
@@ -314,7 +325,8 @@ class Predictor:
             MedsslError: torch in float32 answered NaN or infinity.
         """
         refused = ConfigError("The memory limit is too small.")
-        for exact, backend in product((True, False), dict.fromkeys((chosen, self.reference))):
+        exacts = (True,) if self._tiling(1.0).window is None else (True, False)
+        for exact, backend in product(exacts, dict.fromkeys((chosen, self.reference))):
             try:
                 found = self._run(backend, image, mask, exact)
             except ConfigError as error:
@@ -322,14 +334,14 @@ class Predictor:
                 continue
             if backend is not chosen:
                 logger.warning(
-                    "The memory limit is too small for a tile of %s; torch in float32 ran this scan.",
+                    "The memory limit is too small for the tiles of %s; torch in float32 ran this scan.",
                     chosen.name,
                 )
             return found
         raise refused
 
     def _run(self, backend: Backend, image: Tensor, mask: Tensor | None, exact: bool) -> Prediction:
-        forward = _finite(backend) if backend is self.reference else checked(backend)
+        forward = finite(self.reference) if backend is self.reference else checked(backend)
         tiling = self._tiling(backend.memory_factor)
         if self.window is not None:
             cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
@@ -405,24 +417,6 @@ class BrainBoxInferer(Inferer):
             for image in images
         ]
         return convert_to_dst_type(torch.stack(volumes), inputs, dtype=torch.float32)[0]
-
-
-def _finite(backend: Backend) -> Callable[[Tensor], Tensor]:
-    """Return the reference as a function that refuses to answer NaN or infinity, which would become background.
-
-    Raises:
-        MedsslError: (When called) it would.
-    """
-
-    def forward(tile: Tensor) -> Tensor:
-        logits = backend(tile)
-        if not bool(logits.sum().isfinite()):
-            msg = "The network answers NaN or infinity."
-            cure = "Look at the scan (medssl check); if all scans fail, the weights are damaged: copy them again."
-            raise MedsslError(msg, cure)
-        return logits
-
-    return forward
 
 
 def _join(parts: Iterable[tuple[Box, Tensor]], whole: Box, *, background: float, others: float) -> Tensor:

@@ -52,6 +52,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+OWN_FILES = ".medssl-"
+"""How the names of lock files begin."""
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file (UTF-8, line feeds) atomically.
 
@@ -222,7 +226,7 @@ def require_new_run(path: Path, inputs: Iterable[Path | str] = ()) -> None:
         OutputError: As there, or the folder is not empty.
     """
     require_writable_folder(path, inputs)
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(not one.name.startswith(OWN_FILES) for one in path.iterdir()):
         msg = f"The folder {path} is not empty."
         raise OutputError(msg, "Choose a new --out, or go on with the run that is in it: --resume.")
 

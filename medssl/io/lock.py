@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,9 @@ from medssl.errors import OutputError
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
+
+JOB: ContextVar[str] = ContextVar("job", default="")
+"""What a batch system calls this process, also when it starts it again elsewhere after a machine failed."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,18 @@ class Holder:
         process = f"process {self.process} on {self.host}" if self.process else "an unknown process"
         return f"{process} since {self.since}"
 
-    def is_gone(self, job: str = "") -> bool:
-        """Tell whether it ran on this machine and is no more, or was an earlier start of a job.
+    def is_gone(self) -> bool:
+        """Tell whether it ran on this machine and is no more, or was an earlier start of this very job.
 
         Of other jobs on other machines nobody knows.
         """
         if self.host != socket.gethostname():
-            return bool(job) and self.job == job
+            return bool(self.job) and self.job == JOB.get()
         return self.process > 0 and not _runs(self.process)
 
 
 @contextmanager
-def locked(path: Path, what: str, patience_s: float = 0.0, job: str = "") -> Iterator[None]:
+def locked(path: Path, what: str, patience_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file while the block runs; it is removed at the end, whatever happens.
 
     The lock of a process of this machine that is gone is taken over, and that of an earlier start of the same job.
@@ -61,15 +65,14 @@ def locked(path: Path, what: str, patience_s: float = 0.0, job: str = "") -> Ite
         path: The file; missing folders are made.
         what: Start of the message, such as "The folder out".
         patience_s: How long to wait for another holder.
-        job: What a batch system calls this process, also when it starts it again elsewhere after a machine failed.
 
     Raises:
         OutputError: Another process holds it, or the folder cannot be written to.
     """
-    mine = _mine(job)
+    mine = _mine()
     end = time.monotonic() + patience_s
     while not _taken(path, mine):
-        holder = holder_of(path, job)
+        holder = holder_of(path)
         if holder is not None and time.monotonic() >= end:
             raise refusal(what, holder, path)
         if holder is not None:
@@ -81,8 +84,8 @@ def locked(path: Path, what: str, patience_s: float = 0.0, job: str = "") -> Ite
             path.unlink(missing_ok=True)
 
 
-def holder_of(path: Path, job: str = "") -> Holder | None:
-    """Return who holds a lock; a file whose process is gone is removed, and that of an earlier start of a job.
+def holder_of(path: Path) -> Holder | None:
+    """Return who holds a lock; a file whose process is gone is removed.
 
     Returns:
         None where nobody holds it, or somebody else has just taken it over: look again.
@@ -91,7 +94,7 @@ def holder_of(path: Path, job: str = "") -> Holder | None:
     if text is None:
         return None
     holder = _holder(text, path)
-    if not holder.is_gone(job):
+    if not holder.is_gone():
         return holder
     if _removed(path, text):
         logger.warning("%s was left by %s, which is gone; it is taken over.", path.name, holder)
@@ -133,10 +136,10 @@ def refusal(what: str, holder: Holder, path: Path) -> OutputError:
     return OutputError(msg, cure)
 
 
-def _mine(job: str) -> str:
+def _mine() -> str:
     now = datetime.now().astimezone().isoformat(timespec="microseconds")
     told = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
-    return json.dumps(told | ({"job": job} if job else {}))
+    return json.dumps(told | ({"job": JOB.get()} if JOB.get() else {}))
 
 
 def _taken(path: Path, mine: str) -> bool:

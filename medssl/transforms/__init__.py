@@ -6,7 +6,7 @@ from medssl.transforms.image_augmentation import strong_augmentation, weak_augme
 from medssl.transforms.image_batches import ImageLoader, OrderedLoader
 from medssl.transforms.image_pool import ImagePool
 from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, VIEWS, image_views, view_images
-from medssl.transforms.mixture import Mixture, mixture_for, stage_ends
+from medssl.transforms.mixture import Mixture, mixture_for, stage_ends, warm_up
 from medssl.transforms.segmentation import (
     augmentation,
     crop_preparation,
@@ -50,5 +50,6 @@ __all__ = [
     "unlabeled_preparation",
     "validation_postprocessing",
     "view_images",
+    "warm_up",
     "weak_augmentation",
 ]

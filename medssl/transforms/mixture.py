@@ -60,6 +60,16 @@ def mixture_for(data: Sequence[object], **options: Any) -> Mixture | None:
     return None
 
 
+def warm_up(steps: int, ends: Sequence[int] = ()) -> int:
+    """Return a twentieth of the steps of the whole training, or of its shortest stage.
+
+    Args:
+        steps: Of the whole training.
+        ends: Steps at which its stages end; none where it is one stage.
+    """
+    return min((end - begin for begin, end in pairwise((0, *ends))), default=steps) // 20
+
+
 def stage_ends(total: int, rounds: int, first_share: float = 0.5, epoch_length: int = 1) -> list[int]:
     """Divide a budget: the labeled-only stage, then rounds of equal length.
 

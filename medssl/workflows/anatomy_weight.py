@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,24 @@ SETTING = "anatomy_weight"
 """Id in the configuration."""
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What was chosen, and on which scans.
+
+    Args:
+        choice: None where no labeled scan could be laid over a held-out one.
+        scans: Held-out scans that it was chosen on.
+        without: Held-out scans over which no labeled scan could be laid.
+    """
+
+    choice: WeightChoice | None
+    scans: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
 def weigh_anatomy(
     run: Path, cohort: Cohort, options: TrainOptions, folder: Path, progress: Progress | None = None
-) -> WeightChoice | None:
+) -> Weighed:
     """Choose w by the likelihood of the truth of held-out labeled scans under the targets they would get.
 
     An honest q exists only for scans that the network did not see: those under validation. Training scans
@@ -46,8 +61,8 @@ def weigh_anatomy(
         folder: ``registrations/`` in it keeps every pair.
         progress: Told about the registrations of each held-out scan.
 
-    Returns:
-        None where no labeled scan could be laid over any of them: that speaks neither for nor against registration.
+    Notes:
+        A scan over which no labeled one could be laid speaks neither for nor against registration, and is left out.
     """
     model = load_model(run)
     prepared = {
@@ -63,8 +78,14 @@ def weigh_anatomy(
     )
     pi = counted_labels(prepared["atlases"], len(model.table))[first:]
     scans = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]
-    informed = [scan for scan in scans if not bool((scan.a == scan.a[:1]).all())]
-    return choose_weight(informed, _rule(options), first=1 - first) if informed else None
+    flat = [bool((scan.a == scan.a[:1]).all()) for scan in scans]
+    informed = [scan for scan, alike in zip(scans, flat, strict=True) if not alike]
+    keys = [
+        tuple(one.key for one, alike in zip(cohort.validation, flat, strict=True) if alike is which)
+        for which in (False, True)
+    ]
+    choice = choose_weight(informed, _rule(options), first=1 - first) if informed else None
+    return Weighed(choice, *keys)
 
 
 def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohort: Cohort) -> TrainOptions:
@@ -84,14 +105,20 @@ def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohor
     return replace(options, settings={**options.settings, SETTING: value})
 
 
-def record(choice: WeightChoice, cohort: Cohort, options: TrainOptions, *, automatic: bool) -> dict[str, Any]:
+def record(weighed: Weighed, options: TrainOptions, *, automatic: bool) -> dict[str, Any]:
     """Return what a run's record says about the choice."""
-    held_out = [subject.key for subject in cohort.validation]
+    choice = weighed.choice
+    told = {"held_out": list(weighed.scans), "target_rule": _rule(options)}
+    if weighed.without:
+        told["without_registration"] = list(weighed.without)
+    if choice is None:
+        weight = float(anatomy_defaults()[SETTING])
+        said = "No labeled scan could be laid over a held-out one, so nothing is known about the weight of registered "
+        return {"weight": weight, "sentence": f"{said}labels: w = {weight:g}.", **told, "candidates": []}
     return {
         "weight": list(choice.weight) if isinstance(choice.weight, tuple) else choice.weight,
-        "sentence": sentence(choice, len(held_out), automatic=automatic),
-        "held_out": held_out,
-        "target_rule": _rule(options),
+        "sentence": sentence(choice, len(weighed.scans), automatic=automatic),
+        **told,
         "candidates": [
             {
                 "weight": list(weight) if isinstance(weight, tuple) else weight,
@@ -100,19 +127,6 @@ def record(choice: WeightChoice, cohort: Cohort, options: TrainOptions, *, autom
             }
             for weight in choice.likelihood
         ],
-    }
-
-
-def nothing_registered(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
-    """Return what a run's record says where no labeled scan could be laid over a held-out one."""
-    weight = float(anatomy_defaults()[SETTING])
-    told = "No labeled scan could be laid over a held-out one, so nothing is known about the weight of registered "
-    return {
-        "weight": weight,
-        "sentence": f"{told}labels: w = {weight:g}.",
-        "held_out": [subject.key for subject in cohort.validation],
-        "target_rule": _rule(options),
-        "candidates": [],
     }
 
 

@@ -22,7 +22,8 @@ from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.leaks import find_leaks, plain_id
 from medssl.io.subjects import Cohort, Subject
-from medssl.workflows.anatomy_weight import SETTING, nothing_registered, record, weigh_anatomy, with_weight
+from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
+from medssl.workflows.budgets import budget_named
 from medssl.workflows.methods import first_cluster, target_rule, uses_anatomy
 from medssl.workflows.provenance import file_hashes, moved_hashes, relative
 from medssl.workflows.running import (
@@ -110,9 +111,10 @@ def train_checked(
     Raises:
         MedsslError: As in `train`.
     """
-    options = _begin(data, out, options, resume)
-    with _removed_if_nothing_began(out), only_trainer(out):
-        return _train_checked(data, out, options, watcher, say)
+    with only_trainer(out, [data]):
+        options = _begin(data, out, options, resume)
+        with _removed_if_nothing_began(out):
+            return _train_checked(data, out, options, watcher, say)
 
 
 def _train_checked(
@@ -122,6 +124,7 @@ def _train_checked(
     method = options.method
     baseline, semi_supervised = _labeled_only(options), decided(options, cohort)
     run = _Runner(out, data, watcher, say)
+    _tell_cost(planned_runs(cohort), options.budget, say)
     if not cohort.unlabeled:
         run.train(LABELED_ONLY, baseline, None)
         return _finished(data, out, options, LABELED_ONLY, nothing_unlabeled(), run)
@@ -142,6 +145,12 @@ def _train_checked(
     return _finished(data, out, options, method if found.method_wins else LABELED_ONLY, found, run)
 
 
+def _tell_cost(runs: int, budget: str, say: Say) -> None:
+    hours = runs * budget_named(budget).minutes / 60
+    networks = "one network" if runs == 1 else f"up to {runs} networks"
+    say(f"Trains {networks}: about {hours:.1f} hours on two CPU cores, registrations not counted.")
+
+
 def _finished(
     data: Path, out: Path, options: TrainOptions, winner: str, found: Verdict, run: _Runner
 ) -> Checked:
@@ -156,12 +165,15 @@ def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
     """Tell whether a method may be returned where nothing could be checked.
 
     It goes on from what the labels taught it, its unlabeled term grows from zero, and its targets take no voxels
-    from a cluster because it is large: online training with a labeled-only beginning, and not 'dec' where background
-    is a cluster.
+    from a cluster because it is large: online training with a labeled-only beginning and the method's own loss, and not
+    'dec' where background is a cluster.
     """
-    begins_with_labels = float(options.settings.get("unlabeled_start", 1.0)) > 0
+    start = options.settings.get("unlabeled_start", 1.0)
+    begins_with_labels = isinstance(start, int | float) and start > 0
+    own_loss = any(name.partition("#")[0] == "loss" for name in options.settings)
     shrinks = target_rule(options) == "dec" and first_cluster(options, cohort) == 0
-    return begins_with_labels and not options.settings.get("rounds", options.rounds) and not shrinks
+    rounds = options.settings.get("rounds", options.rounds)
+    return begins_with_labels and not own_loss and not rounds and not shrinks
 
 
 def is_checked(out: Path) -> bool:
@@ -248,12 +260,8 @@ def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool
         folder = Path(str(options.settings.get(REGISTRATIONS, out)))
         watcher = check.run.watcher or Watcher()
         try:
-            choice = weigh_anatomy(labeled_only, check.cohort, options, folder, watcher.registered)
-            told = (
-                nothing_registered(check.cohort, options)
-                if choice is None
-                else record(choice, check.cohort, options, automatic=automatic)
-            )
+            weighed = weigh_anatomy(labeled_only, check.cohort, options, folder, watcher.registered)
+            told = record(weighed, options, automatic=automatic)
         except KeyboardInterrupt as error:
             msg = "Stopped while labeled scans were registered; registrations that are done are kept."
             raise TrainingInterrupted(msg) from error
@@ -422,8 +430,9 @@ def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
 
 
 def _persons(cohort: Cohort) -> list[str]:
-    """Return the labeled subjects, each once however it is spelled."""
-    return sorted({plain_id(subject.subject) for subject in cohort.training})
+    """Return the labeled subjects, each once however it is spelled, in the order of the names as they are."""
+    names = sorted(subject.subject for subject in cohort.training)
+    return list(dict.fromkeys(plain_id(name) for name in names))
 
 
 def _promote(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, MedsslError
-from medssl.io.files import read_json, write_json
+from medssl.io.files import OWN_FILES, read_json, require_writable_folder, write_json
 from medssl.io.lock import locked
 from medssl.workflows.anatomy import SURROUNDINGS, Surroundings
 from medssl.workflows.models import read_config
@@ -26,7 +27,7 @@ CANDIDATES = "candidates"
 CACHE = "cache"
 """Folder of a run for prepared images that do not fit into memory; only an unfinished run needs it."""
 
-_LOCK = ".medssl-train.lock"
+_LOCK = f"{OWN_FILES}train-lock"
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,9 @@ def run_training(
 
     Raises:
         ConfigError: A value of the configuration does not work.
-        OutputError: Another process trains in this folder.
         TrainingInterrupted: The user stopped it; everything is saved.
     """
-    with only_trainer(out), stoppable():
+    with stoppable():
         return _run_training(out, watcher, resume, finish, registrations)
 
 
@@ -150,13 +150,23 @@ def _run_training(
 
 
 @contextmanager
-def only_trainer(out: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder while the block runs.
+def only_trainer(out: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
+    """Keep other processes from training in a folder while the block runs, also while it is being made.
+
+    The lock file lies beside the folder, which may be removed meanwhile; inside it where nothing can be written beside.
+
+    Args:
+        out: The folder.
+        inputs: What is only read: the folder must not lie in it.
 
     Raises:
-        OutputError: Another process does.
+        OutputError: Another process does, or the folder cannot be written to.
     """
-    with locked(out / _LOCK, f"The run in {out}"):
+    require_writable_folder(out, inputs)
+    place = out.resolve()
+    inside = not place.name or (place.exists() and not os.access(place.parent, os.W_OK | os.X_OK))
+    name = f"{_LOCK}" if inside else f"{_LOCK}-{place.name}"
+    with locked(place / name if inside else place.with_name(name), f"The run in {out}"):
         yield
 
 

@@ -91,7 +91,6 @@ class Options:
         shard: The part of the subjects to do; other processes do the others.
         local_rank: Number of this process among those on this machine, from 0; each takes its own GPU.
         local_ranks: How many they are; each takes its part of the memory.
-        job: What a batch system calls this process; a lock that an earlier start of it left is taken over.
     """
 
     probabilities: bool = False
@@ -109,7 +108,6 @@ class Options:
     shard: Shard = field(default_factory=Shard)
     local_rank: int = 0
     local_ranks: int = 1
-    job: str = ""
 
 
 def segment(
@@ -155,7 +153,7 @@ def segment(
     job = _Job(cohort, ready, predictor, options, out, anatomy)
     result = Segmentation(out, model=ready.name, trained_on=ready.trained_on)
     started = time.monotonic()
-    with only_writer(out, options.shard, options.job):
+    with only_writer(out, options.shard):
         job.segment_all(result, progress)
         result.backend = " and ".join(", ".join(pair) for pair in sorted(job.ran))
         backend, precision = min(job.ran) if len(job.ran) == 1 else (options.backend, options.precision)

@@ -77,25 +77,20 @@ def shard_of_text(text: str) -> Shard:
 
 
 @contextmanager
-def only_writer(out: Path, shard: Shard, job: str = "") -> Iterator[None]:
+def only_writer(out: Path, shard: Shard) -> Iterator[None]:
     """Keep other processes from writing the same subjects while the block runs.
 
     Shards of one division work side by side; a process that divides the cohort otherwise, or not at all, has
     subjects in common with them and is refused.
 
-    Args:
-        out: The folder.
-        shard: Which subjects.
-        job: What a batch system calls this process; what an earlier start of it left behind stops nobody.
-
     Raises:
         OutputError: Another process writes this shard, or divides the cohort otherwise.
     """
     lock = out / _LOCK.format(number=shard.number, count=shard.count)
-    with locked(lock, _what(shard.number, shard.count, out), job=job):
+    with locked(lock, _what(shard.number, shard.count, out)):
         for other in sorted(out.glob(_LOCK.format(number="*", count="*"))):
             number, count = (int(word) for word in other.stem.split("-") if word.isdecimal())
-            holder = holder_of(other, job) if count != shard.count else None
+            holder = holder_of(other) if count != shard.count else None
             if holder is not None:
                 raise refusal(_what(number, count, out), holder, other)
         yield

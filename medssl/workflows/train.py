@@ -33,7 +33,7 @@ from medssl.workflows.methods import (
 )
 from medssl.workflows.models import find_weights, packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, file_hashes, relative, versions
-from medssl.workflows.running import Training, run_training
+from medssl.workflows.running import Training, only_trainer, run_training
 from medssl.workflows.target_example import keep_target_example
 from medssl.workflows.watching import Watcher
 
@@ -134,21 +134,22 @@ def train(
     Raises:
         DatalistError: No labeled scan, or a scan in two sections that must not share any.
         InputError: A scan is unusable, or the data changed since the run began.
-        OutputError: The run folder is in use, or cannot be written.
+        OutputError: The run folder is in use, also by another process, or cannot be written.
         ConfigError: An option or setting is unknown.
         TrainingInterrupted: The user stopped it; everything is saved.
     """
-    if resume:
-        _require_same_data(data, out)
-    else:
-        prepare_run(data, out, options or TrainOptions())
-    return run_training(
-        out,
-        watcher or Watcher(),
-        resume,
-        finish=partial(keep_target_example, out=out),
-        registrations=registrations,
-    )
+    with only_trainer(out, [data]):
+        if resume:
+            _require_same_data(data, out)
+        else:
+            prepare_run(data, out, options or TrainOptions())
+        return run_training(
+            out,
+            watcher or Watcher(),
+            resume,
+            finish=partial(keep_target_example, out=out),
+            registrations=registrations,
+        )
 
 
 def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:

@@ -222,7 +222,7 @@ def test_train_in_several_processes_is_refused_with_the_command_that_works(cohor
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = call("train", cohort, "--out", tmp_path / "run")
     assert done.exit_code == 1
-    assert "torchrun --standalone --nproc_per_node=2 -m monai.bundle run" in done.output
+    assert "torchrun --standalone --nproc_per_node=2 -m monai.bundle run" in " ".join(done.output.split())
     assert not (tmp_path / "run").exists()
 
 

@@ -163,7 +163,8 @@ def test_one_whose_tiles_exceed_a_limit_that_holds_those_of_torch_is_replaced(ma
     caplog.clear()
     torch.testing.assert_close(predictor.predict(*head), right)
     assert (
-        "The memory limit is too small for a tile of openvino; torch in float32 ran this scan" in caplog.text
+        "The memory limit is too small for the tiles of openvino; torch in float32 ran this scan"
+        in caplog.text
     )
     predictor.memory_limit = 1000
     caplog.clear()
@@ -209,6 +210,37 @@ def test_a_network_that_answers_nan_makes_no_empty_map(shallow, head):
         shallow.bias[1] = torch.nan
     with pytest.raises(MedsslError, match="answers NaN or infinity"):
         Predictor(network=shallow).predict(*head)
+
+
+def test_a_scan_that_torch_cannot_answer_decides_nothing(machine, shallow, head, tmp_path):
+    image, mask = head
+    with pytest.raises(MedsslError, match="answers NaN or infinity"):
+        predict(shallow, (image * torch.nan, mask), store=TrialStore(tmp_path, "weights"))
+    assert not list(tmp_path.rglob("*.json"))
+    assert used(predict(shallow, head, store=TrialStore(tmp_path, "weights"))[0]) == (
+        "onnxruntime",
+        "float32",
+    )
+
+
+def test_want_of_memory_is_not_remembered(machine, shallow, head, tmp_path, monkeypatch):
+    usual = choice.build
+
+    def without_memory(name, precision, reference):
+        if name == "onnxruntime":
+            raise MemoryError
+        return usual(name, precision, reference)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choice, "build", without_memory)
+        assert used(predict(shallow, head, store=TrialStore(tmp_path, "weights"))[0]) == (
+            "openvino",
+            "bfloat16",
+        )
+    assert used(predict(shallow, head, store=TrialStore(tmp_path, "weights"))[0]) == (
+        "onnxruntime",
+        "float32",
+    )
 
 
 def test_float32_of_torch_is_not_measured(machine, shallow, head):

@@ -25,6 +25,14 @@ def leave(path, process, host=None):
 
 
 @pytest.fixture
+def no_job():
+    """Forget the job at the end."""
+    before = lock.JOB.set("")
+    yield
+    lock.JOB.reset(before)
+
+
+@pytest.fixture
 def dead():
     """The number of a process that is no more."""
     process = subprocess.Popen(["true"])
@@ -156,17 +164,19 @@ def test_of_another_machine_nobody_knows_whether_it_runs(path, dead):
 
 
 @pytest.mark.parametrize(("job", "taken"), [("12 0", True), ("13 0", False), ("", False)])
-def test_a_job_that_is_started_again_elsewhere_takes_its_own_lock_over(path, monkeypatch, job, taken):
+def test_a_job_that_is_started_again_elsewhere_takes_its_own_lock_over(path, monkeypatch, job, taken, no_job):
     monkeypatch.setattr(lock.socket, "gethostname", lambda: "node-1")
-    with locked(path, "The folder out", job="12 0"):
+    lock.JOB.set("12 0")
+    with locked(path, "The folder out"):
         left = path.read_text()
     path.write_text(left)
     monkeypatch.setattr(lock.socket, "gethostname", lambda: "node-2")
+    lock.JOB.set(job)
     if taken:
-        with locked(path, "The folder out", job=job):
+        with locked(path, "The folder out"):
             assert json.loads(path.read_text())["host"] == "node-2"
     else:
-        with pytest.raises(OutputError, match="on node-1"), locked(path, "The folder out", job=job):
+        with pytest.raises(OutputError, match="on node-1"), locked(path, "The folder out"):
             pytest.fail("it was taken from another job")
 
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from medssl.errors import ConfigError
-from medssl.transforms import Mixture, mixture_for, stage_ends
+from medssl.transforms import Mixture, mixture_for, stage_ends, warm_up
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,15 @@ def test_stages_in_steps_are_the_stages_in_epochs():
             assert stage_ends(total, rounds, epoch_length=25) == [25 * end for end in ends]
             lengths = {end - begin for begin, end in pairwise(ends)}
             assert not lengths or max(lengths) - min(lengths) <= 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "ends", "expected"), [(4000, (), 200), (4000, (2000, 3000, 4000), 50), (30, (10, 20, 30), 0)]
+)
+def test_a_warm_up_lies_within_every_stage(steps, ends, expected):
+    assert warm_up(steps, ends) == expected
+
+
+def test_with_many_rounds_each_stage_is_warmed_up_for_itself():
+    ends = stage_ends(160, 10, 0.5, 25)  # --budget full --rounds 10
+    assert all(0 < warm_up(4000, ends) < end - begin for begin, end in pairwise((0, *ends)))

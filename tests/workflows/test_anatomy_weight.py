@@ -30,17 +30,19 @@ def test_labels_that_are_right_get_weight_where_the_network_knows_nothing(root, 
     cohort = hold_out(read_cohort(root / "cohort"), OPTIONS)
     told = []
     found = weigh_anatomy(root / "run", cohort, OPTIONS, tmp_path, lambda *seen: told.append(seen))
-    assert found.weight == 1.0
-    assert list(found.likelihood) == list(WEIGHTS)
-    assert found.dice[1.0] > found.dice[0.0] + 0.2
+    choice = found.choice
+    assert choice.weight == 1.0
+    assert list(choice.likelihood) == list(WEIGHTS)
+    assert choice.dice[1.0] > choice.dice[0.0] + 0.2
     (held_out,) = (subject.key for subject in cohort.validation)
     assert [path.name for path in (tmp_path / "registrations").iterdir()] == [held_out]
     assert told[-1] == (2, 2)
-    said = record(found, cohort, OPTIONS, automatic=False)
+    assert (found.scans, found.without) == ((held_out,), ())
+    said = record(found, OPTIONS, automatic=False)
     assert said["held_out"] == [held_out]
     assert said["target_rule"] == "prior"
     assert json.loads(json.dumps(said)) == said
-    assert {one["weight"]: one["dice"] for one in said["candidates"]} == found.dice
+    assert {one["weight"]: one["dice"] for one in said["candidates"]} == choice.dice
 
 
 def test_a_weight_of_0_is_no_prior(root):
@@ -67,5 +69,5 @@ def test_hard_targets_are_judged_by_what_they_come_from(root, tmp_path):
     cohort = hold_out(read_cohort(root / "cohort"), OPTIONS)
     hard = TrainOptions(method="ssldec", prior="anatomical", rounds=2, target_rule="hard")
     found = weigh_anatomy(root / "run", cohort, hard, tmp_path)
-    assert record(found, cohort, hard, automatic=False)["target_rule"] == "soft"
-    assert torch.isfinite(torch.tensor(list(found.likelihood.values()))).all()
+    assert record(found, hard, automatic=False)["target_rule"] == "soft"
+    assert torch.isfinite(torch.tensor(list(found.choice.likelihood.values()))).all()

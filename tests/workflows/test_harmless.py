@@ -409,6 +409,8 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
         ({"method": "mean-teacher"}, True),
         ({"rounds": 1}, False),
         ({"settings": {"unlabeled_start": 0.0}}, False),
+        ({"settings": {"unlabeled_start": "$0.1 * 3"}}, False),
+        ({"settings": {"loss#start": 0.0}}, False),
         ({"target_rule": "dec"}, True),
         ({"target_rule": "dec", "settings": {"background_cluster": True}}, False),
     ],
@@ -430,22 +432,35 @@ def test_the_check_reads_contrasts_of_other_grids_as_training_does(tmp_path):
 def test_one_subject_in_two_spellings_or_copies_is_not_on_both_sides_of_the_check(tmp_path):
     data = make_cohort(tmp_path / "cohort", labeled=("01", "1", "02"), unlabeled=("04",))
     write_subject(data, "copy", 20, labeled=True)  # the voxels of 02
-    part = harmless._held_out_for_check(read_cohort(data), seed=0)
-    sides = [{scan.subject for scan in some} for some in (part.training, part.validation)]
-    for same_child in ({"01", "1"}, {"02", "copy"}):
-        assert not all(side & same_child for side in sides)
-    assert all(sides)
+    held_out = set()
+    for seed in range(12):
+        part = harmless._held_out_for_check(read_cohort(data), seed)
+        sides = [{scan.subject for scan in some} for some in (part.training, part.validation)]
+        for same_child in ({"01", "1"}, {"02", "copy"}):
+            assert not all(side & same_child for side in sides)
+        assert all(sides)
+        held_out |= sides[1]
+    assert held_out == {"01", "1", "02", "copy"}
+
+
+def test_which_scan_is_held_out_follows_the_names_as_they_are(tmp_path):
+    scans = tuple(Subject(f"{number:02d}", ()) for number in range(1, 12))
+    cohort = Cohort(tmp_path, ("T1w",), BRAIN_TISSUES, training=scans)
+    assert harmless._persons(cohort) == [str(number) for number in range(1, 12)]
 
 
 def test_two_processes_do_not_train_in_one_folder(validated, scans, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(TrainingInterrupted):
         train_checked(scans, run, options(hold_out=1), StopAfter(2))
-    (run / ".medssl-train.lock").write_text(
+    (tmp_path / ".medssl-train-lock-run").write_text(
         json.dumps({"process": os.getppid(), "host": socket.gethostname(), "since": "2026-11-28"})
     )
     with pytest.raises(OutputError, match="is being written by process"):
         train_checked(scans, run, TrainOptions(), resume=True)
+    with pytest.raises(OutputError, match="is being written by process"):
+        train_checked(scans, run, options(hold_out=1))
+    assert is_checked(run), "what the other process has begun is left alone"
 
 
 def test_ctrl_c_between_two_steps_says_how_to_go_on(scans, tmp_path, monkeypatch):
@@ -469,7 +484,8 @@ def test_where_no_labeled_scan_can_be_registered_the_weight_stays_and_that_is_sa
     said = []
     train_checked(scans, tmp_path / "run", options(hold_out=1), say=said.append)
     weighed = json.loads((tmp_path / "run" / "anatomy_weight.json").read_text())
-    assert (weighed["weight"], weighed["candidates"]) == (0.5, [])
+    assert (weighed["weight"], weighed["candidates"], weighed["held_out"]) == (0.5, [], [])
+    assert len(weighed["without_registration"]) == 1
     assert "No labeled scan could be laid over a held-out one" in " ".join(said)
     config = yaml.safe_load(
         (tmp_path / "run" / "candidates" / "ssldec" / "configs" / "train.yaml").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
@@ -16,18 +17,17 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.argument("data", type=EXISTING)
 @click.option("--unlabeled", type=EXISTING, help="Folder of unlabeled images beside the data.")
 @click.option("--transductive", is_flag=True, help="Unlabeled images may be validation or test images too.")
+@click.option("--similar", is_flag=True, help="Name held-out images that look like one that training sees.")
 @outside_option
 @click.pass_context
-def check(
-    ctx: click.Context, data: Path, unlabeled: Path | None, transductive: bool, allow_outside: bool
-) -> None:
+def check(ctx: click.Context, data: Path, **options: Any) -> None:
     """Look at every image of DATA: readable, of which class, twice in it, in two sections that share none.
 
     Exit code 1 if something must be mended before training.
     """
     from medssl.workflows.classification.check import check_folder
 
-    result = check_folder(data, unlabeled=unlabeled, transductive=transductive, allow_outside=allow_outside)
+    result = check_folder(data, **options)
     table = Table(box=None, pad_edge=False)
     for name in ("class", "training", "validation", "test"):
         table.add_column(name, justify="left" if name == "class" else "right")

@@ -34,7 +34,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--fit", type=click.Choice(FITS), default="crop", show_default=True,
                      help="Images that are not square: cut out the middle, or squash the whole image."),
         click.option("--white", type=click.IntRange(1, 65535),
-                     help="Value of 16-bit images that becomes white.  [default: 4095 or 65535, as the images]"),
+                     help="Value of 16-bit images that becomes white.  [default: 255, 4095 or 65535, by the images]"),
         click.option("--preset", type=click.Choice(PRESETS), default="natural", show_default=True,
                      help="What augmentation may do to an image."),
         click.option("--labels-per-class", type=click.IntRange(1),

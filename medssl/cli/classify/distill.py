@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medssl.cli.classify.common import training_options
-from medssl.cli.common import EXISTING, STDERR, STDOUT, TrainingBar, example
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, watched_training
 from medssl.errors import MedsslError
 
 
@@ -22,9 +22,11 @@ from medssl.errors import MedsslError
 @click.option(
     "--view", "views", multiple=True, help="View for the teachers, such as hflip.  [default: by --preset]"
 )
-@click.option(
-    "--threshold", default=0.8, show_default=True, help="Labels are kept where the teachers are surer."
-)
+@click.option("--threshold", default="0.8", show_default=True, callback=lambda *args: _thresholds(args[-1]),
+              help="Labels are kept where the teachers are surer; 0.8,0.9,... one a class.")  # fmt: skip
+@click.option("--top-k", type=click.IntRange(1), help="Keep the so many surest of each class instead.")
+@click.option("--percentile", type=click.FloatRange(0, 100),
+              help="Keep what is above this percentile of sureness instead: 80 keeps a fifth.")  # fmt: skip
 @click.option("--reduce", type=click.Choice(["mean_prob", "vote"]), default="mean_prob", show_default=True,
               help="How teachers and views become one label.")  # fmt: skip
 @click.option(
@@ -52,13 +54,14 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
-    rule = KeepRule(**{name: options.pop(name) for name in ("threshold", "reduce", "balance", "cap")})
+    names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap")
+    rule = KeepRule(**{name: options.pop(name) for name in names})
     own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "targets")}
     chosen = DistillOptions(
         **own, views=tuple(options.pop("views")), rule=rule, student=ClassifyOptions(**options)
     )
     try:
-        with TrainingBar("macro F1") as bar:
+        with watched_training("macro F1") as bar:
             run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)
     except MedsslError as error:
         if getattr(error, "resumable", False):
@@ -66,3 +69,13 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
             raise MedsslError(str(error), cure) from error
         raise
     STDOUT.print(str(out), soft_wrap=True)
+
+
+def _thresholds(text: str) -> float | tuple[float, ...]:
+    """Read one threshold, or one a class."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        msg = f"'{text}' is no threshold; expected a number, or one a class, such as 0.8,0.9."
+        raise click.BadParameter(msg) from error
+    return found if len(found) > 1 else found[0]

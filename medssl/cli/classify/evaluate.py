@@ -18,16 +18,18 @@ from medssl.cli.common import EXISTING, STDOUT, device_option, example, progress
 @click.option(
     "--model", type=EXISTING, required=True, help="Run folder, bundle, .pt file, or exported .onnx file."
 )
+@click.option("--exported", type=EXISTING, help="Folder of exported files, scored beside the model.")
 @click.option("--section", type=click.Choice(["test", "validation", "training"]), default="test",
               show_default=True, help="Which labeled images.")  # fmt: skip
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
 @outside_option
 @device_option
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
     data: Path,
     out: Path,
     model: Path,
+    exported: Path | None,
     section: str,
     views: tuple[str, ...],
     overwrite: bool,
@@ -35,12 +37,15 @@ def evaluate(
     device: str,
 ) -> None:
     """Score a classifier on the labeled images of DATA, and write a report to open."""
+    from medssl.workflows.classification.bench import exported_files
     from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
     from medssl.workflows.classification.report import write_report
     from medssl.workflows.devices import choose_device
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
+    if exported is not None:
+        exported_files(exported)
     with progress_bar("Classifying") as progress:
         result = evaluate_classifier(
             data,
@@ -52,7 +57,7 @@ def evaluate(
             progress=progress,
         )
     write_evaluation(out, result, data, overwrite)
-    page = write_report(out, data, model, result, allow_outside=allow_outside)
+    page = write_report(out, data, model, result, exported=exported, allow_outside=allow_outside)
     table = Table(box=None, pad_edge=False)
     for name in ("measure", "value", "95 % interval"):
         table.add_column(name, justify="left" if name == "measure" else "right")

@@ -21,6 +21,8 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.option("--test", default=0.25, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
 @click.option("--labels-per-class", type=click.IntRange(1), help="Keep so many; the rest becomes unlabeled.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same division.")
+@click.option("--fold", callback=lambda *args: _fold(args[-1]), metavar="I/N",
+              help="Cross-validation: the I-th of N parts of the labeled images validates.")  # fmt: skip
 @outside_option
 def split(out: Path, data: Path, **options: Any) -> None:
     """Divide the labeled images of DATA, class by class, groups (patients) whole; write a manifest.
@@ -32,3 +34,14 @@ def split(out: Path, data: Path, **options: Any) -> None:
     counts = split_folder(data, out, **options)
     STDERR.print(", ".join(f"{number} {name}" for name, number in counts.items()) + " images.")
     STDOUT.print(str(out), soft_wrap=True)
+
+
+def _fold(text: str | None) -> tuple[int, int] | None:
+    """Read "2/5"."""
+    if text is None:
+        return None
+    number, _, folds = text.partition("/")
+    if not (number.isdecimal() and folds.isdecimal()):
+        msg = f"'{text}' is no fold; expected I/N, such as 2/5."
+        raise click.BadParameter(msg)
+    return int(number), int(folds)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medssl.cli.classify.common import training_options
-from medssl.cli.common import EXISTING, STDERR, STDOUT, TrainingBar, example
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, watched_training
 from medssl.errors import MedsslError
 
 METHODS = [
@@ -59,7 +59,7 @@ def train(data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -
             f"Budget {image_budget(chosen.budget).describe(chosen.steps)}{', twice' if both else ''}."
         )
     try:
-        with TrainingBar("macro F1") as bar:
+        with watched_training("macro F1") as bar:
             if both:
                 done = train_with_baseline(data, out, chosen, bar, resume=resume, say=STDERR.print).training
             else:
