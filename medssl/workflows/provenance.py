@@ -13,7 +13,10 @@ import medssl
 from medssl.io.files import sha256
 from medssl.io.subjects import Subject
 
-LIBRARIES = ("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn", "simpleitk")
+LIBRARIES = (
+    *("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn", "simpleitk"),
+    *("timm", "torchvision", "pillow"),
+)
 
 
 def versions() -> dict[str, str]:

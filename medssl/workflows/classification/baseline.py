@@ -32,7 +32,7 @@ from medssl.workflows.classification.train import (
 )
 from medssl.workflows.devices import choose_device
 from medssl.workflows.provenance import moved_hashes, relative
-from medssl.workflows.running import CANDIDATES, Training, promote_parts, require_parts
+from medssl.workflows.running import CANDIDATES, Training, only_trainer, promote_parts, require_parts
 from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,13 @@ def train_with_baseline(
     Raises:
         MedsslError: As in `train_classifier`.
     """
+    with only_trainer(out, [data, *([options.unlabeled] if options.unlabeled else [])]):
+        return _train_with_baseline(data, out, options, watcher, resume, say)
+
+
+def _train_with_baseline(
+    data: Path, out: Path, options: ClassifyOptions, watcher: Watcher | None, resume: bool, say: Say
+) -> Compared:
     if (out / "verdict.json").is_file():
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
@@ -139,11 +146,11 @@ def promote(
     said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
     record["data"] = relative(source / record["data"], out)
     cohort = cohort_of_run(out, record["classes"])
-    calibrate(out, cohort.validation, device)
     record |= {"command": command, "verdict": said}
-    write_model_card(
-        out, record, _origin(out, record, cohort), cohort.validation, sentence=found.sentence, device=device
-    )
+    origin = _origin(out, record, cohort)
+    whole = record | {"budget": {**record["budget"], "steps": origin.steps}}
+    calibrate(out, cohort.validation, whole, device)
+    write_model_card(out, record, origin, cohort.validation, sentence=found.sentence, device=device)
     write_json(out / "run.json", record)
     write_json(out / "verdict.json", said)
 

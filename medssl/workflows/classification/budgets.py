@@ -15,11 +15,13 @@ class ImageBudget:
         name: "quick", "standard" or "full".
         steps: Optimizer steps.
         images: Images a step, labeled and unlabeled ones added up.
+        rounds: Most rounds that its steps are shared out over; None for any number.
     """
 
     name: str
     steps: int
     images: int
+    rounds: int | None = None
 
     def describe(self, steps: int | None = None) -> str:
         """Return one line for people, with other steps where they are given."""
@@ -30,11 +32,22 @@ class ImageBudget:
 BUDGETS = {
     budget.name: budget
     for budget in (
-        ImageBudget("quick", steps=400, images=64),
-        ImageBudget("standard", steps=2000, images=64),
+        ImageBudget("quick", steps=400, images=64, rounds=2),
+        ImageBudget("standard", steps=2000, images=64, rounds=2),
         ImageBudget("full", steps=10000, images=64),
     )
 }
+
+
+def require_steps_for_rounds(budget: ImageBudget, rounds: int, own_steps: int | None) -> None:
+    """Refuse more rounds than a small budget has steps for; of a user's own number of steps nothing is known.
+
+    Raises:
+        ConfigError: With how many it has.
+    """
+    if budget.rounds is not None and rounds > budget.rounds and own_steps is None:
+        msg = f"--rounds {rounds}: the steps of --budget {budget.name} are enough for {budget.rounds} rounds."
+        raise ConfigError(msg, f"Give {budget.rounds} or fewer, --budget full, or --steps.")
 
 
 def image_budget(name: str) -> ImageBudget:

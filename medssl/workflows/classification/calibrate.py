@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from medssl.engines.checkpoints import save_atomically
+from medssl.evaluation.classification import scores
 from medssl.evaluation.temperature import BOUNDS, fit_temperature
 from medssl.io.image_items import ImageItem
 from medssl.workflows.classification.models import load_classifier, weights_file
@@ -16,25 +21,45 @@ LEAST_IMAGES = 20
 """With fewer validation images the temperature stays 1."""
 
 
-def calibrate(run: Path, validation: Sequence[ImageItem], device: str = "cpu") -> float:
-    """Write the temperature into the card of a run's weights and return it; no answer changes by it.
+def calibrate(
+    run: Path, validation: Sequence[ImageItem], record: Mapping[str, Any], device: str = "cpu"
+) -> float:
+    """Write the temperature, and what made the weights, into their card; return the former. No answer changes by it.
 
     Targets and pseudo-labels are made without it: they shall know nothing of the validation labels.
 
     Args:
-        run: Finished run folder.
+        run: Trained run folder.
         validation: Labeled images. With fewer than `LEAST_IMAGES`, or where the likelihood has no maximum within
             bounds (no answer is wrong, say), the temperature stays 1.
+        record: What ``run.json`` holds.
         device: Where the network runs.
     """
-    if len(validation) < LEAST_IMAGES:
-        return 1.0
     model = load_classifier(run, device)
-    raw = model.uncalibrated()
-    q = predict_passes(validation, [raw], ["identity"], each=False).double().clamp_min(1e-12)
-    temperature = fit_temperature(numbers_of(validation, model.card.classes), q.log().numpy())
-    if not 1.5 * BOUNDS[0] < temperature < BOUNDS[1] / 1.5:
-        return 1.0
-    card = replace(model.card, temperature=temperature)
+    told = {
+        name: record[name] for name in ("command", "seed", "budget", "versions", "images") if name in record
+    }
+    temperature = 1.0
+    if validation:
+        q = predict_passes(validation, [model.uncalibrated()], ["identity"], each=False).double().numpy()
+        labels = numbers_of(validation, model.card.classes)
+        told["validation"] = {
+            "images": len(labels),
+            **scores(labels, q, model.card.classes, draws=0).measures,
+        }
+        if len(validation) >= LEAST_IMAGES:
+            temperature = _within_bounds(fit_temperature(labels, np.log(q.clip(1e-12))))
+    card = replace(model.card, temperature=temperature, extra=_finite(told))
     save_atomically(card.attached_to(model.network.state_dict()), weights_file(run))
     return temperature
+
+
+def _within_bounds(temperature: float) -> float:
+    return temperature if 1.5 * BOUNDS[0] < temperature < BOUNDS[1] / 1.5 else 1.0
+
+
+def _finite(told: Any) -> Any:
+    """Return JSON values with null for numbers that are none, as a macro precision without answers of a class."""
+    if isinstance(told, dict):
+        return {name: _finite(value) for name, value in told.items()}
+    return None if isinstance(told, float) and not math.isfinite(told) else told

@@ -10,9 +10,13 @@ from pathlib import Path
 from medssl.errors import MedsslError
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
+from medssl.io.image_similarity import similar_images
 from medssl.io.images import read_image
 
 LABELED = ("training", "validation", "test")
+
+LISTED = 10
+"""Pairs of images that look alike that are named."""
 
 FEW = 5
 """Fewer labeled training images of a class are remarked on."""
@@ -45,6 +49,7 @@ def check_folder(
     unlabeled: Path | None = None,
     transductive: bool = False,
     allow_outside: bool = False,
+    similar: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> FolderCheck:
     """Read every image and say what is wrong; nothing is written.
@@ -54,6 +59,7 @@ def check_folder(
         unlabeled: Folder of unlabeled images beside it.
         transductive: Whether unlabeled images may be validation or test images.
         allow_outside: Accept paths and links that leave the folder.
+        similar: Whether held-out images that look like one that training sees are looked for too.
         progress: Called with (name, done, all).
 
     Raises:
@@ -69,6 +75,7 @@ def check_folder(
         usable = without_images(cohort, findings)
         leaks = require_no_image_leaks(usable, transductive=transductive, check=replace(look, findings=()))
         remarks += [leak.describe() for leak in leaks]
+        remarks += _look_alikes(usable) if similar else []
     except MedsslError as error:
         problems.append(str(error))
     readable = [item for _, item in cohort.placed() if item.path in look.digests]
@@ -83,6 +90,16 @@ def check_folder(
         (*remarks, *_remarks(cohort)),
         tuple(problems),
     )
+
+
+def _look_alikes(cohort: ImageCohort) -> list[str]:
+    """Name pairs of images that may be one; strangers may look alike, so they stop nothing."""
+    found = similar_images(cohort)
+    said = [
+        f"{one.held_out.name} looks like {one.seen.name}: see whether they are one image." for one in found
+    ]
+    more = [f"And {len(said) - LISTED} more pairs that look alike."] if len(said) > LISTED else []
+    return [*said[:LISTED], *more]
 
 
 def _count(cohort: ImageCohort, section: str, name: str) -> int:

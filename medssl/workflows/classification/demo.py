@@ -77,7 +77,7 @@ def demo(
         f"medssl classify distill images --out student --kind data {shared}",
         "medssl classify export run --out files --int8",
         "medssl classify bench files --data images --out bench.json",
-        "medssl classify evaluate images --out report --model run",
+        "medssl classify evaluate images --out report --model run --exported files",
     ]
     say(commands[0])
     with bar("Simulating") as progress:
@@ -113,4 +113,6 @@ def demo(
     with bar("Evaluating") as progress:
         result = evaluate_classifier(images, run, progress=progress)
     write_evaluation(out / "report", result, images)
-    return write_report(out / "report", images, run, result, bench=bench, student=student, commands=commands)
+    return write_report(
+        out / "report", images, run, result, bench=bench, student=student, exported=files, commands=commands
+    )

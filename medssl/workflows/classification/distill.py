@@ -25,7 +25,7 @@ from medssl.workflows.classification.baseline import (
     promote,
     shared_settings,
 )
-from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.models import load_classifier
@@ -42,7 +42,7 @@ from medssl.workflows.classification.train import (
 )
 from medssl.workflows.devices import choose_device
 from medssl.workflows.provenance import command_line
-from medssl.workflows.running import CANDIDATES, Training, require_parts
+from medssl.workflows.running import CANDIDATES, Training, only_trainer, require_parts
 from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,18 @@ def distill(
         MedsslError: As in `train_classifier`.
         ConfigError: The options do not go together.
     """
+    with only_trainer(out, [data, *([options.student.unlabeled] if options.student.unlabeled else [])]):
+        return _distill(data, out, options, watcher, resume, say)
+
+
+def _distill(
+    data: Path,
+    out: Path,
+    options: DistillOptions,
+    watcher: Watcher | None,
+    resume: bool,
+    say: Say,
+) -> Distilled:
     if resume and (out / "plan.json").is_file():
         options = _planned(out)
     teachers = _teachers(options)
@@ -301,6 +313,10 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
+    given, classes = options.rule.threshold, cohort.classes
+    if isinstance(given, Sequence) and len(given) != len(classes):
+        msg = f"Found {len(given)} thresholds for {len(classes)} classes: {', '.join(classes)}."
+        raise ConfigError(msg, "Give one for all, or one a class in this order.")
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         student = replace(options.student, method=_method_of_student(options))
         shared = {"method": SUPERVISED, "settings": shared_settings(student)}
@@ -344,6 +360,7 @@ def _teachers(options: DistillOptions) -> tuple[str, ...]:
     if options.rounds < 1:
         msg = f"--rounds {options.rounds} is below 1."
         raise ConfigError(msg, "Give 1 or more.")
+    require_steps_for_rounds(image_budget(options.student.budget), options.rounds, options.student.steps)
     if options.targets not in TARGETS or (options.targets == "soft" and options.rounds > 1):
         msg = f"Found targets '{options.targets}' with {options.rounds} rounds; expected hard, or soft with 1 round."
         raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")

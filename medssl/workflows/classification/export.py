@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from medssl.errors import DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.classification import scores
+from medssl.evaluation.operating_points import choose_abstain_threshold
 from medssl.inference.int8 import quantize_within
 from medssl.inference.int8_ladder import Outcome
 from medssl.inference.onnx_classifier import Parity, export_classifier, parity
@@ -19,8 +21,11 @@ from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
+from medssl.workflows.classification.evaluate import LEAST_ACCURACY
 from medssl.workflows.classification.models import ImageModel, load_classifier
-from medssl.workflows.classification.predict import numbers_of, prepared
+from medssl.workflows.classification.predict import numbers_of, predict_items, prepared
+
+logger = logging.getLogger(__name__)
 
 PARITY_IMAGES = 64
 """Images on which an exported file is compared with its network."""
@@ -62,7 +67,8 @@ def export_run(
         model: Run folder, bundle or ``.pt`` file.
         out: Folder to write.
         data: Folder or manifest with images; None for those that the run was trained with.
-        int8: Whether to quantize; networks that are quantized by name, such as resnet18-int8, are in any case.
+        int8: Whether to quantize; networks that are quantized by name, such as resnet18-int8, are wherever there are
+            validation images.
         overwrite: Replace files of an earlier export.
         allow_outside: Accept paths and links that leave the folder of the data.
 
@@ -76,11 +82,18 @@ def export_run(
     if (out / "model.onnx").exists() and not overwrite:
         msg = f"{out} holds an export already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
-    int8 = int8 or network_facts(str(loaded.card.network["name"])).int8
     cohort = _images(Path(model), data, allow_outside)
+    if int8 and not cohort.validation:
+        msg = "There are no validation images to see what int8 costs."
+        raise DatalistError(msg, "Give data with val/ images: --data IMAGES.")
+    if network_facts(str(loaded.card.network["name"])).int8 and not int8:
+        int8 = bool(cohort.validation)
+        if not int8:
+            logger.warning("No 8-bit file is written: there are no validation images to see what it costs.")
     pool = cohort.unlabeled or cohort.training
     card = loaded.card
     path = out / "model.onnx"
+    abstain = _abstain_below(loaded, cohort.validation)
     export_classifier(
         loaded.network,
         path,
@@ -90,6 +103,7 @@ def export_run(
         fit=card.fit,
         white=card.white,
         temperature=card.temperature,
+        extra=abstain,
     )
     found = parity(loaded.network, path, torch.cat(list(prepared(pool[:PARITY_IMAGES], card))).float() / 255)
     if not found.passed:
@@ -104,11 +118,25 @@ def export_run(
             "model": loaded.name,
             "weights_sha256": loaded.weights_sha256,
             "classes": list(card.classes),
+            "input": {
+                name: getattr(card, name) for name in ("size", "channels", "interpolation", "fit", "white")
+            },
+            "temperature": card.temperature,
+            **abstain,
             "parity": {**asdict(found), "passed": found.passed},
             "int8": None if outcome is None else {"sentence": str(outcome), **asdict(outcome)},
         },
     )
     return Exported(out, found, outcome)
+
+
+def _abstain_below(model: ImageModel, validation: Sequence[ImageItem]) -> dict[str, float]:
+    """Return the confidence from which enough answers on the validation images are right; nothing where none is."""
+    if not validation:
+        return {}
+    q = predict_items(validation, [model]).probabilities
+    chosen = choose_abstain_threshold(numbers_of(validation, model.card.classes), q, LEAST_ACCURACY)
+    return {} if chosen is None else {"abstain_below": chosen.threshold, "accuracy_above": LEAST_ACCURACY}
 
 
 def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:
@@ -131,9 +159,6 @@ def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:
 def _quantized(
     path: Path, out: Path, pool: Sequence[ImageItem], validation: Sequence[ImageItem], model: ImageModel
 ) -> Outcome:
-    if not validation:
-        msg = "There are no validation images to see what int8 costs."
-        raise DatalistError(msg, "Give data with val/ images: --data IMAGES.")
     labels = numbers_of(validation, model.card.classes)
     held_out = torch.cat(list(prepared(validation, model.card))).numpy()
     order = np.random.default_rng(0).permutation(len(pool))[: 2 * CALIBRATION_IMAGES]

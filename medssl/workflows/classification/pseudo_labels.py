@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medssl.errors import ConfigError
 from medssl.functional.distillation import consensus, kept_images, mean_probabilities, require_keep_rule
 from medssl.io.files import write_csv
 from medssl.io.image_items import ImageItem
@@ -19,26 +20,47 @@ class KeepRule:
     """Which labels a student learns from; see `functional.distillation.kept_images`.
 
     Args:
-        threshold: A label is kept where its probability is above.
+        threshold: A label is kept where its probability is above; or a threshold a class, in the order of the classes.
+        top_k: Keep the so many surest of each class instead.
+        percentile: Keep what is above this percentile of the probabilities instead: 80 keeps a fifth.
         reduce: "mean_prob" or "vote".
         balance: Keep no more than so many times as many of a class as of the scarcest; None: as they come.
         cap: Keep no more than so many times as many as there are given labels; None for no limit.
 
     Raises:
-        ConfigError: A number is out of range.
+        ConfigError: A number is out of range, or two rules are given.
     """
 
-    threshold: float = 0.8
+    threshold: float | Sequence[float] = 0.8
+    top_k: int | None = None
+    percentile: float | None = None
     reduce: str = "mean_prob"
     balance: float | None = None
     cap: float | None = None
 
     def __post_init__(self) -> None:
-        require_keep_rule("threshold", self.threshold, self.balance)
+        if self.top_k is not None and self.percentile is not None:
+            msg = (
+                f"Found top_k {self.top_k} and percentile {self.percentile}; each decides alone what is kept."
+            )
+            raise ConfigError(msg, "Give one of them.")
+        require_keep_rule(*self.as_rule, self.balance)
+
+    @property
+    def as_rule(self) -> tuple[str, float | Sequence[float]]:
+        """Name and value of the rule, as `functional.distillation.kept_images` takes them."""
+        if self.top_k is not None:
+            return "top_k_per_class", self.top_k
+        if self.percentile is not None:
+            return "percentile", self.percentile
+        return "per_class_threshold" if isinstance(self.threshold, Sequence) else "threshold", self.threshold
 
     def as_options(self) -> list[tuple[str, object]]:
         """Return what a command says about it."""
-        return [(name, None if value is None else str(value)) for name, value in vars(self).items()]
+        told: dict[str, object] = {name.replace("_", "-"): value for name, value in vars(self).items()}
+        if isinstance(self.threshold, Sequence):
+            told["threshold"] = ",".join(map(str, self.threshold))
+        return [(name, None if value is None else str(value)) for name, value in told.items()]
 
 
 def write_pseudo_labels(
@@ -67,10 +89,11 @@ def write_pseudo_labels(
     """
     found = consensus(passes, rule.reduce)
     places = {name: place for place, name in enumerate(sorted(item.name for item in items))}
+    name, value = rule.as_rule
     kept = kept_images(
         found,
-        "threshold",
-        value=rule.threshold,
+        name,
+        value=value,
         balance=rule.balance,
         most=None if rule.cap is None else int(rule.cap * labeled),
         order=torch.tensor([places[item.name] for item in items]),

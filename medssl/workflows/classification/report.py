@@ -29,9 +29,9 @@ from medssl.reporting.classification import (
     render_classification_report,
 )
 from medssl.workflows.classification.baseline import SUPERVISED
-from medssl.workflows.classification.bench import Bench
+from medssl.workflows.classification.bench import Bench, exported_files
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
-from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.running import CANDIDATES
 
@@ -39,7 +39,7 @@ MOST_LOOKED_AT = 2000
 """Unlabeled images among which the least certain ones are looked for."""
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 (one argument an option)
     out: Path,
     data: Path,
     run: Path,
@@ -47,6 +47,7 @@ def write_report(
     *,
     bench: Bench | None = None,
     student: Path | None = None,
+    exported: Path | None = None,
     commands: Sequence[str] = (),
     allow_outside: bool = False,
 ) -> Path:
@@ -59,11 +60,13 @@ def write_report(
         result: Its scores.
         bench: Times of its exported files.
         student: Run folder of a distillation, whose pseudo-labels are audited; None: those of the run itself.
+        exported: Folder of exported files, which are scored beside the run.
         commands: What was typed.
         allow_outside: As in `evaluate_classifier`.
 
     Raises:
         OutputError: The folder cannot be written to.
+        InputError: ``exported`` holds no exported file.
     """
     cohort = read_image_cohort(data, allow_outside=allow_outside)
     used = images_of_run(student or run, result.model.card.classes)
@@ -79,7 +82,7 @@ def write_report(
             f"{as_text(100 * found.measures['accuracy'], 1)} % of {found.n} {result.section} images are right; "
             f"macro F1 {as_text(found.measures['macro_f1'])}."
         ),
-        arms=_arms(run, cohort, result, record),
+        arms=_arms(run, cohort, result, record, exported),
         shown=_name(record),
         scored_on=f"{found.n} {result.section} images",
         selection=(
@@ -110,19 +113,25 @@ def _name(record: Mapping[str, Any]) -> str:
     return "labeled-only" if method == SUPERVISED else method
 
 
-def _arms(run: Path, cohort: ImageCohort, result: Evaluation, record: Mapping[str, Any]) -> list[Arm]:
-    """Score every candidate of a run on the same images, labeled-only first."""
+def _arms(
+    run: Path, cohort: ImageCohort, result: Evaluation, record: Mapping[str, Any], exported: Path | None
+) -> list[Arm]:
+    """Score every candidate of a run on the same images, labeled-only first, exported files last."""
     own = Arm(_name(record), result.scores.record(), _curve(run))
-    items = cohort.section(result.section)
-    others = []
+    places = {}
     for folder in sorted((run / CANDIDATES).glob("*/models")):
         name = "labeled-only" if folder.parent.name == SUPERVISED else folder.parent.name
         if name != own.name and "-round-" not in name:
-            model = load_classifier(folder.parent)
-            found = predict_items(items, [model], result.views).probabilities
-            labels = numbers_of(items, model.card.classes)
-            measured = scores(labels, found, model.card.classes).record()
-            others.append(Arm(name, measured, _curve(folder.parent)))
+            places[name] = folder.parent
+    for precision, file in (exported_files(exported) if exported else {}).items():
+        places[f"{own.name}, exported, {precision}"] = file
+    items = cohort.section(result.section)
+    others = []
+    for name, place in places.items():
+        model = open_classifier(place)
+        found = predict_items(items, [model], result.views).probabilities
+        measured = scores(numbers_of(items, model.card.classes), found, model.card.classes).record()
+        others.append(Arm(name, measured, _curve(place)))
     return sorted([own, *others], key=lambda arm: arm.name != "labeled-only")
 
 

@@ -17,7 +17,7 @@ from medssl.functional.clustering import RULES, cluster_mass, log_target_distrib
 from medssl.io.files import read_json, write_json, write_tsv
 from medssl.io.image_cohort import ImageCohort
 from medssl.self_training import self_train
-from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
@@ -184,4 +184,5 @@ def require_rounds(options: ClassifyOptions, cohort: ImageCohort) -> None:
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so there is nothing to cluster."
         raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")
+    require_steps_for_rounds(image_budget(options.budget), options.rounds, options.steps)
     share_of(options.steps or image_budget(options.budget).steps, options.rounds + 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medssl.errors import OutputError
+from medssl.errors import ConfigError, OutputError
 from medssl.io.files import require_writable_folder
-from medssl.io.image_cohort import read_image_cohort, write_manifest
+from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
-from medssl.io.image_splits import draw_labeled, split_cohort
+from medssl.io.image_splits import draw_labeled, fold_cohort, split_cohort
 
 
 def split_folder(
@@ -19,6 +19,7 @@ def split_folder(
     test: float = 0.25,
     labels_per_class: int | None = None,
     seed: int = 0,
+    fold: tuple[int, int] | None = None,
     allow_outside: bool = False,
 ) -> dict[str, int]:
     """Write a manifest that divides labeled images class by class, groups whole.
@@ -30,6 +31,8 @@ def split_folder(
         test: Share of the labeled images.
         labels_per_class: Labels to keep for training; the other training images become unlabeled.
         seed: The same seed gives the same division.
+        fold: (2, 5): the second of five parts of the labeled images validates; the share of validation is not used
+            then, and test images that are there stay.
         allow_outside: Accept paths and links that leave the folder of the data.
 
     Returns:
@@ -37,6 +40,7 @@ def split_folder(
 
     Raises:
         OutputError: The manifest exists, or cannot be written.
+        ConfigError: There is no such fold.
         DatalistError: Too few images of a class.
     """
     if out.exists():
@@ -44,8 +48,20 @@ def split_folder(
         raise OutputError(msg, "Give another --out.")
     cohort = read_image_cohort(data, allow_outside=allow_outside)
     require_writable_folder(out.parent)
-    divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
+    if fold is None:
+        divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
+    else:
+        divided = _folded(cohort, *fold, test=test, seed=seed)
     if labels_per_class is not None:
         divided = draw_labeled(divided, labels_per_class=labels_per_class, seed=seed)
     write_manifest(out, divided)
     return {name: len(divided.section(name)) for name in SECTIONS}
+
+
+def _folded(cohort: ImageCohort, number: int, folds: int, *, test: float, seed: int) -> ImageCohort:
+    """Take test images out where there are none, and let one fold of the rest validate."""
+    if not 1 <= number <= folds:
+        msg = f"There is no fold {number} of {folds}."
+        raise ConfigError(msg, "Count from 1.")
+    tested = cohort if cohort.test or not test else split_cohort(cohort, validation=0.0, test=test, seed=seed)
+    return fold_cohort(tested, folds=folds, seed=seed)[number - 1]

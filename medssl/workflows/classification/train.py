@@ -31,7 +31,7 @@ from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import packaged_bundle, read_config
 from medssl.workflows.provenance import command_line, relative, versions
-from medssl.workflows.running import Training, run_training
+from medssl.workflows.running import Training, only_trainer, run_training
 from medssl.workflows.watching import Watcher
 
 BUNDLE = "compact_image_classification"
@@ -78,7 +78,7 @@ class ClassifyOptions:
         size: Pixels a side; None for the network's own.
         channels: 1 for gray, 3 for color; None for those of the images.
         fit: How images that are not square become so, one of `transforms.classification.FITS`.
-        white: Value of 16-bit images that becomes white; None: 4095 or 65535, as the images are.
+        white: Value of 16-bit images that becomes white; None: 255, 4095 or 65535, as the images are.
         preset: Of augmentation, see `transforms.image_augmentation`.
         labels_per_class: Keep so many labels a class, the rest counts as unlabeled; None for all.
         hold_out: Share of the labeled images to hold out where the data have no validation images.
@@ -146,7 +146,13 @@ def train_classifier(
         ConfigError: An option or setting is unknown.
         TrainingInterrupted: The user stopped it; everything is saved.
     """
-    options = options or ClassifyOptions()
+    with only_trainer(out, [data]):
+        return _train_classifier(data, out, options or ClassifyOptions(), watcher, resume)
+
+
+def _train_classifier(
+    data: Path, out: Path, options: ClassifyOptions, watcher: Watcher | None, resume: bool
+) -> Training:
     if resume:
         require_same_images(out)
     elif options.rounds:
@@ -158,7 +164,7 @@ def train_classifier(
     validation, device = cohort_of_run(out, record["classes"]).validation, choose_device(options.device)
 
     def finish(_: object) -> None:
-        calibrate(out, validation, device)
+        calibrate(out, validation, record, device)
         begin = started_from(record["network"], read_config(out / "configs" / "train.yaml", {}))
         origin = Origin(record["budget"]["steps"], record["seed"], begin)
         write_model_card(out, record, origin, validation, device=device)
@@ -349,15 +355,17 @@ def white_of_cohort(cohort: ImageCohort) -> int | None:
 
     Some pixels of each may be brighter, such as text that was burned in.
     """
-    bright = [
-        float(np.percentile(image, BRIGHT, method="lower"))
-        for image in _some_images(cohort)
-        if image.dtype.str[1:] == "u2"
-    ]
-    if not bright:
+    images = [image for image in _some_images(cohort) if image.dtype.str[1:] == "u2"]
+    if not images:
         return None
-    logger.info("White of the images of 16 bits: %d.", white_of(max(bright)))
-    return white_of(max(bright))
+    bright = max(float(np.percentile(image, BRIGHT, method="lower")) for image in images)
+    if max(int(image.max()) for image in images) > 255:
+        bright = max(256.0, bright)  # 12 bits at least: a few bright cells may be all there is to see
+    white = white_of(bright)
+    logger.info(
+        "White of the images of 16 bits: %d; what is above it is white too (--white gives another).", white
+    )
+    return white
 
 
 def _some_images(cohort: ImageCohort, looked_at: int = 64) -> Iterator[NDArray[Any]]:

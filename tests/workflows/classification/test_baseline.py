@@ -1,6 +1,8 @@
 """The supervised baseline beside every method: same budget, an honest sentence, the better one returned."""
 
 import json
+import os
+import socket
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ from medssl.workflows.classification.baseline import (
 )
 from medssl.workflows.classification.methods import INSIDE, ONLINE
 from medssl.workflows.classification.train import BUNDLE
-from medssl.workflows.models import packaged_bundle
+from medssl.workflows.models import packaged_bundle, read_config
 
 
 def record(run):
@@ -85,11 +87,30 @@ def test_a_value_of_the_overlay_does_not_reach_the_baseline(pictures, tmp_path):
     assert [config.get("alignment") for config in configs] == [None, "none"]
 
 
-def test_a_value_that_the_baseline_refuses_leaves_no_run_folder(pictures, tmp_path):
-    with pytest.raises(ConfigError):
+def test_a_value_that_the_baseline_refuses_leaves_no_run_folder(pictures, tmp_path, monkeypatch):
+    """Known to the method alone, and taken for one that the baseline has too."""
+    monkeypatch.setattr(baseline, "METHOD_SETTINGS", METHOD_SETTINGS - {"alignment"})
+    with pytest.raises(ConfigError, match="alignment"):
         train_with_baseline(
-            pictures, tmp_path / "run", options(method="ssldec", settings={"no_such_value": 1})
+            pictures, tmp_path / "run", options(method="softmatch", settings={"alignment": "none"})
         )
+    assert not (tmp_path / "run").exists()
+
+
+def test_mean_teacher_weighs_the_mean_over_classes_as_published(compared, pictures, tmp_path):
+    """USB: 50 times the mean over classes; the term here is the sum over them."""
+    run = train_with_baseline(pictures, tmp_path / "run", options(method="mean-teacher")).training.run
+    folder = run / "candidates" / "mean-teacher"
+    parser = read_config(folder / "configs" / "train.yaml", {"bundle_root": str(folder)})
+    assert parser.get_parsed_content("loss").weight == 25.0  # two classes
+
+
+def test_two_processes_do_not_train_in_one_folder(pictures, tmp_path):
+    (tmp_path / ".medssl-train-lock-run").write_text(
+        json.dumps({"process": os.getppid(), "host": socket.gethostname(), "since": "2026-11-28"})
+    )
+    with pytest.raises(OutputError, match="is being written by process"):
+        train_with_baseline(pictures, tmp_path / "run", options(method="ssldec"))
     assert not (tmp_path / "run").exists()
 
 

@@ -2,10 +2,12 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from pictures import write_pictures
+from PIL import Image
 
-from medssl.errors import DatalistError, OutputError
+from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.io.image_cohort import read_image_cohort
 from medssl.workflows.classification.check import check_folder
 from medssl.workflows.classification.split import split_folder
@@ -49,3 +51,30 @@ def test_a_split_is_written_and_read_back(tmp_path):
 def test_a_divided_folder_is_not_divided_again(pictures, tmp_path):
     with pytest.raises(DatalistError, match="test images already"):
         split_folder(pictures, tmp_path / "split.csv")
+
+
+def test_the_folds_of_a_folder_validate_each_image_once(tmp_path):
+    images = write_pictures(tmp_path / "images", training=10, validation=0, test=0, unlabeled=0)
+    held_out = []
+    for number in (1, 2, 3):
+        split_folder(images, tmp_path / f"{number}.csv", test=0.2, fold=(number, 3))
+        cohort = read_image_cohort(tmp_path / f"{number}.csv", allow_outside=True)
+        assert not {item.path for item in cohort.validation} & {item.path for item in cohort.training}
+        assert len(cohort.test) == 4
+        held_out += [item.path for item in cohort.validation]
+    assert len(held_out) == len(set(held_out)) == 16
+    assert split_folder(images, tmp_path / "no-test.csv", test=0.0, fold=(1, 4))["test"] == 0
+    few = split_folder(images, tmp_path / "few.csv", test=0.2, fold=(1, 4), labels_per_class=3)
+    assert (few["training"], few["validation"]) == (6, 4)
+    with pytest.raises(ConfigError, match="no fold 4 of 3"):
+        split_folder(images, tmp_path / "4.csv", test=0.2, fold=(4, 3))
+    assert not (tmp_path / "4.csv").exists()
+
+
+def test_images_that_look_alike_are_named_where_asked_for(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    values = np.asarray(Image.open(images / "test" / "dark" / "0.png"))
+    Image.fromarray(values + np.uint8(3)).save(images / "unlabelled" / "brighter.png")
+    told = check_folder(images, similar=True).remarks
+    assert any("test/dark/0.png looks like unlabelled/brighter.png" in one for one in told)
+    assert not any("looks like" in one for one in check_folder(images).remarks)

@@ -160,6 +160,50 @@ def test_teachers_see_views_that_suit_the_images(pictures, tmp_path, views, seen
     assert ("--view" in json.loads((run / "run.json").read_text())["command"]) == bool(views)
 
 
+@pytest.mark.parametrize(
+    ("rule", "kept", "told"),
+    [
+        (KeepRule(top_k=3), lambda given, one: min(3, given.count(one)), "--top-k 3"),
+        (KeepRule(percentile=100), lambda given, one: 0, "--percentile 100"),
+        (
+            KeepRule(threshold=(1.0, 0.0)),
+            lambda given, one: given.count(one) * (one == CLASSES[1]),
+            "--threshold 1.0,0.0",
+        ),
+        (
+            KeepRule(threshold=(0.0, 1.0)),
+            lambda given, one: given.count(one) * (one == CLASSES[0]),
+            "--threshold 0.0,1.0",
+        ),
+    ],
+)
+def test_other_rules_keep_other_labels(pictures, tmp_path, rule, kept, told):
+    run = distill(pictures, tmp_path / "run", chosen("plain", rule=rule)).training.run
+    table = rows(run / "pseudo_labels" / "round-1.csv")
+    given = [row["label"] for row in table]
+    found = [row["label"] for row in table if row["kept"] == "yes"]
+    assert {one: found.count(one) for one in CLASSES} == {one: kept(given, one) for one in CLASSES}
+    assert told in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_as_many_thresholds_as_classes_are_asked_for_before_a_teacher_trains(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="3 thresholds for 2 classes: dark, light"):
+        distill(pictures, tmp_path / "run", chosen(rule=KeepRule(threshold=(0.1, 0.2, 0.3))))
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_rules_are_refused():
+    with pytest.raises(ConfigError, match="each decides alone"):
+        KeepRule(top_k=3, percentile=50)
+
+
+@pytest.mark.parametrize("rounds", [3, 10])
+def test_a_small_budget_has_steps_for_two_rounds(pictures, tmp_path, rounds):
+    with pytest.raises(ConfigError, match="--budget quick are enough for 2 rounds"):
+        distill(pictures, tmp_path / "run", chosen(rounds=rounds, student={"steps": None, "budget": "quick"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_threshold_of_zero_stands_in_the_command(distilled):
     assert "--threshold 0.0" in json.loads((distilled.training.run / "run.json").read_text())["command"]
 

@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from medssl.errors import InputError, OutputError
-from medssl.workflows.classification.bench import bench_exports
+from medssl.errors import DatalistError, InputError, OutputError
+from medssl.evaluation.pareto import Candidate
+from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.workflows.classification import export
+from medssl.workflows.classification.bench import bench_exports, choose, slow_files
 from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.predict import predict_folder
@@ -37,7 +41,10 @@ def test_a_file_is_scored_as_its_network_is(exported, compared, pictures, tmp_pa
         evaluate_classifier(pictures, model, views=("identity", "hflip")) for model in (run, file)
     )
     assert scored.scores.measures == pytest.approx(network.scores.measures, abs=1e-4, nan_ok=True)
+    page = write_report(tmp_path, pictures, run, network, exported=exported.folder)
+    assert "exported, float32" in page.read_text()
     page = write_report(tmp_path, pictures, file, scored)
+    assert "exported, float32" not in page.read_text()
     assert scored.model.weights_sha256[:16] in page.read_text()
     assert scored.model.weights_sha256 != network.model.weights_sha256
 
@@ -48,6 +55,9 @@ def test_int8_is_written_only_if_it_was_chosen(exported):
     told = json.loads((exported.folder / "export.json").read_text())
     assert told["int8"]["sentence"] == str(exported.int8)
     assert told["parity"]["passed"]
+    assert told["input"]["fit"] == "crop"
+    assert 0 <= told["abstain_below"] <= 1
+    assert OnnxClassifier(exported.folder / "model.onnx").card.extra["abstain_below"] == told["abstain_below"]
 
 
 def test_an_export_is_not_overwritten_unasked(exported, compared):
@@ -68,6 +78,45 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
     assert told["choice"] == done.choice.sentence
     assert str(tmp_path) not in (tmp_path / "bench.json").read_text()
     assert bench_exports([exported.folder], pictures, max_mb=0.0001).choice.best is None
+
+
+def test_a_slow_8_bit_file_is_the_answer_only_where_nothing_else_fits():
+    """Times are those of the fastest form of each file, which is what a user gets."""
+    some = [
+        Candidate("a, float32", 0.8, 2.0, 40.0),
+        Candidate("a, int8", 0.9, 2.5, 10.0),
+        Candidate("b, float32", 0.7, 3.0, 20.0),
+        Candidate("b, int8", 0.6, 1.0, 5.0),
+    ]
+    slow = slow_files(some)
+    assert list(slow) == ["a, int8"]
+    assert "not recommended here" in slow["a, int8"]
+    assert choose(some, slow).best.name == "a, float32"
+    assert choose(some, slow, max_mb=12).best.name == "b, int8"
+    assert choose(some[:2], slow, max_mb=12).best.name == "a, int8"
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_network_that_is_quantized_by_name_is_wherever_that_can_be_checked(
+    compared, pictures, tmp_path, monkeypatch, validation, caplog
+):
+    facts = SimpleNamespace(int8=True)
+    monkeypatch.setattr(export, "network_facts", lambda name: facts)
+    data = shutil.copytree(pictures, tmp_path / "data")
+    if not validation:
+        shutil.rmtree(data / "val")
+    done = export_run(compared[0].training.run, tmp_path / "files", data)
+    assert (done.int8 is not None) == validation
+    assert ("No 8-bit file is written" in caplog.text) != validation
+    assert (tmp_path / "files" / "export.json").is_file()
+
+
+def test_int8_without_validation_images_is_refused_before_anything_is_written(compared, pictures, tmp_path):
+    data = shutil.copytree(pictures, tmp_path / "data")
+    shutil.rmtree(data / "val")
+    with pytest.raises(DatalistError, match="no validation images"):
+        export_run(compared[0].training.run, tmp_path / "files", data, int8=True)
+    assert not (tmp_path / "files" / "model.onnx").exists()
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path):

@@ -30,6 +30,7 @@ from medssl.workflows.classification.train import (
     prepare_classifier,
     train_classifier,
     usable_cohort,
+    white_of_cohort,
 )
 from medssl.workflows.watching import Watcher
 
@@ -197,6 +198,23 @@ def test_color_in_one_class_alone_is_seen(tmp_path):
     assert channels_of(usable_cohort(images, options())) == 3
 
 
+def test_dark_images_of_16_bits_keep_what_is_bright_in_them(tmp_path):
+    """99.9 % of the pixels within 8 bits, and a few cells that glow."""
+    images = write_pictures(tmp_path / "images")
+    for path in images.rglob("*.png"):
+        values = np.asarray(Image.open(path)).astype(np.uint16).repeat(8, 0).repeat(8, 1)
+        values[0, 0] = 3000
+        Image.fromarray(values).save(path)
+    assert white_of_cohort(usable_cohort(images, options())) == 4095
+
+
+def test_8_bits_in_files_of_16_stay_as_they_are(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    for path in images.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16)).save(path)
+    assert white_of_cohort(usable_cohort(images, options())) == 255
+
+
 def test_how_images_are_prepared_reaches_prediction_and_the_exported_file(tmp_path):
     """Wide images of 16 bits: squashed instead of cut, and with one white, everywhere alike."""
     images = write_pictures(tmp_path / "images")
@@ -249,6 +267,28 @@ def test_mixmatch_refuses_what_mixing_takes_the_meaning_from(pictures, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_the_weights_say_what_made_them(pictures, tmp_path):
+    run = train_classifier(pictures, tmp_path / "run", options(seed=5)).run
+    extra = load_classifier(run).card.extra
+    assert (extra["seed"], extra["budget"]["steps"]) == (5, 4)
+    assert extra["command"].startswith("medssl classify train ")
+    assert {"torch", "timm", "pillow"} <= set(extra["versions"])
+    assert extra["validation"]["images"] == 24
+    assert 0 <= extra["validation"]["accuracy"] <= 1
+    assert str(tmp_path) not in json.dumps(extra)
+
+
+def test_training_does_not_look_at_test_images(pictures, tmp_path):
+    """D13: the weights are the same bit for bit where there are none, or others."""
+    bare = shutil.copytree(pictures, tmp_path / "bare")
+    shutil.rmtree(bare / "test")
+    runs = [
+        train_classifier(data, tmp_path / name, options()).run
+        for data, name in ((pictures, "a"), (bare, "b"))
+    ]
+    assert same(*map(weights, runs))
+
+
 def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
@@ -261,7 +301,7 @@ def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp
     seen = []
     monkeypatch.setattr(
         "medssl.workflows.classification.train.calibrate",
-        lambda run, images, device: seen.append(len(images)),
+        lambda run, images, record, device: seen.append(len(images)),
     )
     train_classifier(pictures, tmp_path / "run", resume=True)
     assert seen
