@@ -18,14 +18,15 @@ from typing import Any
 
 import click
 import torch
+from studies import add_row, rows_of
 
-from medssl.io.files import write_json
 from medssl.workflows.classification.distill import DistillOptions, distill
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.methods import DISTILLATIONS, ONLINE
 from medssl.workflows.classification.rounds import train_method
 from medssl.workflows.classification.train import ClassifyOptions, usable_cohort
 from medssl.workflows.models import quiet_libraries
+from medssl.workflows.running import only_trainer
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "mnist": {
@@ -38,7 +39,23 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
 }
 """Task -> options; `unlabeled_share` counts for the methods that have it."""
 
-METHODS = (*ONLINE, *[f"{kind} distillation" for kind in DISTILLATIONS])
+DISTILLED: Mapping[str, Mapping[str, Any]] = {
+    **{f"{kind} distillation": {"kind": kind} for kind in DISTILLATIONS},
+    **{f"iterative {kind} distillation": {"kind": kind, "rounds": 2} for kind in DISTILLATIONS},
+    "soft data distillation": {"kind": "data", "targets": "soft"},
+}
+TRAINED: Mapping[str, Mapping[str, Any]] = {
+    **{method: {"method": method} for method in ONLINE},
+    "ssldec in rounds": {"method": "ssldec", "rounds": 2},
+    "ssldec in rounds, as published": {
+        "method": "ssldec",
+        "rounds": 2,
+        "target_rule": "dec",
+        "schedule": "union_reinit",
+    },
+}
+METHODS = (*TRAINED, *DISTILLED)
+"""What an arm is, as `DistillOptions` or `ClassifyOptions`; all rounds, teachers and students share its steps."""
 
 
 @click.command()
@@ -82,12 +99,10 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
                 "network": network or TASKS[task]["network"],
                 "set": extra,
             }
-            rows = json.loads(out.read_text())["runs"] if out.is_file() else []
-            if any(all(row.get(key) == value for key, value in facts.items()) for row in rows):
+            if any(all(row.get(key) == value for key, value in facts.items()) for row in rows_of(out)):
                 continue
             row = {**facts, **_run(facts, data, work)}
-            rows = json.loads(out.read_text())["runs"] if out.is_file() else []
-            write_json(out, {"runs": [*rows, row]})
+            add_row(out, row)
             print(
                 f"{method}, seed {seed}: error {100 * row['error']:.2f} %, {row['seconds']:.0f} s", flush=True
             )
@@ -99,14 +114,15 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     options = _options(facts)
     folder = work / slug
     started = time.time()
-    if facts["method"].endswith("distillation"):
-        kind = facts["method"].removesuffix(" distillation")
-        chosen = DistillOptions(kind=kind, student=options)
-        distill(data, folder / "run", chosen, resume=(folder / "run" / "plan.json").is_file())
+    if facts["method"] in DISTILLED:
+        chosen = DistillOptions(**DISTILLED[facts["method"]], student=options)
+        if not (folder / "run" / "verdict.json").is_file():
+            distill(data, folder / "run", chosen, resume=(folder / "run" / "plan.json").is_file())
         run = folder / "run" / "candidates" / "student"
     else:
         cohort = usable_cohort(data, options)
-        run = train_method(folder / "run", cohort, options, data, None, print).run
+        with only_trainer(folder / "run"):
+            run = train_method(folder / "run", cohort, options, data, None, print).run
     seconds = time.time() - started
     result = evaluate_classifier(data, run).scores
     return {
@@ -121,12 +137,11 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
 def _options(facts: Mapping[str, Any]) -> ClassifyOptions:
     told = dict(TASKS[facts["task"]])
     settings = {**told.pop("settings"), **facts["set"]}
-    method = facts["method"]
-    if method == "supervised" or method.endswith("distillation"):
+    arm = TRAINED.get(facts["method"], TRAINED["supervised"])
+    if arm["method"] == "supervised":
         settings.pop("unlabeled_share", None)
     return ClassifyOptions(
-        **{**told, "network": facts["network"]},
-        method=method if method in ONLINE else "supervised",
+        **{**told, "network": facts["network"], **arm},
         labels_per_class=facts["labels_per_class"],
         steps=facts["steps"],
         seed=facts["seed"],

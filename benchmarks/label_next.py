@@ -23,6 +23,7 @@ import click
 import numpy as np
 from studies import (
     COHORTS,
+    OTHER_SITE,
     add_row,
     cohort_of_study,
     folder_of,
@@ -49,7 +50,13 @@ ORDERS = {
 
 @click.command()
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True)
-@click.option("--cohort", "name", type=click.Choice(list(COHORTS)), default="simulated", show_default=True)
+@click.option(
+    "--cohort",
+    "name",
+    type=click.Choice([name for name in COHORTS if name != OTHER_SITE]),
+    default="simulated",
+    show_default=True,
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the real cohort.")
 @click.option("--spacing", default=2.0, show_default=True, help="Of the simulated cohort, in mm.")
 @click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1, 2), show_default=True)

@@ -184,9 +184,11 @@ def scaling(report: dict[str, Any]) -> str:
         ),
     ]
     guess = report["forecast"]
+    gain = guess["hours_one_process"] / guess["hours_two_processes"]
     told = (
         f"\nA forecast, not a measurement: {guess['subjects']} pairs of {by(large['shape'])} in "
-        f"{guess['hours_one_process']:.1f} hours by one process, {guess['hours_two_processes']:.1f} by two.\n"
+        f"{guess['hours_one_process']:.1f} hours by one process, {guess['hours_two_processes']:.1f} by two "
+        f"(which gain {gain:.2f} x on small pairs).\n"
     )
     return (
         f"{about(report)}\n\n"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from medssl.io.cohort import item, read_cohort
-from medssl.io.files import write_json
+from medssl.io.files import read_json, write_json
 from medssl.io.subjects import Cohort
 from medssl.registration import RegistrationSettings, Scan, anatomical_prior, register
 from medssl.transforms import preprocessing
@@ -41,41 +41,63 @@ SLOW = {"affine + B-spline": RegistrationSettings(deformation="bspline", iterati
 ATLASES = 8
 
 
+PARTS = (
+    "hippocampus",
+    "hippocampus atlases",
+    "hippocampus affine or centers",
+    "simulated 2 mm",
+    "simulated 1 mm",
+    "hippocampus slow",
+)
+
+
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(PARTS), default=PARTS, help="Others stay as they are."
+)
 @click.option("--targets", default=20, show_default=True, help="Hippocampi to register to.")
 @click.option("--simulated", default=4, show_default=True, help="Simulated brains to register to.")
 @click.option("--slow", default=2, show_default=True, help="Hippocampi to register to by B-splines.")
 @click.option("--seed", default=0, show_default=True)
-def main(data: Path, out: Path, targets: int, simulated: int, slow: int, seed: int) -> None:
+def main(
+    data: Path, out: Path, parts: Sequence[str], targets: int, simulated: int, slow: int, seed: int
+) -> None:
     """Register, compare, write."""
     torch.set_num_threads(1)
     cohort = read_cohort(data, ("T1w",), mask="none")
     order = np.random.default_rng(seed).permutation(len(cohort.training))[::-1]
-    scans = _scans(cohort, order[: 3 * targets], 1.0)
-    labels = len(cohort.table)
-    found: dict[str, object] = {
-        "seed": seed,
-        "hippocampus": _methods(METHODS, scans, targets, targets, labels),
+    scans, labels = _scans(cohort, order[: 3 * targets], 1.0), len(cohort.table)
+    default = {"affine + demons": METHODS["affine + demons"]}
+    ways: Mapping[str, Callable[[], object]] = {
+        "hippocampus": lambda: _methods(METHODS, scans, targets, targets, labels),
+        "hippocampus atlases": lambda: _numbers_of_atlases(
+            scans[: targets // 2], scans[targets : targets + ATLASES], labels
+        ),
+        "hippocampus affine or centers": lambda: _affine_or_centers(scans, targets, labels),
+        "simulated 2 mm": lambda: _simulated(METHODS, simulated, 2.0, seed),
+        "simulated 1 mm": lambda: _simulated(default, simulated, 1.0, seed),
+        "hippocampus slow": lambda: _methods(SLOW, scans, targets, slow, labels),
     }
-    write_json(out, found)
-    found["hippocampus atlases"] = _numbers_of_atlases(
-        scans[: targets // 2], scans[targets : targets + ATLASES], labels
-    )
-    write_json(out, found)
-    found["hippocampus affine or centers"] = _affine_or_centers(scans, targets, labels)
-    write_json(out, found)
+    found = read_json(out) if out.is_file() else {}
+    for part in parts:
+        found |= {"seed": seed, part: ways[part]()}
+        write_json(out, found)
+
+
+def _simulated(
+    methods: Mapping[str, RegistrationSettings], targets: int, spacing: float, seed: int
+) -> dict[str, object]:
+    """Simulate whole brains and register them."""
+    number = 3 * targets
     with tempfile.TemporaryDirectory() as place:
         folder = simulate_cohort(
-            Path(place) / "cohort", 3 * simulated, 3 * simulated, 0, seed, spacing=2.0, processes=1
+            Path(place) / "cohort", number, number, 0, seed, spacing=spacing, processes=1
         )
         cohort = read_cohort(folder)
-        brains = _scans(cohort, range(3 * simulated), 2.0)
-    found["simulated 2 mm"] = _methods(METHODS, brains, simulated, simulated, len(cohort.table))
-    write_json(out, found)
-    found["hippocampus slow"] = _methods(SLOW, scans, targets, slow, labels)
-    write_json(out, found)
+        brains = _scans(cohort, range(number), spacing)
+    return _methods(methods, brains, targets, targets, len(cohort.table))
 
 
 def _scans(cohort: Cohort, numbers: Sequence[int], spacing: float) -> list[Mapping[str, Any]]:

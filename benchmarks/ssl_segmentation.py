@@ -1,6 +1,7 @@
 """Do unlabeled scans help? Every arm at equal total steps, crops and augmentation, over seeds.
 
     python benchmarks/ssl_segmentation.py --json benchmarks/results/ssl_segmentation.json --cohort simulated
+    python benchmarks/ssl_segmentation.py --json ... --cohort "simulated, other site"
     python benchmarks/ssl_segmentation.py --json ... --cohort hippocampus --data HIPPOCAMPUS
 
 One JSON row a finished run; a second call goes on where one stopped. The seed changes which scans are labeled,
@@ -22,6 +23,7 @@ from typing import Any
 import click
 from studies import (
     COHORTS,
+    OTHER_SITE,
     add_row,
     cohort_of_study,
     folder_of,
@@ -74,6 +76,19 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "ssldec sharpen, online": {"method": "ssldec", "target_rule": "sharpen", "prior": "class"},
     "ssldec prior, online": {"method": "ssldec", "target_rule": "prior", "prior": "class"},
     "ssldec anatomical": ANATOMICAL,
+    "ssldec anatomical, 2 rounds": {**ANATOMICAL, "rounds": 2, "target_rule": "prior"},
+    "ssldec anatomical, 2 rounds, reinitialized": {
+        **ANATOMICAL,
+        "rounds": 2,
+        "target_rule": "prior",
+        "schedule": "union_reinit",
+    },
+    "ssldec prior, alternate": {
+        "method": "ssldec",
+        "rounds": 2,
+        "target_rule": "prior",
+        "schedule": "alternate",
+    },
     "ssldec anatomical, softmax head": {**ANATOMICAL, "clustering_head": False},
     "ssldec anatomical, targets only": {**ANATOMICAL, "settings": {"registered_share": 0.0}},
     "registered crops only": {**ANATOMICAL, "clustering_head": False, "settings": {"unlabeled_start": 1.0}},
@@ -129,7 +144,7 @@ def main(
 
 def _run(cohort: Cohort, work: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     order, count = random_order(cohort, facts["seed"]), facts["labeled"]
-    others = order[count:]
+    others = list(cohort.unlabeled) if facts["cohort"] == OTHER_SITE else order[count:]
     seen = with_labels_of(cohort, order[:count], others)
     folder = folder_of(work, facts)
     shutil.rmtree(folder, ignore_errors=True)

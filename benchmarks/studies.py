@@ -20,14 +20,19 @@ from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.simulate import simulate_cohort
 from medssl.workflows.study import dice_of_run
 
+OTHER_SITE = "simulated, other site"
 COHORTS: Mapping[str, Mapping[str, Any]] = {
     "simulated": {"crop_size": [32, 32, 32], "spacing_mm": 2.0, "training": 18},
+    OTHER_SITE: {"crop_size": [32, 32, 32], "spacing_mm": 2.0, "training": 18},
     "hippocampus": {"crop_size": [32, 48, 32], "spacing_mm": 1.0, "training": 160},
 }
 
 
 def cohort_of_study(name: str, data: Path | None, work: Path, spacing_mm: float | None = None) -> Cohort:
     """Read the real cohort, or simulate 18 scans for training and 6 for testing where they are not there yet.
+
+    Of "simulated, other site" the scans with labels are those of site A; as many unlabeled ones, whose labels score
+    them, and the test scans are of site B.
 
     Args:
         name: A key of `COHORTS`.
@@ -40,11 +45,22 @@ def cohort_of_study(name: str, data: Path | None, work: Path, spacing_mm: float 
             msg = "--cohort hippocampus needs --data FOLDER."
             raise click.UsageError(msg)
         return read_cohort(data, ("T1w",), mask="none")
-    folder = work / "cohort"
+    spacing = spacing_mm or COHORTS[name]["spacing_mm"]
+    cohort = _simulated(work / "cohort", COHORTS[name]["training"], spacing, "A")
+    if name == "simulated":
+        return cohort
+    other = _simulated(work / "cohort-b", COHORTS[name]["training"], spacing, "B")
+    unlabeled, test = (
+        tuple(replace(scan, subject=f"b{scan.subject}") for scan in some)
+        for some in (other.training, other.test)
+    )  # other children than those of site A, whose numbers they have
+    return replace(cohort, unlabeled=unlabeled, test=test)
+
+
+def _simulated(folder: Path, training: int, spacing: float, site: str) -> Cohort:
     if not folder.exists():
-        training = COHORTS[name]["training"]
-        spacing = spacing_mm or COHORTS[name]["spacing_mm"]
-        simulate_cohort(folder, training + 6, training, 0, seed=2024, spacing=spacing)
+        seed = {"A": 2024, "B": 2025}[site]
+        simulate_cohort(folder, training + 6, training, 0, seed=seed, spacing=spacing, site=site)
     return read_cohort(folder)
 
 
