@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from medssl.engines import TrainingInterrupted
 from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import InputError, OutputError
 from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
@@ -259,12 +258,9 @@ def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool
         labeled_only = out / CANDIDATES / (check.prefix + LABELED_ONLY)
         folder = Path(str(options.settings.get(REGISTRATIONS, out)))
         watcher = check.run.watcher or Watcher()
-        try:
+        with stoppable("Stopped while labeled scans were registered; registrations that are done are kept."):
             weighed = weigh_anatomy(labeled_only, check.cohort, options, folder, watcher.registered)
-            told = record(weighed, options, automatic=automatic)
-        except KeyboardInterrupt as error:
-            msg = "Stopped while labeled scans were registered; registrations that are done are kept."
-            raise TrainingInterrupted(msg) from error
+        told = record(weighed, options, automatic=automatic)
         write_json(path, told | (TRANSDUCTIVE if options.transductive else {}))
     found = read_json(path)
     check.run.say(found["sentence"])

@@ -126,7 +126,8 @@ def _run_training(
         resume=resume,
     )
     with _own_errors(), _events_without_host(out / "events"):
-        with _removed_on_failure(out, keep=resume), _surrounded(watcher, registrations):
+        prepared = "Training was stopped while the scans were prepared; registrations that are done are kept."
+        with stoppable(prepared), _removed_on_failure(out, keep=resume), _surrounded(watcher, registrations):
             workflow.initialize()
             trainer = workflow.parser.get_parsed_content("train#trainer")
             evaluator = workflow.parser.get_parsed_content("validate#evaluator")
@@ -171,8 +172,13 @@ def only_trainer(out: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(
+    said: str = "Training was stopped between two steps; it goes on from where it was last saved.",
+) -> Iterator[None]:
     """Let a Ctrl-C between steps, as while whole scans are predicted, end with a word on how to go on.
+
+    Args:
+        said: What was stopped, and what is kept.
 
     Raises:
         TrainingInterrupted: The user stopped it.
@@ -180,8 +186,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        msg = "Training was stopped between two steps; it goes on from where it was last saved."
-        raise TrainingInterrupted(msg) from error
+        raise TrainingInterrupted(said) from error
 
 
 @contextmanager
@@ -190,13 +195,9 @@ def _removed_on_failure(out: Path, keep: bool) -> Iterator[None]:
 
     Raises:
         ConfigError: A value of the configuration has the wrong type or range.
-        TrainingInterrupted: The user stopped it.
     """
     try:
         yield
-    except KeyboardInterrupt as error:
-        msg = "Training was stopped while the scans were prepared; registrations that are done are kept."
-        raise TrainingInterrupted(msg) from error
     except Exception as error:
         if not keep and not any(out.glob("registrations/*/*.npz")):  # they took long, and --resume finds them
             shutil.rmtree(out, ignore_errors=True)

@@ -355,11 +355,15 @@ def white_of_cohort(cohort: ImageCohort) -> int | None:
 
     Some pixels of each may be brighter, such as text that was burned in.
     """
-    images = [image for image in _some_images(cohort) if image.dtype.str[1:] == "u2"]
-    if not images:
+    levels = [
+        (float(np.percentile(image, BRIGHT, method="lower")), int(image.max()))
+        for image in _some_images(cohort)
+        if image.dtype.str[1:] == "u2"
+    ]
+    if not levels:
         return None
-    bright = max(float(np.percentile(image, BRIGHT, method="lower")) for image in images)
-    if max(int(image.max()) for image in images) > 255:
+    bright, greatest = (max(some) for some in zip(*levels, strict=True))
+    if greatest > 255:
         bright = max(256.0, bright)  # 12 bits at least: a few bright cells may be all there is to see
     white = white_of(bright)
     logger.info(
