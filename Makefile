@@ -68,7 +68,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/scaling.py --repeats 2 --json benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/segment_profile.py --json benchmarks/results/segment_profile.json
 	$(BIN)/python benchmarks/compression.py --json benchmarks/results/compression.json
-	$(BIN)/python benchmarks/training.py --turns 4 --steps 5 --json benchmarks/results/training.json
+	$(BIN)/python benchmarks/training.py --json benchmarks/results/training.json
 	$(BIN)/python benchmarks/ssl_step_cost.py --json benchmarks/results/ssl_step_cost.json
 	$(BIN)/python benchmarks/crop_profile.py --json benchmarks/results/crop_profile.json
 	$(BIN)/python benchmarks/performance_tables.py

@@ -11,6 +11,7 @@ os.environ.setdefault("MEDSSL_CACHE", tempfile.mkdtemp())
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from phantoms import OBLIQUE, orthogonal, write_subject
 
@@ -35,3 +36,9 @@ def cohort(tmp_path: Path) -> Path:
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests away from the home folder's caches."""
     monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def _the_same_draws() -> None:
+    """Give every test the same random numbers, whatever ran before it: none fails once in a hundred runs."""
+    torch.manual_seed(0)

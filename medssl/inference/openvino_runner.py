@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medssl.errors import ConfigError
-from medssl.inference.backends.quiet_imports import import_openvino
+from medssl.inference.backends.quiet_imports import import_openvino, openvino_core
 
 
 def require_openvino() -> Any:
@@ -40,7 +40,8 @@ def openvino_runner(path: Path, shape: tuple[int, ...], threads: int) -> Callabl
         OpenVINO 2026.4 ends the whole process while it compiles some int8 files (MixNet-L): have `peak_memory` try a
         file in a process of its own first.
     """
-    core = require_openvino().Core()
+    require_openvino()
+    core = openvino_core()
     model = core.read_model(path)
     model.reshape(list(shape))
     settings = {

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 FAKE = """
@@ -37,6 +39,29 @@ def test_openvino_cannot_import_its_telemetry(tmp_path):
     (tmp_path / "openvino.py").write_text("import sys; print(sys.modules['openvino_telemetry'])")
     code = "from medssl.inference.backends.quiet_imports import import_openvino; import_openvino()"
     assert run(code, tmp_path) == "None"
+
+
+TWO_BACKENDS = """
+import faulthandler, signal, subprocess, sys
+faulthandler.enable()
+import torch
+from torch import nn
+from medssl.inference.backends.openvino_backend import OpenVinoBackend
+first, second = (OpenVinoBackend(nn.Conv3d(1, 2, 3, padding=1)) for _ in range(2))
+for backend in (first, second):
+    backend(torch.zeros(1, 1, 16, 16, 16))
+signal.signal(signal.SIGCHLD, lambda *_: print("a child ended"))
+del first, backend
+del second
+subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_signals_are_handled_after_backends_have_gone(needs):
+    """Two Cores of OpenVINO that go in the order of their coming leave signal handlers without a stack."""
+    needs("openvino")
+    assert run(TWO_BACKENDS) == "a child ended"
 
 
 def test_neither_is_imported_anywhere_else():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
-from medssl.inference.backends.quiet_imports import import_openvino
+from medssl.inference.backends.quiet_imports import import_openvino, openvino_core
 from medssl.inference.backends.tracing import convertible, tracing
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -43,7 +43,7 @@ class OpenVinoBackend:
 
     def __init__(self, network: nn.Module, *, precision: str = "float32") -> None:
         openvino = import_openvino()
-        self._core = core = openvino.Core()
+        self._core = core = openvino_core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             msg = "This processor has no bfloat16, which OpenVINO needs for that precision."
             raise ConfigError(msg, "Use float32.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import Any
 
 
@@ -45,3 +46,17 @@ def import_openvino() -> Any:
     import openvino  # noqa: PLC0415
 
     return openvino
+
+
+@cache
+def openvino_core() -> Any:
+    """Return OpenVINO's `Core`, of which a process has one that lives as long as it does.
+
+    Each one gives signal handlers a stack of its own and, when it goes, restores the one it found; when two do not go
+    in the reverse order of their coming, that is memory that is gone, and the next Ctrl-C or the end of a child
+    process ends this one (OpenVINO 2026.4).
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()
