@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import zoom
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,11 +42,18 @@ from medssl.inference.predictor import HALO, MARGIN, Predictor
 from medssl.inference.windows import OVERLAP
 from medssl.networks import DenseFCN
 from medssl.networks.windowed import WindowedBlock
+from medssl.simulation.cohort import simulate_subject
 
 OURS = "ours: brain box, one pass"
 SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 2}
 BOX_SHARE = (112 / 144, 144 / 192, 128 / 256)
 """Sides of the brain's box over those of the volume, as in a 144 x 192 x 256 infant scan."""
+
+BRAIN_LENGTH = 148
+"""Of a simulated brain from front to back in mm."""
+
+SEED = 90
+"""Of the simulated brain."""
 
 MARGINS = (16, 32, 48)
 """Beside the one in use; on the fastest backend in float32 that is installed."""
@@ -78,7 +85,7 @@ def main() -> None:
     if arguments.quick:
         shape, window, repeats = (64, 64, 192), 32, 1
     network = load_network(arguments.model, SMALL if arguments.quick else {})
-    image, labels, mask = synthetic_brain(shape)
+    image, labels, mask = resized_brain(shape)
     start = {"load_average": os.getloadavg(), "available_threads": torch.get_num_threads()}
     methods = make_methods(network, image, mask, window)
     found = measure(methods, repeats, MATRIX if not arguments.quick else 256)
@@ -133,21 +140,30 @@ def load_network(model: Path | None, options: dict[str, int]) -> nn.Module:
     return network.eval()
 
 
-def synthetic_brain(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return two noisy contrasts of an ellipsoid of three tissues, its labels and its mask."""
-    rng = np.random.default_rng(0)
-    axes = [np.linspace(-1, 1, side) / share for side, share in zip(shape, BOX_SHARE, strict=True)]
-    radius = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
-    mask = radius < 1
-    depth = 1 - radius + 4 * gaussian_filter(rng.standard_normal(shape), 4)
-    low, high = np.quantile(depth[mask], [0.22, 0.69])
-    labels = np.where(depth < low, 3, np.where(depth < high, 1, 2)) * mask
+def resized_brain(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return two contrasts of a simulated brain, its labels and its mask, resized to fill `BOX_SHARE` of a volume.
+
+    Shapes:
+        `(2, *shape)` in standard deviations of the brain, `shape` and `shape`.
+    """
+    box = [round(side * share) for side, share in zip(shape, BOX_SHARE, strict=True)]
+    subject = simulate_subject(SEED, 1, spacing=max(1.0, BRAIN_LENGTH / box[1]))
+    images, whole = subject.images, subject.label
+    inside = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(whole))
+    factors = [side / cut for side, cut in zip(box, whole[inside].shape, strict=True)]
+    before = [(side - length) // 2 for side, length in zip(shape, box, strict=True)]
+    around = [(first, side - length - first) for side, length, first in zip(shape, box, before, strict=True)]
+    labels = np.pad(zoom(whole[inside], factors, order=0), around).astype(np.int64)
+    mask = labels > 0
     contrasts = []
-    for means in ([0, 1.0, 1.25, 0.3], [0, 1.0, 0.9, 1.8]):
-        values = np.array(means)[labels] + 0.25 * rng.standard_normal(shape)
-        contrasts.append((values - values[mask].mean()) / values[mask].std() * mask)
-    image = torch.from_numpy(np.stack(contrasts).astype(np.float32))
-    return image, torch.from_numpy(labels), torch.from_numpy(mask)
+    for values in images.values():
+        contrast = np.pad(zoom(values[inside].astype(np.float32), factors, order=1), around)
+        contrasts.append((contrast - contrast[mask].mean()) / contrast[mask].std() * mask)
+    return (
+        torch.from_numpy(np.stack(contrasts).astype(np.float32)),
+        torch.from_numpy(labels),
+        torch.from_numpy(mask),
+    )
 
 
 def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -> dict[str, Method]:

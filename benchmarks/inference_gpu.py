@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from inference import SMALL, dices, load_network, machine, spread, synthetic_brain, without_windows
+from inference import SMALL, dices, load_network, machine, resized_brain, spread, without_windows
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
@@ -67,7 +67,7 @@ def main() -> None:
     torch.manual_seed(0)
     load, before = os.getloadavg(), device_facts(device)
     network = load_network(arguments.model, SMALL if quick else {})
-    image, labels, mask = synthetic_brain((64, 64, 96) if quick else (144, 192, 256))
+    image, labels, mask = resized_brain((64, 64, 96) if quick else (144, 192, 256))
     box = region_around(box_of(mask), mask.shape, margin=MARGIN, multiple=network.multiple)
     ways = methods(
         network, image.to(device), mask.to(device), device, window=32 if quick else 64, compiled=not quick

@@ -63,13 +63,19 @@ def replaced(text: str, name: str, table: str) -> str:
 
 def network(report: dict[str, Any]) -> str:
     """Every way to run the network, beside ours."""
-    head = ("", "seconds: median (least to largest)", "times ours", "GFLOP/s", "of the ceiling", "peak, MiB",
+    median = {row["method"]: row["times_ours"]["median"] for row in report["rows"]}
+    stock = [
+        median[f"MONAI sliding window {report['window']}^3, overlap {overlap}"] for overlap in (0.5, 0.25)
+    ]
+    head = ("", "seconds: median (least to largest)", "times ours", "MONAI, overlap .5 / .25: times this",
+            "GFLOP/s", "of the ceiling", "peak, MiB",
             "labels changed", "Dice")  # fmt: skip
     lines = [
         (
             row["method"],
             seconds(row["seconds"]),
             seconds(row["times_ours"]),
+            " / ".join(f"{one / row['times_ours']['median']:.1f}" for one in stock),
             f"{row['gflops']:.0f}",
             percent(row["percent_of_ceiling"]),
             "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",

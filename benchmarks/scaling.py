@@ -2,11 +2,11 @@
 
     python benchmarks/scaling.py --json scaling.json
 
-Pairs are synthetic (noisy ellipsoids). `medssl segment` runs as a process of its own and is timed from its start until
-it has ended, files written; its peak memory is what Linux says of it, 0 elsewhere. Cohorts of 1 to 20 subjects are of
-small brains, so that the whole ends within minutes; pairs of 144 x 192 x 256 voxels give the time of one pair and of
-each further one, and the forecast. The first call of all, which compares the backends, is reported apart. `--quick`
-takes small volumes and few subjects, to see that everything runs.
+Pairs are a simulated brain, resized to the volume. `medssl segment` runs as a process of its own and is timed from its
+start until it has ended, files written; its peak memory is what Linux says of it, 0 elsewhere. Cohorts of 1 to 20
+subjects are of small brains, so that the whole ends within minutes; pairs of 144 x 192 x 256 voxels give the time of
+one pair and of each further one, and the forecast. The first call of all, which compares the backends, is reported
+apart. `--quick` takes small volumes and few subjects, to see that everything runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from inference import BOX_SHARE, fastest_in_float32, machine, spread, synthetic_brain, with_backend
+from inference import BOX_SHARE, fastest_in_float32, machine, resized_brain, spread, with_backend
 
 from medssl.io.nifti import save_new
 from medssl.workflows.models import load_model, quiet_libraries
@@ -144,7 +144,7 @@ def cohort(place: Path, shape: Sequence[int], subjects: int) -> Path:
     """Write pairs, once; all subjects have the same voxels."""
     folder = place / f"scans-{'x'.join(map(str, shape))}-{subjects}"
     if not folder.exists():
-        image, _, mask = synthetic_brain(tuple(shape))
+        image, _, mask = resized_brain(tuple(shape))
         for number in range(1, subjects + 1):
             for contrast, values in zip(("T1w", "T2w"), image, strict=True):
                 whole = ((500 + 100 * values).clamp_min(1) * mask).numpy().astype(np.int16)

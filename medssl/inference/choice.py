@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -102,8 +103,14 @@ def _needs(name: str) -> tuple[str, ...]:
     return NEEDS.get(name, (name,))
 
 
-def build(name: str, precision: str, reference: TorchBackend) -> Backend:
+def build(name: str, precision: str, reference: TorchBackend, folder: Path | None = None) -> Backend:
     """Make a backend for the network of the reference.
+
+    Args:
+        name: Of the backend.
+        precision: In which it runs.
+        reference: torch in float32.
+        folder: Where conversions are remembered; None converts every time.
 
     Raises:
         ImportError: A library is missing.
@@ -113,8 +120,9 @@ def build(name: str, precision: str, reference: TorchBackend) -> Backend:
         return reference
     if name == "torch":
         return TorchBackend(reference.source, device=reference.device, precision=precision)
-    maker = {"openvino": OpenVinoBackend, "onnxruntime": OnnxRuntimeBackend}[name]
-    return maker(reference.source, precision=precision)
+    if name == "openvino":
+        return OpenVinoBackend(reference.source, precision=precision, folder=folder)
+    return OnnxRuntimeBackend(reference.source, precision=precision)
 
 
 def choose_backend(
@@ -153,7 +161,7 @@ def choose_backend(
         "deep_window": getattr(reference.source, "deep_window", None),
     }
     known = store.read(circumstances) if store else {}
-    bench = _Bench(reference, tile, mask)
+    bench = _Bench(reference, tile, mask, store.folder if store else None)
     unknown = [pair for pair in wanted if pair not in known or (named and known[pair].failure)]
     if unknown:
         logger.info("Measuring %d backend(s) once for this model on this machine.", len(unknown))
@@ -172,6 +180,7 @@ class _Bench:
     reference: TorchBackend
     tile: Tensor
     mask: Tensor
+    folder: Path | None = None
     built: dict[tuple[str, str], Backend] = field(default_factory=dict)
     passing: set[tuple[str, str]] = field(default_factory=set)
     """Backends that failed for want of memory or disk, which another time may have."""
@@ -193,7 +202,7 @@ class _Bench:
             _LeftOut: It cannot be made.
         """
         if pair not in self.built:
-            self.built[pair] = _attempt(pair, lambda: build(*pair, self.reference))
+            self.built[pair] = _attempt(pair, lambda: build(*pair, self.reference, self.folder))
         return self.built[pair]
 
     def _try(self, pair: tuple[str, str], expected: Tensor) -> Trial:

@@ -63,7 +63,7 @@ def machine(monkeypatch):
     seconds = {pair: 3.0 - number / 2 for number, pair in enumerate(ALL)}
     built = []
 
-    def build(name, precision, reference):
+    def build(name, precision, reference, folder=None):
         built.append((name, precision))
         if (name, precision) == choice.REFERENCE:
             return reference
@@ -226,7 +226,7 @@ def test_a_scan_that_torch_cannot_answer_decides_nothing(machine, shallow, head,
 def test_want_of_memory_is_not_remembered(machine, shallow, head, tmp_path, monkeypatch):
     usual = choice.build
 
-    def without_memory(name, precision, reference):
+    def without_memory(name, precision, reference, folder=None):
         if name == "onnxruntime":
             raise MemoryError
         return usual(name, precision, reference)
