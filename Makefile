@@ -67,6 +67,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/deep_windows.py --crop 48 --json benchmarks/results/deep_windows.json
 	$(BIN)/python benchmarks/scaling.py --repeats 2 --json benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/segment_profile.py --json benchmarks/results/segment_profile.json
+	$(BIN)/python benchmarks/bfloat16_gate.py --json benchmarks/results/bfloat16_gate.json
 	$(BIN)/python benchmarks/compression.py --json benchmarks/results/compression.json
 	$(BIN)/python benchmarks/training.py --json benchmarks/results/training.json
 	$(BIN)/python benchmarks/ssl_step_cost.py --json benchmarks/results/ssl_step_cost.json

@@ -155,15 +155,24 @@ def resized_brain(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     around = [(first, side - length - first) for side, length, first in zip(shape, box, before, strict=True)]
     labels = np.pad(zoom(whole[inside], factors, order=0), around).astype(np.int64)
     mask = labels > 0
-    contrasts = []
-    for values in images.values():
-        contrast = np.pad(zoom(values[inside].astype(np.float32), factors, order=1), around)
-        contrasts.append((contrast - contrast[mask].mean()) / contrast[mask].std() * mask)
-    return (
-        torch.from_numpy(np.stack(contrasts).astype(np.float32)),
-        torch.from_numpy(labels),
-        torch.from_numpy(mask),
-    )
+    contrasts = [
+        np.pad(zoom(values[inside].astype(np.float32), factors, order=1), around)
+        for values in images.values()
+    ]
+    return standardized(contrasts, mask), torch.from_numpy(labels), torch.from_numpy(mask)
+
+
+def by_simulation(seed: int, number: int) -> tuple[Tensor, Tensor]:
+    """Return the contrasts of a simulated scan of 1 mm as it is, in standard deviations of the brain, and its mask."""
+    subject = simulate_subject(seed, number)
+    mask = subject.label > 0
+    return standardized(list(subject.images.values()), mask), torch.from_numpy(mask)
+
+
+def standardized(contrasts: Sequence[np.ndarray], mask: np.ndarray) -> Tensor:
+    """Return contrasts with mean 0 and standard deviation 1 in the brain, 0 outside, `(C, I, J, K)`."""
+    scaled = [(one - one[mask].mean()) / one[mask].std() * mask for one in contrasts]
+    return torch.from_numpy(np.stack(scaled).astype(np.float32))
 
 
 def make_methods(network: nn.Module, image: Tensor, mask: Tensor, window: int) -> dict[str, Method]:

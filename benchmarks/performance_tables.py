@@ -24,6 +24,7 @@ TAUGHT = {
     "segment_profile": ("segment",),
     "compression": ("compression",),
     "training": ("training",),
+    "bfloat16_gate": ("bfloat16_gate",),
 }
 """File -> the tables made from it. A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
 
@@ -229,6 +230,25 @@ def compression(report: dict[str, Any]) -> str:
     return f"{about(report)}\n\n" + markdown(head, lines)
 
 
+def bfloat16_gate(report: dict[str, Any]) -> str:
+    """How near bfloat16 comes to the gate."""
+    scans = list(report["rows"][0]["dice_loss"])
+    head = ("", "seconds: median (least to largest)", *(f"{scan}: labels changed, Dice" for scan in scans))
+    lines = [
+        (
+            row["way"],
+            seconds(row["seconds"]),
+            *(
+                f"{row['labels_changed_percent'][scan]:.3f} %, {row['dice_loss'][scan]:.5f}"
+                f"{'' if row['accepted'][scan] else ', refused'}"
+                for scan in scans
+            ),
+        )
+        for row in report["rows"]
+    ]
+    return f"{about(report)}\n\n" + markdown(head, lines)
+
+
 def training(report: dict[str, Any]) -> str:
     """Steps of training beside a plain loop."""
     from training import table_lines  # here: MONAI and torch, for this table alone
@@ -290,6 +310,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training,
     "segment": segment,
     "compression": compression,
+    "bfloat16_gate": bfloat16_gate,
 }
 
 

@@ -355,7 +355,7 @@ def plain_augmentation(crop: Sequence[int]) -> list[Callable[..., Any]]:
     ]  # fmt: skip
 
 
-def taken(facts: Mapping[str, Any], arms: Mapping[str, Arm], turns: int) -> list[dict[str, Any]]:
+def taken(facts: Mapping[str, Any], arms: dict[str, Arm], turns: int) -> list[dict[str, Any]]:
     """Let arms take turns; return one row an arm, compared with the first one turn by turn.
 
     The order is reversed with every turn: a machine that becomes slower or faster favors no arm.

@@ -40,5 +40,5 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _the_same_draws() -> None:
-    """Give every test the same random numbers, whatever ran before it: none fails once in a hundred runs."""
+    """Let every test draw the same of torch's random numbers: none fails once in a hundred runs."""
     torch.manual_seed(0)

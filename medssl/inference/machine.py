@@ -32,7 +32,7 @@ def cores() -> int:
 
 def library_versions() -> dict[str, str | None]:
     """Return the version of each backend's library, None where it is not installed; imports none of them."""
-    return {name: _version(name) for name in LIBRARIES}
+    return {name: version_of(name) for name in LIBRARIES}
 
 
 def describe(device: torch.device) -> dict[str, object]:
@@ -46,7 +46,8 @@ def describe(device: torch.device) -> dict[str, object]:
     }
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Return the version of an installed package; None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

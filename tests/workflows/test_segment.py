@@ -278,6 +278,7 @@ def test_other_backends_give_the_same_labels_and_are_named(run, scans, tmp_path,
     command = json.loads((tmp_path / "other" / "run.json").read_text())["command"]
     assert f"--backend {library} --precision float32" in command
     assert list((tmp_path / "cache" / "backends").glob("*.json"))
+    assert len(list((tmp_path / "cache").glob("converted/*.openvino"))) == (library == "openvino")
 
 
 def test_a_backend_that_is_not_there_is_refused_before_anything_is_written(run, scans, tmp_path, monkeypatch):

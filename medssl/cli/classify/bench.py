@@ -24,6 +24,8 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 )
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True,
               help="Numbers of threads to time with; repeat the option.")  # fmt: skip
+@click.option("--batch", "batches", type=click.IntRange(2), multiple=True,
+              help="Time runs of several images too, for the throughput; repeat the option.")  # fmt: skip
 @click.option(
     "--runs", default=50, show_default=True, type=click.IntRange(50), help="Timed runs of each form."
 )
@@ -43,12 +45,13 @@ def bench(exports: tuple[Path, ...], **options: object) -> None:
     quiet_libraries()
     done = bench_exports(exports, **options)
     table = Table(box=None, pad_edge=False)
-    for name in ("export", "form", "threads", "p50 ms", "p95 ms", "peak MB"):
+    for name in ("export", "form", "threads", "images", "p50 ms", "p95 ms", "images/s", "peak MB"):
         table.add_column(name, justify="left" if name in ("export", "form") else "right")
     for name, rows in done.rows.items():
         for row in rows:
-            times = (f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}")
-            table.add_row(name, row.name, str(row.threads), *times, f"{done.peak_mb[name][row.name]:.0f}")
+            times = (f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.images_per_second:.0f}")
+            peak = f"{done.peak_mb[name][row.name]:.0f}"
+            table.add_row(name, row.name, str(row.threads), str(row.batch), *times, peak)
     STDOUT.print(table)
     sizes = ", ".join(f"{one.name} {one.size_mb:.2f} MB" for one in done.candidates)
     STDERR.print(f"Files: {sizes}. Peak memory: of a process with one thread, Python and libraries included.")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from threading import Lock
 from typing import Any
+
+_MAKING = Lock()
 
 
 def import_onnxruntime() -> Any:
@@ -48,7 +51,6 @@ def import_openvino() -> Any:
     return openvino
 
 
-@cache
 def openvino_core() -> Any:
     """Return OpenVINO's `Core`, of which a process has one that lives as long as it does.
 
@@ -59,4 +61,10 @@ def openvino_core() -> Any:
     Raises:
         ImportError: OpenVINO is not installed.
     """
+    with _MAKING:
+        return _core()
+
+
+@cache
+def _core() -> Any:
     return import_openvino().Core()

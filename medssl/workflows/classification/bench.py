@@ -50,6 +50,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     data: Path | None = None,
     *,
     threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (),
     runs: int = 50,
     openvino: bool = False,
     models: Sequence[Path] = (),
@@ -65,11 +66,12 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         data: Folder whose validation images score the files; without any, those that the run of a single export
             held out.
         threads: Numbers of threads.
+        batches: Further numbers of images a run, beside one, for the throughput.
         runs: Timed runs of each.
         openvino: Whether OpenVINO runs the files too.
         models: Runs of the exports, in their order, to time torch as well.
         max_mb: Limit of the file.
-        max_ms: Limit of the median at the first number of threads.
+        max_ms: Limit of the median of one image at the first number of threads.
         out: JSON to write.
         allow_outside: Accept paths and links that leave the folder of the data.
 
@@ -90,7 +92,11 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         forms = Forms(model.network if model else None, files["float32"], files.get("int8"), openvino)
         shape = (runner.channels, runner.size, runner.size)
         with torch.inference_mode():
-            rows[folder.name] = benchmark(forms, shape, threads=threads, runs=runs)
+            rows[folder.name] = [
+                row
+                for batch in dict.fromkeys((1, *batches))
+                for row in benchmark(forms, shape, threads=threads, batch=batch, runs=runs)
+            ]
         forms_timed = dict.fromkeys(row.name for row in rows[folder.name])
         peaks[folder.name] = {form: _peak_mb(form, files, model, shape) for form in forms_timed}
         for precision, file in files.items():
@@ -99,7 +105,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
                 for row in rows[folder.name]
                 if row.name.endswith(precision)
                 and not row.name.startswith("torch")
-                and row.threads == threads[0]
+                and (row.threads, row.batch) == (threads[0], 1)
             )
             found = _macro_f1(file, validation)
             candidates.append(Candidate(f"{folder.name}, {precision}", found, fastest, file_mb(file)))
@@ -111,7 +117,10 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             out,
             {
                 "machine": asdict(this_machine()),
-                "times": {name: [asdict(row) for row in some] for name, some in rows.items()},
+                "times": {
+                    name: [asdict(row) | {"images_per_second": row.images_per_second} for row in some]
+                    for name, some in rows.items()
+                },
                 "peak_memory_mb": peaks,
                 "candidates": [asdict(one) for one in candidates],
                 "non_dominated": [one.name for one in done.best],

@@ -60,6 +60,16 @@ def test_int8_is_written_only_if_it_was_chosen(exported):
     assert OnnxClassifier(exported.folder / "model.onnx").card.extra["abstain_below"] == told["abstain_below"]
 
 
+def test_bench_tells_the_throughput_and_answers_for_one_image(exported, pictures, tmp_path):
+    done = bench_exports([exported.folder], pictures, batches=(4,), out=tmp_path / "bench.json")
+    (rows,) = json.loads((tmp_path / "bench.json").read_text())["times"].values()
+    assert {row["batch"] for row in rows} == {1, 4}
+    for row in rows:
+        assert row["images_per_second"] == pytest.approx(1000 * row["batch"] / row["p50_ms"])
+    alone = {row["name"].split()[1]: row["p50_ms"] for row in rows if row["batch"] == 1}
+    assert {one.name.split(", ")[1]: one.p50_ms for one in done.candidates} == alone
+
+
 def test_an_export_is_not_overwritten_unasked(exported, compared):
     with pytest.raises(OutputError, match="--overwrite"):
         export_run(compared[0].training.run, exported.folder)

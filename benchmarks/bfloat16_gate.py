@@ -1,0 +1,114 @@
+"""How near bfloat16 comes to the accuracy gate, with no, two or three convolutions left in float32 (OpenVINO).
+
+    python benchmarks/bfloat16_gate.py --json benchmarks/results/bfloat16_gate.json
+
+Packaged weights; three simulated scans of 1 mm and the resized brain of `benchmarks/inference.py`, each at the part
+that the gate looks at (the middle of the brain, 80 voxels to a side). Measures nothing without bfloat16.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import click
+import torch
+from inference import SEED, by_simulation, machine, resized_brain, spread
+
+from medssl.inference.backends import openvino_backend
+from medssl.inference.backends.openvino_backend import OpenVinoBackend
+from medssl.inference.backends.torch_backend import TorchBackend
+from medssl.inference.gate import agreement
+from medssl.inference.machine import has_bfloat16
+from medssl.inference.predictor import HALO, MARGIN, probe_tile, tiling_for
+from medssl.io.files import write_json
+from medssl.workflows.models import load_model, quiet_libraries
+
+WAYS: dict[str, tuple[int, ...]] = {
+    "bfloat16 throughout": (),
+    "first and last convolution in float32 (in use)": (0, -1),
+    "first two and last in float32": (0, 1, -1),
+}
+"""Name -> convolutions that stay in float32, in the order of the network."""
+
+SCANS = (1, 2, 3)
+"""Numbers of the simulated subjects."""
+
+RUNS = 5
+
+
+@click.command()
+@click.option("--json", "out", type=click.Path(path_type=Path))
+def main(out: Path | None) -> None:
+    """Measure, print, write the JSON."""
+    quiet_libraries()
+    if not has_bfloat16(torch.device("cpu")):
+        print("Nothing to measure: this processor has no bfloat16.")
+        return
+    load, network = os.getloadavg(), load_model().network
+    reference = TorchBackend(network)
+    tiling = tiling_for(network, reference.device, margin=MARGIN, halo=HALO, memory_limit=None)
+    scans = {f"simulated {number}": by_simulation(SEED, number) for number in SCANS}
+    image, _, mask = resized_brain((144, 192, 256))
+    parts = {name: probe_tile(*pair, tiling) for name, pair in {**scans, "resized": (image, mask)}.items()}
+    expected = {name: reference(tile)[0] for name, (tile, _) in parts.items()}
+    first = next(iter(parts.values()))[0]
+    whole = OpenVinoBackend(reference.source, precision="float32")
+    backends = {"float32": whole, **{name: left_precise(reference, kept) for name, kept in WAYS.items()}}
+    seconds: dict[str, list[float]] = {name: [] for name in backends}
+    for turn in range(RUNS + 1):
+        for name, backend in backends.items():
+            begin = time.perf_counter()
+            backend(first)
+            seconds[name] += [time.perf_counter() - begin] if turn else []
+    rows: list[dict[str, Any]] = []
+    for name, backend in backends.items():
+        found = {
+            scan: agreement(expected[scan], backend(tile)[0], brain) for scan, (tile, brain) in parts.items()
+        }
+        rows.append(
+            {
+                "way": name,
+                "seconds": spread(seconds[name]),
+                "labels_changed_percent": {scan: 100 * one.changed for scan, one in found.items()},
+                "dice_loss": {scan: one.dice_loss for scan, one in found.items()},
+                "accepted": {scan: one.accepted for scan, one in found.items()},
+            }
+        )
+        print(rows[-1])
+    if out:
+        loads = {"load_average": load, "load_average_at_the_end": os.getloadavg()}
+        write_json(
+            out, {"command": "benchmarks/bfloat16_gate.py", "machine": {**machine(), **loads}, "rows": rows}
+        )
+
+
+def left_precise(reference: TorchBackend, kept: tuple[int, ...]) -> OpenVinoBackend:
+    """Return OpenVINO in bfloat16 with these convolutions in float32."""
+    usual = openvino_backend._with_precise_ends  # noqa: SLF001 (the choice that is measured here)
+    openvino_backend._with_precise_ends = partial(marked, kept=kept)  # noqa: SLF001
+    try:
+        return OpenVinoBackend(reference.source, precision="bfloat16")
+    finally:
+        openvino_backend._with_precise_ends = usual  # noqa: SLF001
+
+
+def marked(xml: bytes, kept: tuple[int, ...]) -> bytes:
+    """Return a model's XML with a mark on these convolutions."""
+    root = ET.fromstring(xml)
+    convolutions = [layer for layer in root.iter("layer") if layer.get("type") == "Convolution"]
+    for place in kept:
+        marks = convolutions[place].find("rt_info")
+        if marks is None:
+            marks = ET.Element("rt_info")
+            convolutions[place].insert(1, marks)
+        ET.SubElement(marks, "attribute", {"name": "precise", "version": "0"})
+    return ET.tostring(root)
+
+
+if __name__ == "__main__":
+    main()
