@@ -43,7 +43,8 @@ RUNS = 5
 
 @click.command()
 @click.option("--json", "out", type=click.Path(path_type=Path))
-def main(out: Path | None) -> None:
+@click.option("--quick", is_flag=True, help="Coarse scans, one run, to see that everything runs.")
+def main(out: Path | None, quick: bool) -> None:
     """Measure, print, write the JSON."""
     quiet_libraries()
     if not has_bfloat16(torch.device("cpu")):
@@ -52,15 +53,16 @@ def main(out: Path | None) -> None:
     load, network = os.getloadavg(), load_model().network
     reference = TorchBackend(network)
     tiling = tiling_for(network, reference.device, margin=MARGIN, halo=HALO, memory_limit=None)
-    scans = {f"simulated {number}": by_simulation(SEED, number) for number in SCANS}
-    image, _, mask = resized_brain((144, 192, 256))
+    spacing, shape, runs = (3.0, (64, 80, 80), 1) if quick else (1.0, (144, 192, 256), RUNS)
+    scans = {f"simulated {number}": by_simulation(SEED, number, spacing) for number in SCANS}
+    image, _, mask = resized_brain(shape)
     parts = {name: probe_tile(*pair, tiling) for name, pair in {**scans, "resized": (image, mask)}.items()}
     expected = {name: reference(tile)[0] for name, (tile, _) in parts.items()}
     first = next(iter(parts.values()))[0]
     whole = OpenVinoBackend(reference.source, precision="float32")
     backends = {"float32": whole, **{name: left_precise(reference, kept) for name, kept in WAYS.items()}}
     seconds: dict[str, list[float]] = {name: [] for name in backends}
-    for turn in range(RUNS + 1):
+    for turn in range(runs + 1):
         for name, backend in backends.items():
             begin = time.perf_counter()
             backend(first)

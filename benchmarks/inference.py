@@ -162,9 +162,9 @@ def resized_brain(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     return standardized(contrasts, mask), torch.from_numpy(labels), torch.from_numpy(mask)
 
 
-def by_simulation(seed: int, number: int) -> tuple[Tensor, Tensor]:
-    """Return the contrasts of a simulated scan of 1 mm as it is, in standard deviations of the brain, and its mask."""
-    subject = simulate_subject(seed, number)
+def by_simulation(seed: int, number: int, spacing: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the contrasts of a simulated scan as it is, in standard deviations of the brain, and its mask."""
+    subject = simulate_subject(seed, number, spacing=spacing)
     mask = subject.label > 0
     return standardized(list(subject.images.values()), mask), torch.from_numpy(mask)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from medssl.inference.machine import has_bfloat16
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PAGE = BENCHMARKS.parent / "docs" / "performance.md"
 
@@ -164,3 +166,29 @@ def test_the_tables_of_a_page_are_those_of_the_json(tmp_path, name):
     assert page.read_text(encoding="utf-8") == before
     page.write_text("", encoding="utf-8")
     assert subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
+def test_the_gate_is_asked_of_bfloat16_where_the_processor_has_it(tmp_path, tables, needs):
+    needs("openvino")
+    if not has_bfloat16(torch.device("cpu")):
+        command = [sys.executable, BENCHMARKS / "bfloat16_gate.py", "--json", tmp_path / "none.json"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        assert "no bfloat16" in done.stdout
+        assert not (tmp_path / "none.json").exists()
+        return
+    report = report_of("bfloat16_gate", tmp_path)
+    exact, throughout, in_use, more = report["rows"]
+    assert exact["dice_loss"] == dict.fromkeys(exact["dice_loss"], 0)
+    for scan in exact["dice_loss"]:
+        changed = [row["labels_changed_percent"][scan] for row in (throughout, in_use, more)]
+        assert changed[0] > max(changed[1:]) > 0
+    assert "| first and last convolution in float32 (in use) |" in tables.bfloat16_gate(report)
+
+
+@pytest.mark.slow
+def test_the_profile_of_a_call_names_its_steps_and_what_ran(tmp_path, tables):
+    report = report_of("segment_profile", tmp_path)
+    assert sum(report["percent"].values()) == pytest.approx(100, abs=1e-6)
+    assert report["percent"]["the network"] > 0
+    assert report["backend"].split()[0] in {"torch", "openvino", "onnxruntime"}
+    assert "| the network |" in tables.segment(report)
