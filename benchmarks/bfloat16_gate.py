@@ -30,8 +30,8 @@ from medssl.workflows.models import load_model, quiet_libraries
 
 WAYS: dict[str, tuple[int, ...]] = {
     "bfloat16 throughout": (),
-    "first and last convolution in float32 (in use)": (0, -1),
-    "first two and last in float32": (0, 1, -1),
+    "first and last convolution in float32": (0, -1),
+    "first two and last in float32 (in use)": (0, 1, -1),
 }
 """Name -> convolutions that stay in float32, in the order of the network."""
 
@@ -91,12 +91,12 @@ def main(out: Path | None, quick: bool) -> None:
 
 def left_precise(reference: TorchBackend, kept: tuple[int, ...]) -> OpenVinoBackend:
     """Return OpenVINO in bfloat16 with these convolutions in float32."""
-    usual = openvino_backend._with_precise_ends  # noqa: SLF001 (the choice that is measured here)
-    openvino_backend._with_precise_ends = partial(marked, kept=kept)  # noqa: SLF001
+    usual = openvino_backend._with_precise_convolutions  # noqa: SLF001 (the choice that is measured here)
+    openvino_backend._with_precise_convolutions = partial(marked, kept=kept)  # noqa: SLF001
     try:
         return OpenVinoBackend(reference.source, precision="bfloat16")
     finally:
-        openvino_backend._with_precise_ends = usual  # noqa: SLF001
+        openvino_backend._with_precise_convolutions = usual  # noqa: SLF001
 
 
 def marked(xml: bytes, kept: tuple[int, ...]) -> bytes:

@@ -15,6 +15,7 @@ import copy
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections import Counter
@@ -96,6 +97,11 @@ def main() -> None:
     shares = where_time_goes(network, image, mask)
     for part, share in shares.items():
         print(f"{part:<44} {share:6.1f} %")
+    by_openvino = {
+        precision: where_openvino_goes(network, image, mask, precision)
+        for name, precision in candidates(Wish(), torch.device("cpu"))
+        if name == "openvino"
+    }
     box = box_of(mask)
     report = {
         "command": "benchmarks/inference.py",
@@ -107,6 +113,7 @@ def main() -> None:
         "ceiling_gflops": ceilings(methods, found),
         "rows": rows,
         "percent_of_torch_float32": shares,
+        "percent_of_openvino": by_openvino,
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -303,7 +310,8 @@ class Turn:
 def measure(methods: dict[str, Method], repeats: int, side: int) -> dict[str, dict[str, Any]]:
     """Run all methods in turn, several times, ours before and behind each: the machine may be slower in some minutes.
 
-    Before that every method but MONAI's windows, which compile nothing, runs once untimed.
+    Before that every method but MONAI's windows, which compile nothing, runs once untimed; that run tells the memory,
+    since a library may keep what it has taken.
 
     Returns:
         Name -> its turns, the first answer, and how often as long as the two runs of ours around it each turn took.
@@ -312,7 +320,9 @@ def measure(methods: dict[str, Method], repeats: int, side: int) -> dict[str, di
     with torch.inference_mode():
         for name, method in methods.items():
             if not name.startswith("MONAI"):
+                resident = reset_peak()
                 method.run()
+                found[name]["peak_memory_mib"] = None if resident is None else (peak() - resident) / 2**20
         for _ in range(repeats):
             before = take_turn(methods[OURS], found[OURS], side)
             for name in [name for name in methods if name != OURS]:
@@ -410,6 +420,32 @@ def where_time_goes(network: nn.Module, image: Tensor, mask: Tensor) -> dict[str
     return {name: 100 * seconds / whole for name, seconds in spent.items()}
 
 
+def where_openvino_goes(network: nn.Module, image: Tensor, mask: Tensor, precision: str) -> dict[str, float]:
+    """Return the share of the time, in percent, of each part of the network, by OpenVINO's own counters."""
+    backend: Any = build("openvino", precision, TorchBackend(network))
+    region = region_around(box_of(mask), image.shape[1:], margin=MARGIN, multiple=network.multiple)
+    model = backend._model.clone()  # noqa: SLF001 (the counters have to be asked for when it is compiled)
+    model.reshape([1, image.shape[0], *region.shape])
+    settings = {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "PERF_COUNT": True,
+    }
+    request = backend._core.compile_model(model, "CPU", settings).create_infer_request()  # noqa: SLF001
+    tile = np.zeros((1, image.shape[0], *region.shape), np.float32)
+    for _ in range(2):
+        request.infer([tile])
+    spent: dict[str, float] = {}
+    for node in request.profiling_info:
+        part = re.search(r"__module\.(stem|downs|blocks|ups|classifier)(?:\.(\d+))?", node.node_name)
+        scaled = part and part[1] in ("downs", "blocks", "ups")
+        name = "everything else" if part is None else part[1]
+        name += f", scale {int(part[2]) + 1}" if part and scaled else ""
+        spent[name] = spent.get(name, 0.0) + node.real_time.total_seconds()
+    return {name: 100 * seconds / sum(spent.values()) for name, seconds in spent.items()}
+
+
 def ceilings(methods: dict[str, Method], found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return what a matrix product of each precision reached during the run."""
     speeds: dict[str, list[float]] = {}
@@ -426,7 +462,8 @@ def compare(found: dict[str, dict[str, Any]], labels: Tensor, mask: Tensor) -> l
     for name, result in found.items():
         answer, turns = result["answer"][:, mask], result["turns"]
         dice = [b - a for a, b in zip(dices(answer, truth), dices(reference, truth), strict=True)]
-        known = [turn.peak_memory_mib for turn in turns if turn.peak_memory_mib is not None]
+        taken = [result.get("peak_memory_mib"), *(turn.peak_memory_mib for turn in turns)]
+        known = [memory for memory in taken if memory is not None]
         rows.append({
             "method": name,
             "seconds": spread([turn.seconds for turn in turns]),

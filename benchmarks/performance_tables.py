@@ -16,12 +16,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TAUGHT = {
-    "inference": ("network", "profile"),
+    "inference": ("network", "profile", "openvino_profile"),
     "margin": ("margin",),
     "deep_windows": ("deep_windows",),
     "deep_windows_demo": ("deep_windows_demo",),
     "scaling": ("scaling",),
-    "segment_profile": ("segment",),
+    "segment_profile": ("segment", "further"),
     "compression": ("compression",),
     "training": ("training",),
     "bfloat16_gate": ("bfloat16_gate",),
@@ -103,6 +103,17 @@ def profile(report: dict[str, Any]) -> str:
     shares = sorted(report["percent_of_torch_float32"].items(), key=lambda pair: -pair[1])
     return markdown(
         ("part of the network (torch, float32)", "time"), [(name, f"{share:.1f} %") for name, share in shares]
+    )
+
+
+def openvino_profile(report: dict[str, Any]) -> str:
+    """Where OpenVINO's time goes, in each precision."""
+    precisions = report["percent_of_openvino"]
+    first = next(iter(precisions.values()))
+    names = sorted(first, key=lambda name: -first[name])
+    return markdown(
+        ("part of the network (OpenVINO)", *precisions),
+        [(name, *(f"{shares.get(name, 0.0):.1f} %" for shares in precisions.values())) for name in names],
     )
 
 
@@ -213,6 +224,18 @@ def segment(report: dict[str, Any]) -> str:
     )
 
 
+def further(report: dict[str, Any]) -> str:
+    """What each step takes for a further pair."""
+    found = report["further_pair"]
+    whole, busy = found["seconds"], sorted(found["busy_seconds"].items(), key=lambda pair: -pair[1])
+    rows = [
+        (name, f"{taken:.2f}", f"{100 * taken / whole:.0f} %") for name, taken in busy if taken / whole > 0.01
+    ]
+    return f"A further pair takes {whole:.2f} s; its steps run beside each other.\n\n" + markdown(
+        ("step of a further pair", "seconds", "of those of the pair"), rows
+    )
+
+
 def compression(report: dict[str, Any]) -> str:
     """Ways to read scans and write label maps."""
     lines = [
@@ -307,12 +330,14 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "network": network,
     "profile": profile,
+    "openvino_profile": openvino_profile,
     "margin": margin,
     "deep_windows": deep,
     "deep_windows_demo": deep,
     "scaling": scaling,
     "training": training,
     "segment": segment,
+    "further": further,
     "compression": compression,
     "bfloat16_gate": bfloat16_gate,
 }

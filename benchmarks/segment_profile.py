@@ -4,7 +4,8 @@
 
 A pair of 144 x 192 x 256 (a simulated brain, resized), packaged weights, the backend that `auto` takes, pictures drawn.
 Each run is a process of its own, in which the steps of the workflow are timed; shares are of the time until it has
-ended. The first run, which compares the backends, is not counted.
+ended. The first run, which compares the backends, is not counted. Runs with three pairs tell what each
+further pair takes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from typing import Any
 WORKFLOW, OPENVINO = "medssl.workflows.segment", "medssl.inference.backends.openvino_backend"
 STEPS = {
     (WORKFLOW, "load_model"): "the model",
+    (WORKFLOW, "read_cohort"): "reading the folder",
     (WORKFLOW, "_Job.read"): "reading, preprocessing",
     (WORKFLOW, "_Job.run"): "the network",
     (OPENVINO, "remembered"): "the converted network",
@@ -37,7 +40,10 @@ STEPS = {
 }
 """Module and function -> what it does; one that is called by another does not count there."""
 
-STARTING, REST = "Python and imports", "everything else"
+UNTIL = "until"
+STARTING, ENDING, REST = "Python and imports", "ending the process", "everything else"
+PAIRS = 3
+"""Of the cohort whose further pairs are looked at."""
 
 
 def main() -> None:
@@ -59,9 +65,11 @@ def main() -> None:
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         data = cohort(Path(folder), shape, 1)
+        several = cohort(Path(folder), shape, PAIRS)
         outs = [Path(folder) / f"out-{number}" for number in range(repeats + 1)]
         runs = [run(data, out) for out in outs][1:]
         backend = used(outs[-1])
+        more = [run(several, Path(folder) / f"more-{number}") for number in range(repeats)]
     totals = [sum(found.values()) for found in runs]
     report: dict[str, Any] = {
         "command": "benchmarks/segment_profile.py",
@@ -69,6 +77,7 @@ def main() -> None:
         "shape": shape,
         "backend": backend,
         "seconds": {"min": min(totals), "median": statistics.median(totals), "max": max(totals)},
+        "further_pair": further(runs, more),
         "percent": {
             name: statistics.median(100 * found[name] / sum(found.values()) for found in runs)
             for name in runs[0]
@@ -84,8 +93,28 @@ def run(data: Path, out: Path) -> dict[str, float]:
     started = time.time()
     command = [sys.executable, __file__, "--child", str(data), str(out), repr(started)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    whole, steps = time.time() - started, json.loads(told.splitlines()[-1])
-    return {**steps, REST: whole - sum(steps.values())}
+    steps = json.loads(told.splitlines()[-1])
+    ended = time.time()
+    steps[ENDING] = ended - steps.pop(UNTIL)
+    return {**steps, REST: ended - started - sum(steps.values())}
+
+
+def further(one: list[dict[str, float]], several: list[dict[str, float]]) -> dict[str, Any]:
+    """Return what each step takes for a further pair; steps run beside each other, so they add up to more than it.
+
+    Args:
+        one: Runs with one pair.
+        several: Runs with `PAIRS`.
+    """
+
+    def slope(of: Callable[[dict[str, float]], float]) -> float:
+        ends = [statistics.median(map(of, runs)) for runs in (several, one)]
+        return (ends[0] - ends[1]) / (PAIRS - 1)
+
+    return {
+        "seconds": slope(lambda found: sum(found.values())),  # the rest is what is left of the whole
+        "busy_seconds": {name: slope(lambda found, name=name: found[name]) for name in STEPS.values()},
+    }
 
 
 def used(out: Path) -> str:
@@ -105,18 +134,18 @@ def seconds_of(data: Path, out: Path, started: float) -> dict[str, float]:
     quiet_libraries()
     spent: dict[str, float] = defaultdict(float)
     spent[STARTING] = time.time() - started
-    within: list[float] = []
+    within = threading.local()
     for (module, path), name in STEPS.items():
         *owner, function = path.split(".")
         place = importlib.import_module(module)
         place = getattr(place, owner[0]) if owner else place
         setattr(place, function, timed(getattr(place, function), spent, name, within))
     segment(data, out, None, Options(backend="auto", precision="auto", cache=out.with_name("cache")))
-    return dict(spent)
+    return {**spent, UNTIL: time.time()}
 
 
 def timed(
-    function: Callable[..., Any], spent: dict[str, float], name: str, within: list[float]
+    function: Callable[..., Any], spent: dict[str, float], name: str, within: threading.local
 ) -> Callable[..., Any]:
     """Return the function with its time noted, less that of the timed functions that it calls.
 
@@ -124,19 +153,20 @@ def timed(
         function: What is timed.
         spent: Name -> seconds.
         name: Of the function.
-        within: Of the calls that have not ended, the seconds of what they called.
+        within: Of the calls of this thread that have not ended, the seconds of what they called, as `calls`.
     """
 
     @wraps(function)
     def run_timed(*args: Any, **kwargs: Any) -> Any:
+        calls = within.__dict__.setdefault("calls", [])
         began = time.time()
-        within.append(0.0)
+        calls.append(0.0)
         try:
             return function(*args, **kwargs)
         finally:
             whole = time.time() - began
-            spent[name] += whole - within.pop()
-            within[-1:] = [within[-1] + whole] if within else []
+            spent[name] += whole - calls.pop()
+            calls[-1:] = [calls[-1] + whole] if calls else []
 
     return run_timed
 

@@ -59,6 +59,9 @@ from medssl.workflows.models import quiet_libraries
 from medssl.workflows.train import TrainOptions, prepare_run
 
 PARTS = ("forward", "backward", "optimizer")
+BATCH = "batch"
+"""Making the crops or images of a step, which lies outside the network as the rest of a step does."""
+
 PLAIN = "plain MONAI loop"
 VOLUMES = {"basic-unet": (32, 48, 32), "dense-fcn": (32, 32, 32)}
 """Networks in 3D and their crops, 4 a step, two contrasts, four labels."""
@@ -85,12 +88,15 @@ class Stopwatch:
 
     def __init__(self, trainer: Engine, optimizer: torch.optim.Optimizer, forward: tuple[Any, str]) -> None:
         self.steps: list[dict[str, float]] = []
-        self._parts = dict.fromkeys(PARTS, 0.0)
+        self._parts = dict.fromkeys((*PARTS, BATCH), 0.0)
+        self._asked = 0.0
         self._last: tuple[float, float] | None = None
         self._inside = False
         self._clock(forward[0], forward[1], "forward")
         self._clock(optimizer, "step", "optimizer")
         trainer.add_event_handler(Events.EPOCH_STARTED, self._forget)
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, self._ask)
+        trainer.add_event_handler(Events.GET_BATCH_COMPLETED, self._get)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
 
     def _clock(self, owner: Any, name: str, part: str) -> None:
@@ -116,6 +122,12 @@ class Stopwatch:
     def _forget(self, engine: Engine) -> None:
         self._last = None
 
+    def _ask(self, engine: Engine) -> None:
+        self._asked = clock()
+
+    def _get(self, engine: Engine) -> None:
+        self._parts[BATCH] += clock() - self._asked
+
     def _step(self, engine: Engine) -> None:
         """Record a step from the end of the one before; the first of a turn starts the loader and is left out."""
         now = clock(), time.process_time()
@@ -123,7 +135,7 @@ class Stopwatch:
             wall, cpu = now[0] - self._last[0], now[1] - self._last[1]
             self.steps.append({"seconds": wall, "cpu_seconds": cpu, **self._parts})
         self._last = now
-        self._parts = dict.fromkeys(PARTS, 0.0)
+        self._parts = dict.fromkeys((*PARTS, BATCH), 0.0)
 
 
 class Arm:
@@ -386,6 +398,7 @@ def taken(facts: Mapping[str, Any], arms: dict[str, Arm], turns: int) -> list[di
                 "steps": len(steps),
                 "seconds": spread(seconds),
                 **{part: spread([step[part] for step in steps]) for part in PARTS},
+                BATCH: spread([step[BATCH] / step["seconds"] for step in steps]),
                 "outside": spread([1 - known / whole for known, whole in zip(inside, seconds, strict=True)]),
                 "reference": reference,
                 "times_as_fast": spread(ratios),
@@ -397,17 +410,22 @@ def taken(facts: Mapping[str, Any], arms: dict[str, Arm], turns: int) -> list[di
 def table_lines(report: Mapping[str, Any]) -> list[str]:
     """Turn the JSON into the lines of a markdown table."""
     lines = [
-        "| network, batch | arm | s a step: median (min to max) | outside the network, % | speed against the first |",
-        "|---|---|---|---|---|",
+        "| network, batch | arm | s a step: median (min to max) | outside the network, % | of it the batch, % | speed |",
+        "|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         what = f"{row['network']}, {row['crops'][0]} x {' x '.join(map(str, row['crops'][1:]))}"
-        seconds, outside, ratio = (
+        seconds, outside, batch, ratio = (
             _cell(row[name], digits, factor)
-            for name, digits, factor in (("seconds", 3, 1), ("outside", 1, 100), ("times_as_fast", 2, 1))
+            for name, digits, factor in (
+                ("seconds", 3, 1),
+                ("outside", 1, 100),
+                (BATCH, 1, 100),
+                ("times_as_fast", 2, 1),
+            )
         )
         ratio = "1" if row["arm"] == row["reference"] else ratio
-        lines.append(f"| {what} | {row['arm']} | {seconds} | {outside} | {ratio} |")
+        lines.append(f"| {what} | {row['arm']} | {seconds} | {outside} | {batch} | {ratio} |")
     facts = report["machine"]
     loads = " and ".join(f"{facts[when][0]:.1f}" for when in ("load_before", "load_after"))
     lines += ["", f"{facts['threads']} threads, {facts['cores']} cores, load before and after: {loads}."]

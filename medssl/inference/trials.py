@@ -15,7 +15,7 @@ from medssl.io.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-FORM = 2
+FORM = 3
 """Number of the file's form; another one is measured anew."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.inference.backends.quiet_imports import import_openvino, openvino_core
+from medssl.inference.backends.torch_backend import chosen
 from medssl.inference.backends.tracing import convertible, tracing
 from medssl.inference.conversions import Converted, remembered
 
@@ -21,7 +22,7 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.47}
 """Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.57, 0.46; in
-bfloat16 throughout it would be 0.3, but the last convolution in float32 wants its input in float32."""
+bfloat16 throughout it would be 0.3, but a convolution in float32 wants its input in float32."""
 
 
 class OpenVinoBackend:
@@ -38,8 +39,8 @@ class OpenVinoBackend:
 
     Notes:
         Compiled anew where the shape changes (0.2 s of processor time for DenseFCN), since a model for tiles of any
-        size is no faster and takes 1.6 times the memory; only the last one is kept. In bfloat16 the first and
-        the last convolution stay in float32, see `_with_precise_ends`.
+        size is no faster and takes 1.6 times the memory; only the last one is kept. In bfloat16 the
+        convolutions of `PRECISE` stay in float32.
     """
 
     name = "openvino"
@@ -55,7 +56,7 @@ class OpenVinoBackend:
         self.device = torch.device("cpu")
         xml, weights = remembered(folder, network, partial(_converted, openvino, network))
         if precision == "bfloat16":
-            xml = _with_precise_ends(xml)
+            xml = _with_precise_convolutions(xml)
         self._model = core.read_model(xml, weights)
         self._shape: tuple[int, ...] = ()
         self._request: Any = None
@@ -95,16 +96,14 @@ def _converted(openvino: Any, network: nn.Module) -> Converted:
         return xml.read_bytes(), weights.read_bytes()
 
 
-def _with_precise_ends(xml: bytes) -> bytes:
-    """Return the XML of a model whose first and last convolution run in float32.
+def _with_precise_convolutions(xml: bytes) -> bytes:
+    """Return the XML of a model whose convolutions of `PRECISE` run in float32.
 
-    That halves the labels that change: packaged DenseFCN, a simulated scan, 80^3 voxels of brain: 0.14 % in
-    bfloat16 throughout, 0.07 % with float32 at both ends, for 4 % more time. The mark exists in OpenVINO's XML only;
-    a version that does not know it ignores it, and the gate decides.
+    The mark exists in OpenVINO's XML only; a version that does not know it ignores it, and the gate decides.
     """
     root = ET.fromstring(xml)
     convolutions = [layer for layer in root.iter("layer") if layer.get("type") == "Convolution"]
-    for layer in (convolutions[0], convolutions[-1]):
+    for layer in chosen(convolutions):
         marks = layer.find("rt_info")
         if marks is None:
             marks = ET.Element("rt_info")

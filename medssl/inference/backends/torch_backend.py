@@ -2,6 +2,8 @@
 
 import copy
 import io
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medssl.errors import ConfigError
 from medssl.inference.rewriting import replace_ups, slim
+
+Item = TypeVar("Item")
+
+PRECISE = (0, 1, -1)
+"""Convolutions, in the order of the network, that stay in float32 where the rest runs in bfloat16. With the first and
+the last alone half of the scans do not pass the accuracy gate (packaged network, `benchmarks/bfloat16_gate.py`)."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,11 +37,8 @@ class TorchBackend:
         ConfigError: If the precision has no such name.
 
     Notes:
-        In bfloat16 the first and the last convolution stay in float32: half as many labels change (packaged
-        DenseFCN, a simulated scan: 0.07 instead of 0.14 %), for a few percent of the time.
-
-        On two CPU threads (DenseFCN, 96^3, float32, torch 2.13, four interleaved runs) 1.5 times as fast as
-        the module itself with the channels first; channels last alone 1.5 times.
+        In bfloat16 the convolutions of `PRECISE` stay in float32. How much faster this is than the module itself:
+        `benchmarks/inference.py`, table in docs/performance.md.
     """
 
     name = "torch"
@@ -53,7 +58,7 @@ class TorchBackend:
         """Return a copy that does the same in fewer steps; the logits' last step is split in float32 alone."""
         network = _copied(self.source)
         if self.dtype is torch.bfloat16:
-            keep_ends_precise(network)
+            keep_precise(network)
         if self.device.type != "cpu":
             return network
         if self.dtype is torch.float32:
@@ -103,13 +108,19 @@ class Float32(nn.Module):
             return self.module(x.float())
 
 
-def keep_ends_precise(network: nn.Module) -> None:
-    """Hold the first and the last convolution of a network in float32, in place; of TorchScript nothing."""
+def keep_precise(network: nn.Module) -> None:
+    """Hold the convolutions of `PRECISE` in float32, in place; of TorchScript nothing."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)]
-    for name in dict.fromkeys([*names[:1], *names[-1:]]):
+    for name in chosen(names):
         if name:
             parent = network.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], Float32(network.get_submodule(name)))
+
+
+def chosen(convolutions: Sequence[Item]) -> list[Item]:
+    """Return those of `PRECISE`, each once; a short network has fewer."""
+    count = len(convolutions)
+    return [convolutions[place] for place in sorted({place % count for place in PRECISE if place < count})]
 
 
 def _copied(network: nn.Module) -> nn.Module:
