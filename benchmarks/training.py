@@ -410,7 +410,7 @@ def taken(facts: Mapping[str, Any], arms: dict[str, Arm], turns: int) -> list[di
 def table_lines(report: Mapping[str, Any]) -> list[str]:
     """Turn the JSON into the lines of a markdown table."""
     lines = [
-        "| network, batch | arm | s a step: median (min to max) | outside the network, % | of it the batch, % | speed |",
+        "| network, batch | arm | s a step: median (min to max) | outside the network, % | of it batch, % | speed |",
         "|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:

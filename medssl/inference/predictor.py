@@ -48,7 +48,7 @@ three simulated scans of 1 mm, mean Dice .783, .781, .782 and .781 with 0, 16, 4
 (`benchmarks/margin.py`, docs/performance.md)."""
 
 HALO = 32
-"""Voxels that a tile reads beyond what it answers for. Packaged weights, brain of 112 x 144 x 128: .013 % of the labels
+"""Voxels that a tile reads beyond what it answers for. Packaged weights, brain of 112 x 144 x 128: .025 % of the labels
 differ from one pass (`benchmarks/inference.py`). Chosen before the network had windows of its own, on one trained for
 110 steps on synthetic ellipsoids: .64, .032, .004, .001 % with two tiles and a halo of 0, 16, 32, 48."""
 

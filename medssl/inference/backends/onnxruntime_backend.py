@@ -39,7 +39,7 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # gives the memory back after each tile, a tenth slower
+        options.enable_cpu_mem_arena = False  # gives the memory back after each tile, for some time
         self._session = onnxruntime.InferenceSession(
             _exported(network), options, providers=["CPUExecutionProvider"]
         )

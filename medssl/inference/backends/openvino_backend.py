@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.inference.backends.quiet_imports import import_openvino, openvino_core
-from medssl.inference.backends.torch_backend import chosen
+from medssl.inference.backends.torch_backend import PRECISE, chosen
 from medssl.inference.backends.tracing import convertible, tracing
 from medssl.inference.conversions import Converted, remembered
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """Our names of the precisions -> OpenVINO's."""
+
+SLOW_STRIDE = 8
+"""Transposed convolutions of this stride or more are slower in bfloat16 than in float32 (OpenVINO 2026.4)."""
 
 MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.47}
 """Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.57, 0.46; in
@@ -40,7 +44,7 @@ class OpenVinoBackend:
     Notes:
         Compiled anew where the shape changes (0.2 s of processor time for DenseFCN), since a model for tiles of any
         size is no faster and takes 1.6 times the memory; only the last one is kept. In bfloat16 the
-        convolutions of `PRECISE` stay in float32.
+        convolutions of `PRECISE` and the widest transposed ones stay in float32.
     """
 
     name = "openvino"
@@ -96,17 +100,34 @@ def _converted(openvino: Any, network: nn.Module) -> Converted:
         return xml.read_bytes(), weights.read_bytes()
 
 
-def _with_precise_convolutions(xml: bytes) -> bytes:
-    """Return the XML of a model whose convolutions of `PRECISE` run in float32.
+def _with_precise_convolutions(
+    xml: bytes, places: Sequence[int] = PRECISE, slow_stride: int = SLOW_STRIDE
+) -> bytes:
+    """Return the XML of a model some of whose convolutions run in float32.
 
     The mark exists in OpenVINO's XML only; a version that does not know it ignores it, and the gate decides.
+
+    Args:
+        xml: Of the model.
+        places: Of convolutions, in the order of the network.
+        slow_stride: Transposed convolutions of this stride or more run in float32 too.
     """
     root = ET.fromstring(xml)
-    convolutions = [layer for layer in root.iter("layer") if layer.get("type") == "Convolution"]
-    for layer in chosen(convolutions):
+    layers = list(root.iter("layer"))
+    convolutions = [layer for layer in layers if layer.get("type") == "Convolution"]
+    wide = [layer for layer in layers if _stride_up(layer) >= slow_stride]
+    for layer in [*chosen(convolutions, places), *wide]:
         marks = layer.find("rt_info")
         if marks is None:
             marks = ET.Element("rt_info")
             layer.insert(1, marks)  # behind <data>
         ET.SubElement(marks, "attribute", {"name": "precise", "version": "0"})
     return ET.tostring(root)
+
+
+def _stride_up(layer: ET.Element) -> int:
+    """Return the stride of a transposed convolution, 0 of another layer."""
+    data = layer.find("data")
+    if data is None or not str(layer.get("type")).endswith("ConvolutionBackpropData"):
+        return 0
+    return int(str(data.get("strides")).partition(",")[0])

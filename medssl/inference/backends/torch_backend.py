@@ -117,10 +117,10 @@ def keep_precise(network: nn.Module) -> None:
             setattr(parent, name.rpartition(".")[2], Float32(network.get_submodule(name)))
 
 
-def chosen(convolutions: Sequence[Item]) -> list[Item]:
-    """Return those of `PRECISE`, each once; a short network has fewer."""
+def chosen(convolutions: Sequence[Item], places: Sequence[int] = PRECISE) -> list[Item]:
+    """Return those at some places, each once; a short network has fewer."""
     count = len(convolutions)
-    return [convolutions[place] for place in sorted({place % count for place in PRECISE if place < count})]
+    return [convolutions[place] for place in sorted({place % count for place in places if place < count})]
 
 
 def _copied(network: nn.Module) -> nn.Module:
