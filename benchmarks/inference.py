@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import medssl
+from medssl.inference.backends.openvino_backend import compile_settings
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import REFERENCE, Wish, build, candidates
 from medssl.inference.machine import library_versions
@@ -426,12 +427,7 @@ def where_openvino_goes(network: nn.Module, image: Tensor, mask: Tensor, precisi
     region = region_around(box_of(mask), image.shape[1:], margin=MARGIN, multiple=network.multiple)
     model = backend._model.clone()  # noqa: SLF001 (the counters have to be asked for when it is compiled)
     model.reshape([1, image.shape[0], *region.shape])
-    settings = {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-        "PERF_COUNT": True,
-    }
+    settings = {**compile_settings(precision), "PERF_COUNT": True}
     request = backend._core.compile_model(model, "CPU", settings).create_infer_request()  # noqa: SLF001
     tile = np.zeros((1, image.shape[0], *region.shape), np.float32)
     for _ in range(2):

@@ -109,7 +109,7 @@ def profile(report: dict[str, Any]) -> str:
 def openvino_profile(report: dict[str, Any]) -> str:
     """Where OpenVINO's time goes, in each precision."""
     precisions = report["percent_of_openvino"]
-    first = next(iter(precisions.values()))
+    first = next(iter(precisions.values()), {})  # none where OpenVINO is not installed
     names = sorted(first, key=lambda name: -first[name])
     return markdown(
         ("part of the network (OpenVINO)", *precisions),

@@ -78,13 +78,18 @@ class OpenVinoBackend:
         self._request, self._shape = None, ()
         model = self._model.clone()
         model.reshape(list(shape))
-        settings = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        settings = compile_settings(self.precision)
         self._request = self._core.compile_model(model, "CPU", settings).create_infer_request()
         self._shape = shape
+
+
+def compile_settings(precision: str) -> dict[str, Any]:
+    """Return what OpenVINO is told when it compiles a network for one of our precisions."""
+    return {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 def _converted(openvino: Any, network: nn.Module) -> Converted:
