@@ -1,4 +1,4 @@
-"""How near bfloat16 comes to the accuracy gate, with none or some convolutions left in float32 (OpenVINO).
+"""How near bfloat16 comes to the accuracy gate, with none or some convolutions left in float32.
 
     python benchmarks/bfloat16_gate.py --json benchmarks/results/bfloat16_gate.json
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import click
 import torch
 from inference import SEED, by_simulation, machine, resized_brain, spread
 
-from medssl.inference.backends import openvino_backend
 from medssl.inference.backends.openvino_backend import OpenVinoBackend
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.gate import agreement
@@ -28,13 +26,22 @@ from medssl.io.files import write_json
 from medssl.workflows.models import load_model, quiet_libraries
 
 NEVER = 10**6
-WAYS: dict[str, dict[str, Any]] = {
-    "bfloat16 throughout": {"places": (), "slow_stride": NEVER},
-    "first and last convolution in float32": {"places": (0, -1), "slow_stride": NEVER},
-    "first two and last": {"slow_stride": NEVER},
-    "first two, last and wide transposed ones (in use)": {},
+WAYS: dict[str, tuple[type, dict[str, Any]]] = {
+    "OpenVINO, float32": (OpenVinoBackend, {"precision": "float32"}),
+    "OpenVINO, bfloat16 throughout": (OpenVinoBackend, {"precise": (), "slow_stride": NEVER}),
+    "OpenVINO, first and last convolution in float32": (
+        OpenVinoBackend,
+        {"precise": (0, -1), "slow_stride": NEVER},
+    ),
+    "OpenVINO, first two and last": (OpenVinoBackend, {"slow_stride": NEVER}),
+    "OpenVINO, first two, last and wide transposed ones (in use)": (OpenVinoBackend, {}),
+    "torch, float32": (TorchBackend, {"precision": "float32"}),
+    "torch, bfloat16 throughout": (TorchBackend, {"precise": ()}),
+    "torch, first and last convolution in float32": (TorchBackend, {"precise": (0, -1)}),
+    "torch, first two and last (in use)": (TorchBackend, {}),
 }
-"""Name -> which convolutions stay in float32: places in the order of the network, strides of transposed ones."""
+"""Name -> backend, precision, and which convolutions stay in float32 in bfloat16: places in the order of the network,
+strides of transposed ones."""
 
 SCANS = (1, 2, 3)
 """Numbers of the simulated subjects."""
@@ -60,8 +67,9 @@ def main(out: Path | None, quick: bool) -> None:
     parts = {name: probe_tile(*pair, tiling) for name, pair in {**scans, "resized": (image, mask)}.items()}
     expected = {name: reference(tile)[0] for name, (tile, _) in parts.items()}
     first = next(iter(parts.values()))[0]
-    whole = OpenVinoBackend(reference.source, precision="float32")
-    backends = {"float32": whole, **{name: left_precise(reference, **way) for name, way in WAYS.items()}}
+    backends = {
+        name: kind(reference.source, **{"precision": "bfloat16", **way}) for name, (kind, way) in WAYS.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in backends}
     for turn in range(runs + 1):
         for name, backend in backends.items():
@@ -88,16 +96,6 @@ def main(out: Path | None, quick: bool) -> None:
         write_json(
             out, {"command": "benchmarks/bfloat16_gate.py", "machine": {**machine(), **loads}, "rows": rows}
         )
-
-
-def left_precise(reference: TorchBackend, **way: Any) -> OpenVinoBackend:
-    """Return OpenVINO in bfloat16 with some convolutions in float32."""
-    usual = openvino_backend._with_precise_convolutions  # noqa: SLF001 (the choice that is measured here)
-    openvino_backend._with_precise_convolutions = partial(usual, **way)  # noqa: SLF001
-    try:
-        return OpenVinoBackend(reference.source, precision="bfloat16")
-    finally:
-        openvino_backend._with_precise_convolutions = usual  # noqa: SLF001
 
 
 if __name__ == "__main__":

@@ -3,14 +3,15 @@
     python benchmarks/segment_profile.py --json segment_profile.json
 
 A pair of 144 x 192 x 256 (a simulated brain, resized), packaged weights, the backend that `auto` takes, pictures drawn.
-Each run is a process of its own, in which the steps of the workflow are timed; shares are of the time until it has
-ended. The first run, which compares the backends, is not counted. Runs with three pairs tell what each
+Each run is the command in a process of its own, in which the steps of the workflow are timed; shares are of the time
+until it has ended. The first run, which compares the backends, is not counted. Runs with three pairs tell what each
 further pair takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import json
 import os
@@ -56,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         data, out, started = arguments.child
-        print(json.dumps(seconds_of(Path(data), Path(out), float(started))))
+        segment_timed(Path(data), Path(out), float(started))
         return
     from inference import machine
     from scaling import LARGE, SMALL, cohort
@@ -123,15 +124,16 @@ def used(out: Path) -> str:
     return " ".join(json.loads(record.read_text())["Backend"].values())
 
 
-def seconds_of(data: Path, out: Path, started: float) -> dict[str, float]:
-    """Segment here, with every step timed."""
-    from medssl.workflows.lean_start import READERS, import_monai_lean
+def segment_timed(data: Path, out: Path, started: float) -> None:
+    """Run the command here, with every step timed; print the seconds as one line when the process ends."""
+    from medssl.cli import OWN_PROCESS
+    from medssl.cli import main as medssl
+    from medssl.workflows.lean_start import READERS, import_monai_lean, without_collections
 
-    import_monai_lean(never=READERS)
-    from medssl.workflows.models import quiet_libraries
-    from medssl.workflows.segment import Options, segment
-
-    quiet_libraries()
+    with without_collections():  # as the command does, which then finds all of it imported
+        import_monai_lean(never=READERS)
+        for module in (WORKFLOW, OPENVINO):
+            importlib.import_module(module)
     spent: dict[str, float] = defaultdict(float)
     spent[STARTING] = time.time() - started
     within = threading.local()
@@ -140,8 +142,9 @@ def seconds_of(data: Path, out: Path, started: float) -> dict[str, float]:
         place = importlib.import_module(module)
         place = getattr(place, owner[0]) if owner else place
         setattr(place, function, timed(getattr(place, function), spent, name, within))
-    segment(data, out, None, Options(backend="auto", precision="auto", cache=out.with_name("cache")))
-    return {**spent, UNTIL: time.time()}
+    atexit.register(lambda: print(json.dumps({**spent, UNTIL: time.time()}), flush=True))
+    os.environ["MEDSSL_CACHE"] = str(out.with_name("cache"))
+    medssl(["segment", str(data), "--out", str(out), "--device", "cpu"], "medssl", obj=OWN_PROCESS)
 
 
 def timed(

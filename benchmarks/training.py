@@ -18,7 +18,6 @@ import itertools
 import json
 import logging
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -31,6 +30,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from inference import machine as machine_facts
 from inference import spread
 from inference_gpu import device_facts
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -206,7 +206,7 @@ def parse() -> argparse.Namespace:
 def machine(load: Sequence[float], device: str) -> dict[str, Any]:
     """Return what the numbers depend on."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": machine_facts()["processor"],
         "device": device_facts(torch.device(device)),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -13,9 +13,10 @@ from medssl.cli import OWN_PROCESS
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, mask_option, progress_bar
 from medssl.cli.ranks import job_of_environment, ranks_of_environment
 from medssl.errors import ConfigError
-from medssl.workflows.ending import ended_cleanly
+from medssl.workflows.ending import end_at_once, ended_cleanly
 
 if TYPE_CHECKING:
+    from medssl.workflows.segment import Segmentation
     from medssl.workflows.shards import Shard
 
 
@@ -92,14 +93,16 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
     where it stopped. Several machines share a cohort with --shard, several processes with torchrun. Only use
     models you trust: a bundle's configuration may run code.
     """
-    from medssl.workflows.lean_start import READERS, import_monai_lean
+    from medssl.workflows.lean_start import READERS, import_monai_lean, without_collections
 
-    if click.get_current_context().obj == OWN_PROCESS:
-        import_monai_lean(never=READERS)
-    from medssl.io.lock import JOB
-    from medssl.workflows.models import Model, quiet_libraries
-    from medssl.workflows.segment import Options
-    from medssl.workflows.segment import segment as run
+    own_process = click.get_current_context().obj == OWN_PROCESS
+    with without_collections() if own_process else nullcontext():
+        if own_process:
+            import_monai_lean(never=READERS)
+        from medssl.io.lock import JOB
+        from medssl.workflows.models import Model, quiet_libraries
+        from medssl.workflows.segment import Options
+        from medssl.workflows.segment import segment as run
 
     quiet_libraries()
     ranks = ranks_of_environment()
@@ -115,17 +118,22 @@ def segment(data: tuple[Path, ...], out: Path, model: Path | None, shard: Shard,
     with ended_cleanly(), progress_bar("Segmenting") if first else nullcontext() as progress:
         place = data[0] if len(data) == 1 else list(data)
         result = run(place, out, model, Options(**options, **places, shard=shard), progress, describe)
-    for reason in result.failed.values():
-        STDERR.print(f"[red]failed[/] {reason}", soft_wrap=True)
-    part = "" if shard.count == 1 else f"Shard {shard}: "
-    counts = (
-        f"{len(result.done)} segmented, {len(result.skipped)} finished before, {len(result.failed)} failed."
-    )
-    STDERR.print(
-        part + counts + (f" Network run by {result.backend}." if result.backend else ""), soft_wrap=True
-    )
+    tell(result, "" if shard.count == 1 else f"Shard {shard}: ")
     if first:
         STDOUT.print(str(out), soft_wrap=True)
     ranks.wait_for_the_others()
     if result.failed:
         raise SystemExit(1)
+    if own_process:
+        end_at_once()
+
+
+def tell(result: Segmentation, part: str) -> None:
+    """Say what became of the subjects."""
+    for reason in result.failed.values():
+        STDERR.print(f"[red]failed[/] {reason}", soft_wrap=True)
+    counts = (
+        f"{len(result.done)} segmented, {len(result.skipped)} finished before, {len(result.failed)} failed."
+    )
+    backend = f" Network run by {result.backend}." if result.backend else ""
+    STDERR.print(part + counts + backend, soft_wrap=True)

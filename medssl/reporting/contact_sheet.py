@@ -24,6 +24,7 @@ from medssl.reporting.figures import (
     intensity_window,
     ras_order,
     shades,
+    slice_of,
     to_ras,
 )
 
@@ -125,7 +126,7 @@ def _draw_slice(
     label: str,
 ) -> None:
     """Draw one slice in mm on black, left on the right as radiologists look at it, and ring the place."""
-    cut = np.take(volume, place[view.normal], view.normal)
+    cut = slice_of(volume, view, place[view.normal])
     across, up = (cut.shape[side] * spacing[at] for side, at in enumerate((view.across, view.up)))
     axis.imshow(cut.transpose(1, 0, 2), origin="lower", extent=(0, across, 0, up), interpolation="nearest")
     x, y = ((place[at] + 0.5) * spacing[at] for at in (view.across, view.up))

@@ -68,6 +68,15 @@ class View:
     up: int
 
 
+def slice_of(volume: NDArray[np.number], view: View, index: int) -> NDArray[np.number]:
+    """Return one slice of a volume in RAS+ order as a view of it; `np.take` copies from the whole volume, slowly.
+
+    Shapes:
+        volume: ``(R, A, S)``; slice: across and up
+    """
+    return np.moveaxis(volume, view.normal, 0)[index]
+
+
 VIEWS = (View("axial", 2, 0, 1), View("coronal", 1, 0, 2), View("sagittal", 0, 1, 2))
 
 
@@ -171,7 +180,7 @@ def plot_label_maps(
     figure, axes = _three_views(scene, [contrast, *maps], title, CONVENTION)
     for row, view in zip(axes, VIEWS, strict=True):
         index = scene.slice_index(view)
-        cut = {name: np.take(volume, index, view.normal) for name, volume in scene.images.items()}
+        cut = {name: slice_of(volume, view, index) for name, volume in scene.images.items()}
         gray = shades(cut[contrast], scene.windows[contrast])
         panels = [gray, *(_filled(gray, cut[name], table) for name in maps)]
         for axis, panel in zip(row, panels, strict=True):
@@ -287,7 +296,8 @@ def figure_to_png(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.ascontiguousarray(canvas.buffer_rgba())
-    colors, inverse, counts = np.unique(pixels.view(np.uint32), return_inverse=True, return_counts=True)
+    packed = pixels.view(np.uint32)[..., 0]
+    colors, counts = np.unique(packed, return_counts=True)
     channels = colors.view(np.uint8).reshape(-1, 4)
     palette = channels[np.sort(np.argsort(-counts, kind="stable")[:256])]
     nearest = cKDTree(palette).query(channels)[1].astype(np.uint8)
@@ -295,7 +305,8 @@ def figure_to_png(figure: Figure) -> bytes:
         _png_chunk(b"PLTE", palette[:, :3].tobytes()),
         _png_chunk(b"tRNS", palette[:, 3].tobytes()),
     )
-    return _png(nearest[inverse].reshape(*pixels.shape[:2], 1), 3, *chunks)
+    places = nearest[np.searchsorted(colors, packed)]  # faster than the inverse of np.unique, and the same
+    return _png(places[..., None], 3, *chunks)
 
 
 def image_to_png(image: NDArray[np.uint8]) -> bytes:
@@ -418,8 +429,8 @@ def intensity_window(image: NDArray[np.number], brain: NDArray[np.bool_]) -> tup
 def _draw_row(axes: NDArray[np.object_], scene: _Scene, view: View) -> None:
     """Draw one view: contrasts, result, result against reference."""
     index = scene.slice_index(view)
-    cut = {name: np.take(volume, index, view.normal) for name, volume in scene.images.items()}
-    result = np.take(scene.result, index, view.normal)
+    cut = {name: slice_of(volume, view, index) for name, volume in scene.images.items()}
+    result = slice_of(scene.result, view, index)
     gray = {name: shades(cut[name], scene.windows[name]) for name in cut}
     first = next(iter(gray.values()))
     panels = [*gray.values(), _filled(first, result, scene.table)]
@@ -428,7 +439,7 @@ def _draw_row(axes: NDArray[np.object_], scene: _Scene, view: View) -> None:
     for axis, panel in zip(axes, panels, strict=True):
         _draw_panel(axis, panel, scene, view)
     if scene.reference is not None:
-        reference = np.take(scene.reference, index, view.normal)
+        reference = slice_of(scene.reference, view, index)
         _draw_contours(axes[-1], reference, scene, view, width=2.4, alpha=0.4)
         _draw_contours(axes[-1], np.where(reference == UNKNOWN, 0, result), scene, view, width=0.6, alpha=1.0)
     _name_view(axes[0], scene, view, index)

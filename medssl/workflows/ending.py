@@ -1,8 +1,12 @@
-"""How a process ends that is asked to: as by Ctrl-C."""
+"""How a process ends: when it is asked to, as by Ctrl-C; when it is done, at once."""
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,3 +29,25 @@ def ended_cleanly() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def end_at_once() -> None:
+    """End this process, successfully, without taking apart the libraries it has loaded, a tenth of a short call.
+
+    What was registered for the end of the process runs, and what was printed is flushed. Returns, and so leaves the
+    end to Python, where a thread or a process of this one still works or what was printed cannot be flushed.
+    """
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    if (
+        others
+        or multiprocessing.active_children()
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        return
+    atexit._run_exitfuncs()  # noqa: SLF001 (as Python itself does, once: none is left then)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return
+    os._exit(0)

@@ -1,7 +1,8 @@
-"""Importing MONAI as where its optional libraries are not installed, for a process that makes label maps."""
+"""A quick start for a process that makes label maps: MONAI without optional libraries, imports without collections."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,23 @@ def import_monai_lean(never: Iterable[str] = ()) -> None:
                 import_module(name)
     for name in never:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None means: not to be imported
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Look for no garbage inside the block, and never again among what was made there.
+
+    For imports, whose hundred thousands of objects stay until the process ends: looking at them again and again
+    while torch and MONAI are imported, and at each full collection later, is a fifth of the time of the imports.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -24,9 +24,10 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}
 SLOW_STRIDE = 8
 """Transposed convolutions of this stride or more are slower in bfloat16 than in float32 (OpenVINO 2026.4)."""
 
-MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.47}
-"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.57, 0.46; in
-bfloat16 throughout it would be 0.3, but a convolution in float32 wants its input in float32."""
+MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.42}
+"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.58 and 0.41
+(0.40 to 0.41, seven processes); in bfloat16 throughout it would be 0.33, but a convolution in float32 wants its input
+in float32."""
 
 
 class OpenVinoBackend:
@@ -36,6 +37,8 @@ class OpenVinoBackend:
         network: Module that maps `(1, C, I, J, K)` to logits; it is left as it is.
         precision: `"float32"` or `"bfloat16"`.
         folder: Where the conversion is remembered, see `medssl.inference.conversions`; None converts every time.
+        precise: Places, in the order of the network, of the convolutions that stay in float32 in bfloat16.
+        slow_stride: Transposed convolutions of this stride or more stay in float32 too.
 
     Raises:
         ImportError: openvino is not installed.
@@ -43,13 +46,20 @@ class OpenVinoBackend:
 
     Notes:
         Compiled anew where the shape changes (0.2 s of processor time for DenseFCN), since a model for tiles of any
-        size is no faster and takes 1.6 times the memory; only the last one is kept. In bfloat16 the
-        convolutions of `PRECISE` and the widest transposed ones stay in float32.
+        size is no faster and takes 1.6 times the memory; only the last one is kept.
     """
 
     name = "openvino"
 
-    def __init__(self, network: nn.Module, *, precision: str = "float32", folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        precision: str = "float32",
+        folder: Path | None = None,
+        precise: Sequence[int] = PRECISE,
+        slow_stride: int = SLOW_STRIDE,
+    ) -> None:
         openvino = import_openvino()
         self._core = core = openvino_core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -60,7 +70,7 @@ class OpenVinoBackend:
         self.device = torch.device("cpu")
         xml, weights = remembered(folder, network, partial(_converted, openvino, network))
         if precision == "bfloat16":
-            xml = _with_precise_convolutions(xml)
+            xml = _with_precise_convolutions(xml, precise, slow_stride)
         self._model = core.read_model(xml, weights)
         self._shape: tuple[int, ...] = ()
         self._request: Any = None
@@ -105,9 +115,7 @@ def _converted(openvino: Any, network: nn.Module) -> Converted:
         return xml.read_bytes(), weights.read_bytes()
 
 
-def _with_precise_convolutions(
-    xml: bytes, places: Sequence[int] = PRECISE, slow_stride: int = SLOW_STRIDE
-) -> bytes:
+def _with_precise_convolutions(xml: bytes, places: Sequence[int], slow_stride: int) -> bytes:
     """Return the XML of a model some of whose convolutions run in float32.
 
     The mark exists in OpenVINO's XML only; a version that does not know it ignores it, and the gate decides.

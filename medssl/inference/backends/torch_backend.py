@@ -28,6 +28,7 @@ class TorchBackend:
         network: Module that maps `(1, C, I, J, K)` to logits; it is left as it is.
         device: Where to run.
         precision: `"float32"` or `"bfloat16"`.
+        precise: Places, in the order of the network, of the convolutions that stay in float32 in bfloat16.
 
     Attributes:
         source: The network as it was given, with batch norm folded; other backends convert it.
@@ -37,13 +38,19 @@ class TorchBackend:
         ConfigError: If the precision has no such name.
 
     Notes:
-        In bfloat16 the convolutions of `PRECISE` stay in float32. How much faster this is than the module itself:
-        `benchmarks/inference.py`, table in docs/performance.md.
+        How much faster this is than the module itself: `benchmarks/inference.py`, table in docs/performance.md.
     """
 
     name = "torch"
 
-    def __init__(self, network: nn.Module, *, device: str | torch.device = "cpu", precision: str = "float32"):
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "float32",
+        precise: Sequence[int] = PRECISE,
+    ) -> None:
         if precision not in PRECISIONS:
             msg = f"Unknown precision: found {precision!r}, expected one of {sorted(PRECISIONS)}."
             raise ConfigError(msg)
@@ -51,14 +58,14 @@ class TorchBackend:
         self.precision = precision
         self.dtype = PRECISIONS[precision]
         self.source = fold_batch_norm(network).to(self.device)
-        self.network = self._fast().to(self.device, memory_format=torch.channels_last_3d)
+        self.network = self._fast(precise).to(self.device, memory_format=torch.channels_last_3d)
         self.memory_factor = _peak_maps(self.network) / _peak_maps(network)
 
-    def _fast(self) -> nn.Module:
+    def _fast(self, precise: Sequence[int]) -> nn.Module:
         """Return a copy that does the same in fewer steps; the logits' last step is split in float32 alone."""
         network = _copied(self.source)
         if self.dtype is torch.bfloat16:
-            keep_precise(network)
+            keep_precise(network, precise)
         if self.device.type != "cpu":
             return network
         if self.dtype is torch.float32:
@@ -108,16 +115,16 @@ class Float32(nn.Module):
             return self.module(x.float())
 
 
-def keep_precise(network: nn.Module) -> None:
-    """Hold the convolutions of `PRECISE` in float32, in place; of TorchScript nothing."""
+def keep_precise(network: nn.Module, places: Sequence[int]) -> None:
+    """Hold the convolutions at some places in float32, in place; of TorchScript nothing."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)]
-    for name in chosen(names):
+    for name in chosen(names, places):
         if name:
             parent = network.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], Float32(network.get_submodule(name)))
 
 
-def chosen(convolutions: Sequence[Item], places: Sequence[int] = PRECISE) -> list[Item]:
+def chosen(convolutions: Sequence[Item], places: Sequence[int]) -> list[Item]:
     """Return those at some places, each once; a short network has fewer."""
     count = len(convolutions)
     return [convolutions[place] for place in sorted({place % count for place in places if place < count})]
