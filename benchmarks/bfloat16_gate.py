@@ -8,6 +8,7 @@ that the gate looks at (the middle of the brain, 80 voxels to a side). Measures 
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any
 import click
 import torch
 from inference import SEED, by_simulation, machine, resized_brain, spread
+from torch import nn
 
 from medssl.inference.backends.openvino_backend import OpenVinoBackend
-from medssl.inference.backends.torch_backend import TorchBackend
+from medssl.inference.backends.protocol import Backend
+from medssl.inference.backends.torch_backend import PRECISE, TorchBackend, imprecise
 from medssl.inference.gate import agreement
 from medssl.inference.machine import has_bfloat16
 from medssl.inference.predictor import HALO, MARGIN, probe_tile, tiling_for
@@ -26,22 +29,26 @@ from medssl.io.files import write_json
 from medssl.workflows.models import load_model, quiet_libraries
 
 NEVER = 10**6
-WAYS: dict[str, tuple[type, dict[str, Any]]] = {
-    "OpenVINO, float32": (OpenVinoBackend, {"precision": "float32"}),
-    "OpenVINO, bfloat16 throughout": (OpenVinoBackend, {"precise": (), "slow_stride": NEVER}),
-    "OpenVINO, first and last convolution in float32": (
+WAYS: dict[str, tuple[type, bool, dict[str, Any]]] = {
+    "OpenVINO, float32": (OpenVinoBackend, False, {"precision": "float32"}),
+    "OpenVINO, bfloat16 throughout, nearest": (OpenVinoBackend, True, {"precise": (), "slow_stride": NEVER}),
+    "OpenVINO, first and last convolution in float32, nearest": (
         OpenVinoBackend,
-        {"precise": (0, -1), "slow_stride": NEVER},
+        True,
+        {"slow_stride": NEVER},
     ),
-    "OpenVINO, first two and last": (OpenVinoBackend, {"slow_stride": NEVER}),
-    "OpenVINO, first two, last and wide transposed ones (in use)": (OpenVinoBackend, {}),
-    "torch, float32": (TorchBackend, {"precision": "float32"}),
-    "torch, bfloat16 throughout": (TorchBackend, {"precise": ()}),
-    "torch, first and last convolution in float32": (TorchBackend, {"precise": (0, -1)}),
-    "torch, first two and last (in use)": (TorchBackend, {}),
+    "OpenVINO, and wide transposed ones, nearest": (OpenVinoBackend, True, {}),
+    "OpenVINO, and the second, nearest": (OpenVinoBackend, True, {"precise": (0, 1, -1)}),
+    "OpenVINO, last and wide transposed ones, sums kept": (OpenVinoBackend, False, {"precise": (-1,)}),
+    "OpenVINO, first, last and wide transposed ones, sums kept (in use)": (OpenVinoBackend, False, {}),
+    "torch, float32": (TorchBackend, False, {"precision": "float32"}),
+    "torch, bfloat16 throughout, nearest": (TorchBackend, True, {"precise": ()}),
+    "torch, first and last convolution in float32, nearest": (TorchBackend, True, {}),
+    "torch, and the second, nearest": (TorchBackend, True, {"precise": (0, 1, -1)}),
+    "torch, first and last, sums kept (in use)": (TorchBackend, False, {}),
 }
-"""Name -> backend, precision, and which convolutions stay in float32 in bfloat16: places in the order of the network,
-strides of transposed ones."""
+"""Name -> backend, whether kernels are rounded to the nearest instead of keeping their sums, precision, and which
+convolutions stay in float32 in bfloat16: places in the order of the network, strides of transposed ones."""
 
 SCANS = (1, 2, 3)
 """Numbers of the simulated subjects."""
@@ -67,9 +74,7 @@ def main(out: Path | None, quick: bool) -> None:
     parts = {name: probe_tile(*pair, tiling) for name, pair in {**scans, "resized": (image, mask)}.items()}
     expected = {name: reference(tile)[0] for name, (tile, _) in parts.items()}
     first = next(iter(parts.values()))[0]
-    backends = {
-        name: kind(reference.source, **{"precision": "bfloat16", **way}) for name, (kind, way) in WAYS.items()
-    }
+    backends = {name: made(reference.source, *way) for name, way in WAYS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in backends}
     for turn in range(runs + 1):
         for name, backend in backends.items():
@@ -96,6 +101,19 @@ def main(out: Path | None, quick: bool) -> None:
         write_json(
             out, {"command": "benchmarks/bfloat16_gate.py", "machine": {**machine(), **loads}, "rows": rows}
         )
+
+
+def made(network: nn.Module, kind: type, nearest: bool, chosen: dict[str, Any]) -> Backend:
+    """Return a backend; weights that bfloat16 holds already are what rounding leaves as they are."""
+    precise = chosen.get("precise", PRECISE)
+    if nearest:
+        network = copy.deepcopy(network)
+        with torch.no_grad():
+            for name in imprecise(network, precise):
+                weight = network.get_submodule(name).weight
+                weight.copy_(weight.bfloat16())
+    made: Backend = kind(network, **{"precision": "bfloat16", **chosen})
+    return made
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -132,9 +131,9 @@ def segment_timed(data: Path, out: Path, started: float) -> None:
 
     with without_collections():  # as the command does, which then finds all of it imported
         import_monai_lean(never=READERS)
-        for module in (WORKFLOW, OPENVINO):
+        for module in ("medssl.cli.segment", WORKFLOW, OPENVINO):
             importlib.import_module(module)
-    spent: dict[str, float] = defaultdict(float)
+    spent = dict.fromkeys([STARTING, *STEPS.values()], 0.0)  # some steps are those of one backend alone
     spent[STARTING] = time.time() - started
     within = threading.local()
     for (module, path), name in STEPS.items():

@@ -15,8 +15,8 @@ from medssl.io.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-FORM = 3
-"""Number of the file's form; another one is measured anew."""
+FORM = 4
+"""Number of the file's form and of how the backends compute; another one is measured anew."""
 
 
 @dataclass(frozen=True)

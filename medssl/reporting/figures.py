@@ -72,7 +72,7 @@ def slice_of(volume: NDArray[np.number], view: View, index: int) -> NDArray[np.n
     """Return one slice of a volume in RAS+ order as a view of it; `np.take` copies from the whole volume, slowly.
 
     Shapes:
-        volume: ``(R, A, S)``; slice: across and up
+        volume: ``(R, A, S, ...)``; slice: across and up, then the rest
     """
     return np.moveaxis(volume, view.normal, 0)[index]
 

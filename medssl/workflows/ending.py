@@ -34,20 +34,21 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def end_at_once() -> None:
     """End this process, successfully, without taking apart the libraries it has loaded, a tenth of a short call.
 
-    What was registered for the end of the process runs, and what was printed is flushed. Returns, and so leaves the
-    end to Python, where a thread or a process of this one still works or what was printed cannot be flushed.
+    What was registered for the end of the process runs, and what Python holds of its output is flushed. Returns, and
+    so leaves the end to Python, where another thread or a process of `multiprocessing` still works, where a profiler
+    or debugger looks on, or where the output cannot be flushed.
     """
-    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
-    if (
-        others
-        or multiprocessing.active_children()
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    main = threading.main_thread()
+    others = [one for one in threading.enumerate() if one is not main and not one.daemon]
+    if others or multiprocessing.active_children() or threading.current_thread() is not main:
+        return
+    if sys.gettrace() is not None or sys.getprofile() is not None:
         return
     atexit._run_exitfuncs()  # noqa: SLF001 (as Python itself does, once: none is left then)
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
         return
     os._exit(0)

@@ -42,7 +42,7 @@ def import_monai_lean(never: Iterable[str] = ()) -> None:
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Look for no garbage inside the block, and never again among what was made there.
+    """Look for no garbage inside the block, and never again among what is there at its end.
 
     For imports, whose hundred thousands of objects stay until the process ends: looking at them again and again
     while torch and MONAI are imported, and at each full collection later, is a fifth of the time of the imports.

@@ -9,8 +9,9 @@ from torch import nn
 from medssl.errors import ConfigError
 from medssl.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from medssl.inference.backends.openvino_backend import OpenVinoBackend
-from medssl.inference.backends.torch_backend import Float32, TorchBackend
+from medssl.inference.backends.torch_backend import PRECISE, Float32, TorchBackend, imprecise
 from medssl.inference.machine import has_bfloat16, library_versions, processor
+from medssl.inference.rounding import keeping_sums
 from medssl.networks import ClusteringNetwork, DenseFCN, FCDenseNet3D
 
 SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 1, "levels": 2}
@@ -75,12 +76,29 @@ def test_some_convolutions_in_float32_bring_bfloat16_nearer(shallow):
     x = torch.randn(1, 2, 32, 32, 32, generator=torch.Generator().manual_seed(1))
     exact, backend = TorchBackend(shallow)(x), TorchBackend(shallow, precision="bfloat16")
     error = float((backend(x) - exact).abs().mean())
-    assert sum(isinstance(module, Float32) for module in backend.network.modules()) == 3
+    assert sum(isinstance(module, Float32) for module in backend.network.modules()) == 2
     for parent in list(backend.network.modules()):
         for name, module in parent.named_children():
             if isinstance(module, Float32):
                 setattr(parent, name, module.module)
     assert error < 0.9 * float((backend(x) - exact).abs().mean())
+
+
+def test_other_kernels_are_rounded_with_their_sums_kept(shallow):
+    source = TorchBackend(shallow).source
+    names = imprecise(source, PRECISE)
+    assert len(names) == sum(isinstance(module, nn.Conv3d) for module in source.modules()) - len(PRECISE)
+    network = TorchBackend(shallow, precision="bfloat16").network
+    for name in names:
+        expected = keeping_sums(source.get_submodule(name).weight, torch.bfloat16)
+        assert torch.equal(network.get_submodule(name).weight, expected)
+
+
+def test_a_scripted_network_runs_in_bfloat16_too(shallow):
+    scripted = torch.jit.trace(shallow.eval(), tile(shallow, 16, 16, 16))
+    x = tile(shallow, 16, 16, 16)
+    answers = [TorchBackend(scripted, precision=precision)(x) for precision in ("float32", "bfloat16")]
+    assert 0 < float((answers[0] - answers[1]).abs().mean()) < 0.05
 
 
 def test_onnxruntime_has_no_bfloat16():

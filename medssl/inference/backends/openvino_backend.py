@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.inference.backends.quiet_imports import import_openvino, openvino_core
-from medssl.inference.backends.torch_backend import PRECISE, chosen
+from medssl.inference.backends.torch_backend import PRECISE, chosen, imprecise
 from medssl.inference.backends.tracing import convertible, tracing
 from medssl.inference.conversions import Converted, remembered
+from medssl.inference.rounding import with_rounded_kernels
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """Our names of the precisions -> OpenVINO's."""
@@ -68,6 +69,8 @@ class OpenVinoBackend:
         self.precision = precision
         self.memory_factor = MEMORY_FACTORS[precision]
         self.device = torch.device("cpu")
+        if precision == "bfloat16":
+            network = with_rounded_kernels(network, imprecise(network, precise), torch.bfloat16)
         xml, weights = remembered(folder, network, partial(_converted, openvino, network))
         if precision == "bfloat16":
             xml = _with_precise_convolutions(xml, precise, slow_stride)
@@ -128,7 +131,7 @@ def _with_precise_convolutions(xml: bytes, places: Sequence[int], slow_stride: i
     root = ET.fromstring(xml)
     layers = list(root.iter("layer"))
     convolutions = [layer for layer in layers if layer.get("type") == "Convolution"]
-    wide = [layer for layer in layers if _stride_up(layer) >= slow_stride]
+    wide = [layer for layer in layers if 0 < slow_stride <= _stride_up(layer)]
     for layer in [*chosen(convolutions, places), *wide]:
         marks = layer.find("rt_info")
         if marks is None:

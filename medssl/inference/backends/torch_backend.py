@@ -11,12 +11,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from medssl.errors import ConfigError
 from medssl.inference.rewriting import replace_ups, slim
+from medssl.inference.rounding import with_rounded_kernels
 
 Item = TypeVar("Item")
 
-PRECISE = (0, 1, -1)
-"""Convolutions, in the order of the network, that stay in float32 where the rest runs in bfloat16. With the first and
-the last alone half of the scans do not pass the accuracy gate (packaged network, `benchmarks/bfloat16_gate.py`)."""
+PRECISE = (0, -1)
+"""Convolutions, in the order of the network, that stay in float32 where the rest runs in bfloat16, with kernels rounded
+by `medssl.inference.rounding`. What the accuracy gate says of other choices: `benchmarks/bfloat16_gate.py`."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -65,6 +66,7 @@ class TorchBackend:
         """Return a copy that does the same in fewer steps; the logits' last step is split in float32 alone."""
         network = _copied(self.source)
         if self.dtype is torch.bfloat16:
+            network = with_rounded_kernels(network, imprecise(network, precise), torch.bfloat16)
             keep_precise(network, precise)
         if self.device.type != "cpu":
             return network
@@ -117,17 +119,30 @@ class Float32(nn.Module):
 
 def keep_precise(network: nn.Module, places: Sequence[int]) -> None:
     """Hold the convolutions at some places in float32, in place; of TorchScript nothing."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)]
-    for name in chosen(names, places):
+    for name in chosen(_convolutions(network), places):
         if name:
             parent = network.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], Float32(network.get_submodule(name)))
 
 
+def imprecise(network: nn.Module, places: Sequence[int]) -> list[str]:
+    """Return the names of the convolutions that are not at some places; of TorchScript none."""
+    names = _convolutions(network)
+    kept = chosen(names, places)
+    return [name for name in names if name not in kept]
+
+
 def chosen(convolutions: Sequence[Item], places: Sequence[int]) -> list[Item]:
     """Return those at some places, each once; a short network has fewer."""
     count = len(convolutions)
-    return [convolutions[place] for place in sorted({place % count for place in places if place < count})]
+    return [
+        convolutions[place]
+        for place in sorted({place % count for place in places if -count <= place < count})
+    ]
+
+
+def _convolutions(network: nn.Module) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)]
 
 
 def _copied(network: nn.Module) -> nn.Module:
