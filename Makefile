@@ -70,6 +70,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/bfloat16_gate.py --json benchmarks/results/bfloat16_gate.json
 	$(BIN)/python benchmarks/compression.py --json benchmarks/results/compression.json
 	$(BIN)/python benchmarks/training.py --json benchmarks/results/training.json
+	$(BIN)/python benchmarks/training_precision.py --json benchmarks/results/training_precision.json
 	$(BIN)/python benchmarks/ssl_step_cost.py --json benchmarks/results/ssl_step_cost.json
 	$(BIN)/python benchmarks/crop_profile.py --json benchmarks/results/crop_profile.json
 	$(BIN)/python benchmarks/performance_tables.py

@@ -24,6 +24,7 @@ TAUGHT = {
     "segment_profile": ("segment", "further"),
     "compression": ("compression",),
     "training": ("training",),
+    "training_precision": ("training_precision",),
     "bfloat16_gate": ("bfloat16_gate",),
 }
 """File -> the tables made from it. A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
@@ -283,6 +284,30 @@ def training(report: dict[str, Any]) -> str:
     return "\n".join(table_lines(report)) + "\n"
 
 
+def training_precision(report: dict[str, Any]) -> str:
+    """Passes in training by precision and layout."""
+    head = (
+        "network, crops",
+        "way",
+        "s, forward and backward: median (least to largest)",
+        "times float32",
+        "error of the gradients: median, largest",
+    )
+    lines = [
+        (
+            f"{row['network']}, {' x '.join(map(str, row['crops']))}",
+            row["way"],
+            seconds(row["seconds"]),
+            seconds(row["times_float32"]),
+            ", ".join(
+                "no number" if error is None else f"{error:.2g}" for error in row["gradient_error"].values()
+            ),
+        )
+        for row in report["rows"]
+    ]
+    return f"{about(report)}\n\n" + markdown(head, lines)
+
+
 def about(report: dict[str, Any]) -> str:
     """Say where it was measured."""
     machine = report["machine"]
@@ -340,6 +365,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "further": further,
     "compression": compression,
     "bfloat16_gate": bfloat16_gate,
+    "training_precision": training_precision,
 }
 
 

@@ -42,7 +42,7 @@ def end_at_once() -> None:
     others = [one for one in threading.enumerate() if one is not main and not one.daemon]
     if others or multiprocessing.active_children() or threading.current_thread() is not main:
         return
-    if sys.gettrace() is not None or sys.getprofile() is not None:
+    if _is_watched():
         return
     atexit._run_exitfuncs()  # noqa: SLF001 (as Python itself does, once: none is left then)
     try:
@@ -52,3 +52,11 @@ def end_at_once() -> None:
     except (OSError, ValueError):
         return
     os._exit(0)
+
+
+def _is_watched() -> bool:
+    """Tell whether a profiler, debugger or measure of coverage wants to see Python's own end."""
+    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    tools = range(6) if monitoring is not None else ()
+    watched = any(monitoring.get_tool(tool) is not None for tool in tools)
+    return watched or sys.gettrace() is not None or sys.getprofile() is not None

@@ -31,6 +31,7 @@ def main(out, *files):
             json.dump(found, file)
         torch.save(targets.log_q, f"{out}/round-1.pt")
     if len(files) > 3:
+        torch.distributed.barrier()  # the training begins by removing targets, which the other one may still read
         workflow.run()
         workflow.finalize()
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from medssl.errors import ConfigError
+from medssl.inference.backends import openvino_backend
 from medssl.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from medssl.inference.backends.openvino_backend import OpenVinoBackend
 from medssl.inference.backends.torch_backend import PRECISE, Float32, TorchBackend, imprecise
@@ -94,6 +95,26 @@ def test_other_kernels_are_rounded_with_their_sums_kept(shallow):
         assert torch.equal(network.get_submodule(name).weight, expected)
 
 
+@needs_bfloat16
+def test_openvino_converts_the_rounded_kernels_of_the_folded_network(shallow, monkeypatch, needs):
+    needs("openvino")
+    given = []
+
+    def remember(folder, network, convert):
+        given.append(network)
+        return convert()
+
+    monkeypatch.setattr(openvino_backend, "remembered", remember)
+    for network in (shallow, TorchBackend(shallow).source):
+        OpenVinoBackend(network, precision="bfloat16")
+    source = TorchBackend(shallow).source
+    for name in imprecise(source, PRECISE):
+        expected = keeping_sums(source.get_submodule(name).weight, torch.bfloat16)
+        assert all(torch.equal(network.get_submodule(name).weight, expected) for network in given)
+    OpenVinoBackend(shallow)
+    assert given[-1] is shallow
+
+
 def test_a_scripted_network_runs_in_bfloat16_too(shallow):
     scripted = torch.jit.trace(shallow.eval(), tile(shallow, 16, 16, 16))
     x = tile(shallow, 16, 16, 16)
@@ -173,6 +194,7 @@ print((resident("VmHWM") - before) / (bytes_per_voxel(network.peak_maps) * backe
     [
         ("torch", "float32", 1),
         ("torch", "float32", 2),
+        ("torch", "bfloat16", 1),
         ("openvino", "float32", 1),
         pytest.param("openvino", "bfloat16", 1, marks=needs_bfloat16),
     ],

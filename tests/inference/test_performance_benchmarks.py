@@ -190,6 +190,16 @@ def test_the_gate_is_asked_of_bfloat16_where_the_processor_has_it(tmp_path, tabl
     assert "| torch, first and last, sums kept (in use) |" in tables.bfloat16_gate(report)
 
 
+def test_passes_in_training_are_timed_by_precision_and_layout(tmp_path, tables):
+    report = report_of("training_precision", tmp_path)
+    rows = {(row["network"], row["way"]): row for row in report["rows"]}
+    assert {network for network, _ in rows} == {"dense-fcn", "basic-unet"}
+    for network in ("dense-fcn", "basic-unet"):
+        assert rows[network, "float32"]["gradient_error"] == {"median": 0, "worst": 0}
+        assert 0 < rows[network, "float32, channels last"]["gradient_error"]["median"] < 0.1
+    assert "| dense-fcn, 4 x 32 x 32 x 32 | float32, channels last |" in tables.training_precision(report)
+
+
 @pytest.mark.slow
 def test_the_profile_of_a_call_names_its_steps_and_what_ran(tmp_path, tables):
     report = report_of("segment_profile", tmp_path)

@@ -83,6 +83,22 @@ def test_stopped_and_resumed_equals_uninterrupted(cohort, tmp_path, tiny_options
     ]
 
 
+def test_channels_last_trains_as_contiguous_and_resumes_exactly(cohort, tmp_path, tiny_options):
+    layout = {"channels_last": True}
+    whole, parts, plain = (tmp_path / name for name in ("whole", "parts", "plain"))
+    train(cohort, plain, tiny_options())
+    train(cohort, whole, tiny_options(settings=layout))
+    with pytest.raises(TrainingInterrupted, match="after step 3"):
+        train(cohort, parts, tiny_options(settings=layout), StopAfter(3))
+    train(cohort, parts, resume=True)
+    assert same(weights(whole), weights(parts))
+    kernels = [value for value in weights(whole).values() if value.ndim == 5 and value[0, 0].numel() > 1]
+    assert all(value.is_contiguous(memory_format=torch.channels_last_3d) for value in kernels)
+    losses = [[float(row["loss"]) for row in rows(run) if row["loss"]] for run in (plain, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert load_model(whole).spacing == load_model(plain).spacing
+
+
 def test_without_held_out_scans_the_last_step_is_kept(cohort, tmp_path, tiny_options):
     result = train(cohort, tmp_path / "run", tiny_options())
     last = torch.load(tmp_path / "run" / "checkpoints" / "resume.pt", weights_only=True)["model"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.inference.backends.quiet_imports import import_openvino, openvino_core
-from medssl.inference.backends.torch_backend import PRECISE, chosen, imprecise
+from medssl.inference.backends.torch_backend import PRECISE, chosen, fold_batch_norm, imprecise
 from medssl.inference.backends.tracing import convertible, tracing
 from medssl.inference.conversions import Converted, remembered
 from medssl.inference.rounding import with_rounded_kernels
@@ -25,10 +25,9 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}
 SLOW_STRIDE = 8
 """Transposed convolutions of this stride or more are slower in bfloat16 than in float32 (OpenVINO 2026.4)."""
 
-MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.42}
-"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.58 and 0.41
-(0.40 to 0.41, seven processes); in bfloat16 throughout it would be 0.33, but a convolution in float32 wants its input
-in float32."""
+MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.47}
+"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.58 and 0.39
+to 0.41 (nine processes); on the larger box of `benchmarks/inference.py` 0.71 and 0.54."""
 
 
 class OpenVinoBackend:
@@ -70,6 +69,7 @@ class OpenVinoBackend:
         self.memory_factor = MEMORY_FACTORS[precision]
         self.device = torch.device("cpu")
         if precision == "bfloat16":
+            network = fold_batch_norm(network)  # before, since folding changes the weights
             network = with_rounded_kernels(network, imprecise(network, precise), torch.bfloat16)
         xml, weights = remembered(folder, network, partial(_converted, openvino, network))
         if precision == "bfloat16":
