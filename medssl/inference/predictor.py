@@ -320,17 +320,17 @@ class Predictor:
         """Run a backend; torch where its tiles alone are small enough, exact ones of either before others.
 
         Raises:
-            ConfigError: The memory limit is too small for any tile.
+            ConfigError: The memory limit is too small for any tile; it names the smallest that works.
             BackendFailure: The backend raised something or answered NaN or infinity.
             MedsslError: torch in float32 answered NaN or infinity.
         """
-        refused = ConfigError("The memory limit is too small.")
+        refused: dict[tuple[bool, float], ConfigError] = {}
         exacts = (True,) if self._tiling(1.0).window is None else (True, False)
         for exact, backend in product(exacts, dict.fromkeys((chosen, self.reference))):
             try:
                 found = self._run(backend, image, mask, exact)
             except ConfigError as error:
-                refused = error
+                refused[exact, backend.memory_factor] = error
                 continue
             if backend is not chosen:
                 logger.warning(
@@ -338,7 +338,7 @@ class Predictor:
                     chosen.name,
                 )
             return found
-        raise refused
+        raise refused[min(refused)]
 
     def _run(self, backend: Backend, image: Tensor, mask: Tensor | None, exact: bool) -> Prediction:
         forward = finite(self.reference) if backend is self.reference else checked(backend)

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -171,6 +172,23 @@ def test_one_whose_tiles_exceed_a_limit_that_holds_those_of_torch_is_replaced(ma
     with pytest.raises(ConfigError, match="too small for one tile"):
         predictor.predict(*head)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("windows", [None, (16, 16, 16)])
+def test_the_smallest_limit_that_works_is_that_of_the_backend_that_takes_least(
+    machine, shallow, head, windows
+):
+    predictor, _ = predict(shallow, head)
+    predictor.reference.source.deep_window = windows
+    predictor.backend.memory_factor, predictor.memory_limit = predictor.reference.memory_factor / 4, 1000
+    with pytest.raises(ConfigError, match="too small for one tile") as refusal:
+        predictor.predict(*head)
+    (least,) = re.findall(r"(\d+) MiB; raise", str(refusal.value))
+    predictor.memory_limit = int(least) * 2**20
+    assert predictor.predict_box(*head).ran == ("onnxruntime", "float32")
+    predictor.memory_limit -= 2**20
+    with pytest.raises(ConfigError, match="too small for one tile"):
+        predictor.predict(*head)
 
 
 def test_a_prediction_knows_what_ran_it(machine, shallow, head):
