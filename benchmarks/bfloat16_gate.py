@@ -112,8 +112,8 @@ def made(network: nn.Module, kind: type, nearest: bool, chosen: dict[str, Any]) 
             for name in imprecise(network, precise):
                 weight = network.get_submodule(name).weight
                 weight.copy_(weight.bfloat16())
-    made: Backend = kind(network, **{"precision": "bfloat16", **chosen})
-    return made
+    backend: Backend = kind(network, **{"precision": "bfloat16", **chosen})
+    return backend
 
 
 if __name__ == "__main__":
