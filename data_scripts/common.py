@@ -50,13 +50,19 @@ class Task:
 
     Args:
         counts: What has to be found (see `tally`); the numbers are those that the study printed.
-        test_share: Of the images, drawn for testing where the source has no test folder.
+        tested: Images that the study tested on, as its printed accuracies tell, where the source has no test folder:
+            as many are drawn, but for what rounding a class's share and keeping groups whole changes.
         columns: Names of the columns for image, label and group in the table of the source ("" for none).
     """
 
     counts: Mapping[str, int]
-    test_share: float = 0.25
+    tested: int | None = None
     columns: tuple[str, str, str] = ("image", "label", "")
+
+    @property
+    def test_share(self) -> float:
+        """Share of the images that is drawn for testing; unused where the source says which."""
+        return 0.25 if self.tested is None else self.tested / self.counts["images"]
 
 
 # ------------------------------------------------------------------------------------------ command line
@@ -75,7 +81,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def add_drawing(made: argparse.ArgumentParser, test_share: float) -> None:
     """Add what a split that is drawn hangs on."""
-    text = f"share of each class that is drawn for testing where the source does not say (default {test_share:g})"
+    text = f"share of each class that is drawn for testing where the source does not say (default {test_share:.3g})"
     made.add_argument("--test-share", type=float, default=test_share, help=text)
     made.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
 
@@ -106,7 +112,8 @@ def run_task(task: Task, description: str) -> None:
             columns = (given.image_column, given.label_column, given.group_column)
             pictures = pictures_of_table(given.source, given.table, columns)
         drawing = (given.test_share, given.seed)
-        return write_dataset(given, pictures, task.counts, drawing)
+        written = write_dataset(given, pictures, task.counts, drawing)
+        return written if task.tested is None else f"{written}; the study tested on {task.tested}"
 
     run(convert)
 

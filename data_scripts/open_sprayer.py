@@ -5,14 +5,15 @@
 The layout of the download is not known to us: SOURCE is a folder with one folder a class, or pass --table with a
 CSV file of your own. Terms: unknown. Not a medical task.
 
-The split of the study is not known: ours is drawn by --seed, in the study's proportion.
+The split of the study is not known: ours is drawn by --seed. It tested on 1,340 images, as its printed accuracies
+tell; about as many are drawn.
 """
 
 from __future__ import annotations
 
 from common import Task, run_task
 
-TASK = Task(counts={"images": 6697, "classes": 2}, test_share=0.2)
+TASK = Task(counts={"images": 6697, "classes": 2}, tested=1340)
 
 if __name__ == "__main__":
     run_task(TASK, __doc__)

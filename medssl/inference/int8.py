@@ -34,7 +34,7 @@ PROBED = 16
 """Images on which the sensitivity of a layer is measured."""
 
 
-FLOAT32_ALONE = ("abstain_below", "accuracy_above")
+FLOAT32_ALONE = ("abstain_below", "accuracy_above", "finding")
 """What the card of an exported file says that does not hold for its 8-bit form."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,20 @@ def set_card(model: Any, card: OnnxCard) -> None:
     """Write a card into the metadata of a model, in place of one that is there."""
     others = {entry.key: entry.value for entry in model.metadata_props if entry.key != KEY}
     import_onnx().helper.set_model_props(model, {**others, KEY: card.to_json()})
+
+
+def change_card(path: Path, extra: Mapping[str, Any]) -> None:
+    """Let a file say more about itself: add to the `extra` of its card, in place of what stands there.
+
+    Raises:
+        CheckpointError: The file has no card.
+        OutputError: The file cannot be written.
+    """
+    model = import_onnx().load(str(path))
+    text = next((entry.value for entry in model.metadata_props if entry.key == KEY), "")
+    card = OnnxCard.from_json(text, path.name)
+    set_card(model, replace(card, extra={**card.extra, **extra}))
+    write_model(model, path)
 
 
 def write_model(model: Any, path: Path | str) -> None:

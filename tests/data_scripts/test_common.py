@@ -100,6 +100,19 @@ def test_the_drawn_split_hangs_on_the_seed(script: Script, tmp_path: Path, sourc
     assert Counter(item.label for item in test) == {"cat": 2, "dog": 3}
 
 
+def test_as_many_are_drawn_for_testing_as_the_study_had(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plant seedlings: 1,053 of 5,500 images, here a fiftieth of both."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    task = runpy.run_path(str(SCRIPTS / "plant_seedlings.py"))["TASK"]
+    source = write_tree(tmp_path / "source", {"oat": task.counts["images"] // 100, "rye": 55})
+    script("plant_seedlings", source, tmp_path / "out", "--partial")
+    assert len(read_image_cohort(tmp_path / "out").test) == pytest.approx(task.tested / 50, abs=1)
+    assert "the study tested on 1053" in capsys.readouterr().out
+    assert task.test_share == pytest.approx(0.1915, abs=1e-4)
+
+
 def test_copies_stay_on_one_side_of_a_drawn_split(script: Script, tmp_path: Path) -> None:
     for number in range(20):
         save_picture(tmp_path / "source" / "ab"[number % 2] / f"{number}.png", number % 10)

@@ -54,6 +54,12 @@ def bench(exports: tuple[Path, ...], **options: object) -> None:
             table.add_row(name, row.name, str(row.threads), str(row.batch), *times, peak)
     STDOUT.print(table)
     sizes = ", ".join(f"{one.name} {one.size_mb:.2f} MB" for one in done.candidates)
+    for name, cost in done.costs.items():
+        STDERR.print(
+            f"{name}: {cost.network}, {cost.parameters / 1e6:.2f} M parameters, "
+            f"{cost.multiply_adds / 1e6:.1f} M multiply-adds an image.",
+            soft_wrap=True,
+        )
     STDERR.print(f"Files: {sizes}. Peak memory: of a process with one thread, Python and libraries included.")
     for warning in done.warnings:
         STDERR.print(warning, style="yellow", soft_wrap=True)

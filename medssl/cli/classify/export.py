@@ -14,32 +14,56 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.command()
 @click.argument("model", type=EXISTING)
 @click.option(
-    "--out", type=EXISTING, required=True, help="Folder for model.onnx, model.int8.onnx, export.json."
+    "--out",
+    type=EXISTING,
+    required=True,
+    help="Folder for model.onnx, model.int8.onnx, export.json, predict.py.",
 )
 @click.option("--data", type=EXISTING, help="Folder of images.  [default: those the run was trained with]")
 @click.option(
     "--int8", is_flag=True, help="Write an 8-bit file too, if it loses no more than a point of macro F1."
 )
 @click.option("--strict", is_flag=True, help="Exit code 1 where no 8-bit file was good enough.")
+@click.option(
+    "--finding",
+    metavar="CLASS",
+    help="Choose from which probability on an image shows this class; see the next two.",
+)
+@click.option("--sensitivity", type=click.FloatRange(0, 1), help="Share of its validation images to catch.")
+@click.option("--specificity", type=click.FloatRange(0, 1), help="Share of the others to leave alone.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
 @outside_option
 @click.pass_context
-def export(
+def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     ctx: click.Context,
     model: Path,
     out: Path,
     data: Path | None,
     int8: bool,
     strict: bool,
+    finding: str | None,
+    sensitivity: float | None,
+    specificity: float | None,
     overwrite: bool,
     allow_outside: bool,
 ) -> None:
-    """Write the classifier MODEL (a run folder or .pt file) as ONNX, and hold the file to the network."""
+    """Write the classifier MODEL (a run folder or .pt file) as ONNX, and hold the file to the network.
+
+    The folder is complete: its predict.py needs onnxruntime, numpy and Pillow, not medssl or torch.
+    """
+    from medssl.errors import ConfigError
     from medssl.workflows.classification.export import export_run
+    from medssl.workflows.classification.thresholds import Promise
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
-    done = export_run(model, out, data, int8=int8, overwrite=overwrite, allow_outside=allow_outside)
+    if finding is None and (sensitivity is not None or specificity is not None):
+        msg = "A sensitivity or specificity belongs to a class."
+        raise ConfigError(msg, "Name it: --finding CLASS.")
+    promise = None if finding is None else Promise(finding, sensitivity, specificity)
+    done = export_run(
+        model, out, data, int8=int8, promise=promise, overwrite=overwrite, allow_outside=allow_outside
+    )
     STDERR.print(f"model.onnx against the network: {done.parity}.", soft_wrap=True)
     if done.int8 is not None:
         STDERR.print(f"{done.int8}.", soft_wrap=True)

@@ -16,6 +16,7 @@ from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
 from medssl.io.files import write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
+from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
 from medssl.workflows.classification.evaluate import images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
@@ -25,12 +26,28 @@ FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a network has, whatever runs it.
+
+    Args:
+        network: Name in the registry.
+        parameters: Of the network as it is exported, its branches merged.
+        multiply_adds: Of one image.
+    """
+
+    network: str
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
 class Bench:
     """What was measured.
 
     Args:
         rows: Times of every form and number of threads, by the name of the export.
         peak_mb: The most memory of a process that runs a form with one thread, by the names of export and form.
+        costs: Parameters and multiply-adds, by the name of the export. They do not tell how fast it is.
         candidates: Macro F1 on the validation images, milliseconds and size of each file.
         best: The non-dominated ones.
         choice: The answer to the question for limits.
@@ -39,6 +56,7 @@ class Bench:
 
     rows: dict[str, list[Latency]]
     peak_mb: dict[str, dict[str, float]]
+    costs: dict[str, Cost]
     candidates: tuple[Candidate, ...]
     best: tuple[Candidate, ...]
     choice: Choice
@@ -81,10 +99,12 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}
+    costs: dict[str, Cost] = {}
     candidates: list[Candidate] = []
     for place, folder in enumerate(exports):
         files = exported_files(folder)
         runner = OnnxClassifier(files["float32"])
+        costs[folder.name] = cost_of(runner)
         validation = () if cohort is None else cohort.validation
         if not validation and len(exports) == len(models) == 1:  # several would be scored on different images
             validation = images_of_run(models[place], runner.classes).validation
@@ -111,7 +131,9 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             candidates.append(Candidate(f"{folder.name}, {precision}", found, fastest, file_mb(file)))
     slow = slow_files(candidates)
     choice = choose(candidates, slow, max_mb=max_mb, max_ms=max_ms)
-    done = Bench(rows, peaks, tuple(candidates), non_dominated(candidates), choice, tuple(slow.values()))
+    done = Bench(
+        rows, peaks, costs, tuple(candidates), non_dominated(candidates), choice, tuple(slow.values())
+    )
     if out is not None:
         write_json(
             out,
@@ -122,6 +144,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
                     for name, some in rows.items()
                 },
                 "peak_memory_mb": peaks,
+                "networks": {name: asdict(cost) for name, cost in costs.items()},
                 "candidates": [asdict(one) for one in candidates],
                 "non_dominated": [one.name for one in done.best],
                 "choice": done.choice.sentence,
@@ -129,6 +152,14 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
             },
         )
     return done
+
+
+def cost_of(runner: OnnxClassifier) -> Cost:
+    """Count the network of an exported file, as the registry builds it for as many classes."""
+    card = runner.card
+    network = build_classifier(card.network, len(card.classes), card.channels, size=card.size)
+    adds = multiply_adds(network, card.channels, card.size)
+    return Cost(card.network, parameter_count(reparameterized(network)), adds)
 
 
 def exported_files(folder: Path) -> dict[str, Path]:

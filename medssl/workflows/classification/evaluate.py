@@ -11,7 +11,12 @@ import numpy as np
 
 from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification import ClassificationScores, scores
-from medssl.evaluation.operating_points import AbstainPoint, choose_abstain_threshold, score_abstaining
+from medssl.evaluation.operating_points import (
+    AbstainPoint,
+    OperatingPoint,
+    choose_abstain_threshold,
+    score_abstaining,
+)
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.workflows.classification.models import ImageModel, open_classifier
@@ -22,12 +27,10 @@ from medssl.workflows.classification.predict import (
     predict_items,
     write_predictions,
 )
+from medssl.workflows.classification.thresholds import LEAST_ACCURACY, finding_of
 from medssl.workflows.classification.train import cohort_of_run
 
 logger = logging.getLogger(__name__)
-
-LEAST_ACCURACY = 0.95
-"""Share of right answers that the abstain threshold is chosen for, on the validation images."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Evaluation:
         labels: True class numbers.
         model: Which was scored.
         views: Whose probabilities were averaged.
+        finding: Sensitivity and specificity with the threshold that an exported file holds, or None.
     """
 
     section: str
@@ -51,6 +55,7 @@ class Evaluation:
     labels: np.ndarray
     model: ImageModel
     views: tuple[str, ...] = ("identity",)
+    finding: OperatingPoint | None = None
 
 
 def evaluate_classifier(
@@ -96,7 +101,8 @@ def evaluate_classifier(
         if chosen is not None:  # None: no threshold reaches that accuracy on the validation images
             abstaining = score_abstaining(labels, predictions.probabilities, chosen.threshold)
     found = scores(labels, predictions.probabilities, loaded.card.classes)
-    return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views))
+    finding = finding_of(loaded.card.extra, loaded.card.classes, labels, predictions.probabilities)
+    return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views), finding)
 
 
 def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
@@ -132,6 +138,7 @@ def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool 
             "weights_sha256": result.model.weights_sha256,
             **found.record(),
             "abstaining": None if result.abstaining is None else asdict(result.abstaining),
+            "finding": None if result.finding is None else asdict(result.finding),
         },
     )
     return out

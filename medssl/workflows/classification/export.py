@@ -5,25 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from medssl.errors import DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.classification import scores
-from medssl.evaluation.operating_points import choose_abstain_threshold
 from medssl.inference.int8 import quantize_within
 from medssl.inference.int8_ladder import Outcome
 from medssl.inference.onnx_classifier import Parity, export_classifier, parity
+from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import OnnxClassifier
-from medssl.io.files import require_writable_folder, write_json
+from medssl.io.files import require_writable_folder, write_json, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
-from medssl.workflows.classification.evaluate import LEAST_ACCURACY
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items, prepared
+from medssl.workflows.classification.thresholds import Promise, thresholds_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +35,17 @@ PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 200
 """Unlabeled images that say how far the numbers inside the network reach."""
 
+SCRIPT = "standalone_predict.py"
+"""Of `medssl.inference`; an export gets a copy of it as ``predict.py``."""
+
 
 @dataclass(frozen=True)
 class Exported:
     """What was written.
 
     Args:
-        folder: With ``model.onnx``, perhaps ``model.int8.onnx``, and ``export.json``.
+        folder: With ``model.onnx``, perhaps ``model.int8.onnx``, ``export.json``, and ``predict.py``, which runs them
+            where neither medssl nor torch is.
         parity: Of the float32 file with the network.
         int8: What came of int8, None where it was not asked for.
     """
@@ -55,6 +61,7 @@ def export_run(
     data: Path | None = None,
     *,
     int8: bool = False,
+    promise: Promise | None = None,
     overwrite: bool = False,
     allow_outside: bool = False,
 ) -> Exported:
@@ -69,11 +76,13 @@ def export_run(
         data: Folder or manifest with images; None for those that the run was trained with.
         int8: Whether to quantize; networks that are quantized by name, such as resnet18-int8, are wherever there are
             validation images.
+        promise: What is wanted of one class; each file gets the threshold that keeps it on the validation images.
         overwrite: Replace files of an earlier export.
         allow_outside: Accept paths and links that leave the folder of the data.
 
     Raises:
-        DatalistError: No images to compare or calibrate with, or none to validate the int8 file.
+        ConfigError: The promise names no class of the model.
+        DatalistError: No images to compare or calibrate with, or none to validate the int8 file or the promise.
         MedsslError: The exported file answers otherwise than the network.
         OutputError: The folder holds an export, or cannot be written.
     """
@@ -83,17 +92,10 @@ def export_run(
         msg = f"{out} holds an export already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
     cohort = _images(Path(model), data, allow_outside)
-    if int8 and not cohort.validation:
-        msg = "There are no validation images to see what int8 costs."
-        raise DatalistError(msg, "Give data with val/ images: --data IMAGES.")
-    if network_facts(str(loaded.card.network["name"])).int8 and not int8:
-        int8 = bool(cohort.validation)
-        if not int8:
-            logger.warning("No 8-bit file is written: there are no validation images to see what it costs.")
-    pool = cohort.unlabeled or cohort.training
-    card = loaded.card
-    path = out / "model.onnx"
-    abstain = _abstain_below(loaded, cohort.validation)
+    pool, held_out, card = cohort.unlabeled or cohort.training, cohort.validation, loaded.card
+    int8 = _with_int8(loaded, held_out, int8)
+    path, small = out / "model.onnx", out / "model.int8.onnx"
+    chosen = thresholds_of(predict_items(held_out, [loaded]).probabilities, held_out, card.classes, promise)
     export_classifier(
         loaded.network,
         path,
@@ -103,15 +105,17 @@ def export_run(
         fit=card.fit,
         white=card.white,
         temperature=card.temperature,
-        extra=abstain,
+        extra=chosen,
     )
     found = parity(loaded.network, path, torch.cat(list(prepared(pool[:PARITY_IMAGES], card))).float() / 255)
     if not found.passed:
         path.unlink()
         msg = f"The exported file does not answer as the network does: {found}."
         raise MedsslError(msg, "Please report this network; the checkpoint itself is unharmed.")
-    (out / "model.int8.onnx").unlink(missing_ok=True)  # of an export that is overwritten
-    outcome = _quantized(path, out / "model.int8.onnx", pool, cohort.validation, loaded) if int8 else None
+    small.unlink(missing_ok=True)  # of an export that is overwritten
+    outcome = _quantized(path, small, pool, held_out, loaded) if int8 else None
+    chosen_int8 = _chosen_for(small, held_out, loaded, promise) if small.is_file() else {}
+    write_text(out / "predict.py", resources.files("medssl.inference").joinpath(SCRIPT).read_text("utf-8"))
     write_json(
         out / "export.json",
         {
@@ -122,21 +126,37 @@ def export_run(
                 name: getattr(card, name) for name in ("size", "channels", "interpolation", "fit", "white")
             },
             "temperature": card.temperature,
-            **abstain,
+            **chosen,
             "parity": {**asdict(found), "passed": found.passed},
-            "int8": None if outcome is None else {"sentence": str(outcome), **asdict(outcome)},
+            "int8": None if outcome is None else {"sentence": str(outcome), **asdict(outcome), **chosen_int8},
         },
     )
     return Exported(out, found, outcome)
 
 
-def _abstain_below(model: ImageModel, validation: Sequence[ImageItem]) -> dict[str, float]:
-    """Return the confidence from which enough answers on the validation images are right; nothing where none is."""
-    if not validation:
-        return {}
-    q = predict_items(validation, [model]).probabilities
-    chosen = choose_abstain_threshold(numbers_of(validation, model.card.classes), q, LEAST_ACCURACY)
-    return {} if chosen is None else {"abstain_below": chosen.threshold, "accuracy_above": LEAST_ACCURACY}
+def _with_int8(model: ImageModel, validation: Sequence[ImageItem], asked: bool) -> bool:
+    """Tell whether an 8-bit file is to be made: where it is asked for, or where the network is meant to be one.
+
+    Raises:
+        DatalistError: It is asked for, and nothing shows what it costs.
+    """
+    if asked and not validation:
+        msg = "There are no validation images to see what int8 costs."
+        raise DatalistError(msg, "Give data with val/ images: --data IMAGES.")
+    meant = network_facts(str(model.card.network["name"])).int8
+    if meant and not validation:
+        logger.warning("No 8-bit file is written: there are no validation images to see what it costs.")
+    return asked or (meant and bool(validation))
+
+
+def _chosen_for(
+    path: Path, validation: Sequence[ImageItem], model: ImageModel, promise: Promise | None
+) -> dict[str, Any]:
+    """Choose the thresholds once more for the 8-bit file, whose probabilities differ, and let the file say them."""
+    q = OnnxClassifier(path).probabilities(torch.cat(list(prepared(validation, model.card))).numpy())
+    chosen = thresholds_of(q, validation, model.card.classes, promise)
+    change_card(path, chosen)
+    return chosen
 
 
 def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:

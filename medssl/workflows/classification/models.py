@@ -68,6 +68,7 @@ def open_classifier(model: Path | str, device: str = "cpu") -> ImageModel:
         told.temperature,
         fit=told.fit,
         white=told.white,
+        extra=told.extra,
     )
     return ImageModel(path.stem, OnnxNetwork(runner).eval(), card, sha256(path))
 

@@ -172,14 +172,25 @@ def _warnings(model: ImageModel, record: Mapping[str, Any]) -> list[str]:
 
 
 def _operating(result: Evaluation) -> list[tuple[str, str]]:
-    point = result.abstaining
-    if point is None:
-        return []
-    return [
-        ("abstain below", f"{point.threshold:.3f}"),
-        ("images that get an answer", f"{100 * point.coverage:.1f} %"),
-        ("right among them", f"{100 * point.accuracy:.1f} %"),
-    ]
+    told = []
+    if (point := result.abstaining) is not None:
+        told += [
+            ("abstain below", f"{point.threshold:.3f}"),
+            ("images that get an answer", f"{100 * point.coverage:.1f} %"),
+            ("right among them", f"{100 * point.accuracy:.1f} %"),
+        ]
+    if (line := result.finding) is not None:
+        name = result.model.card.classes[line.positive]
+        told += [
+            (f"{name} from a probability of", f"{line.threshold:.3f}"),
+            (f"{name} that is found (sensitivity)", _share(line.sensitivity)),
+            ("others that are left alone (specificity)", _share(line.specificity)),
+        ]
+    return told
+
+
+def _share(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{100 * value:.1f} %"
 
 
 def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] | None:

@@ -1,22 +1,30 @@
 """Exported files answer as the network does, int8 passes its gate or is not written, and bench says what fits."""
 
 import json
+import math
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from medssl.errors import DatalistError, InputError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.inference.standalone_predict import FILES
 from medssl.workflows.classification import export
 from medssl.workflows.classification.bench import bench_exports, choose, slow_files
-from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run
+from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run, write_evaluation
 from medssl.workflows.classification.export import export_run
-from medssl.workflows.classification.predict import predict_folder
+from medssl.workflows.classification.models import load_classifier, open_classifier
+from medssl.workflows.classification.predict import predict_folder, predict_items
 from medssl.workflows.classification.report import write_report
+from medssl.workflows.classification.thresholds import Promise, thresholds_of
 
 pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +68,60 @@ def test_int8_is_written_only_if_it_was_chosen(exported):
     assert OnnxClassifier(exported.folder / "model.onnx").card.extra["abstain_below"] == told["abstain_below"]
 
 
+def test_each_file_holds_thresholds_chosen_on_its_own_probabilities(compared, pictures, tmp_path):
+    run, out = compared[0].training.run, tmp_path / "files"
+    classes = load_classifier(run).card.classes
+    promise = Promise(classes[1], sensitivity=0.8)
+    export_run(run, out, int8=True, promise=promise)
+    told = json.loads((out / "export.json").read_text())
+    validation = images_of_run(run, classes).validation
+    assert (out / "model.int8.onnx").is_file()
+    for name, record in (("model.onnx", told), ("model.int8.onnx", told["int8"])):
+        file = OnnxClassifier(out / name)
+        q = predict_items(validation, [open_classifier(out / name)]).probabilities
+        expected = thresholds_of(q, validation, classes, promise)
+        assert file.card.extra["finding"]["class"] == classes[1]
+        assert file.card.extra["finding"]["threshold"] == pytest.approx(
+            expected["finding"]["threshold"], abs=1e-5
+        )
+        assert file.card.extra["finding"]["sensitivity"] >= 0.8
+        assert record["finding"] == file.card.extra["finding"]
+        assert record["abstain_below"] == file.card.extra["abstain_below"]
+        result = evaluate_classifier(pictures, out / name)
+        labels, shares = result.labels, result.predictions.probabilities
+        called = shares[:, 1] >= file.card.extra["finding"]["threshold"]
+        assert result.finding.sensitivity == pytest.approx(called[labels == 1].mean())
+        assert result.finding.specificity == pytest.approx(1 - called[labels != 1].mean())
+        write_evaluation(tmp_path / name, result, pictures)
+        assert json.loads((tmp_path / name / "scores.json").read_text())["finding"]["positive"] == 1
+        page = write_report(tmp_path / name, pictures, out / name, result).read_text()
+        assert "sensitivity" in page
+    assert told["finding"] != told["int8"]["finding"]
+
+
+def test_what_cannot_be_promised_is_refused(compared, tmp_path):
+    run = compared[0].training.run
+    with pytest.raises(ConfigError, match="no class 'tumor'"):
+        export_run(run, tmp_path / "files", promise=Promise("tumor", sensitivity=0.9))
+    for shares in ({}, {"sensitivity": 0.9, "specificity": 0.9}, {"sensitivity": 1.5}):
+        with pytest.raises(ConfigError, match="Give one of them"):
+            Promise("a", **shares)
+    with pytest.raises(DatalistError, match="no validation images"):
+        thresholds_of(np.zeros((0, 2)), (), ["a", "b"], Promise("a", specificity=0.9))
+    assert not (tmp_path / "files").exists()
+
+
+def test_the_export_runs_without_the_package(exported, pictures, tmp_path):
+    script = exported.folder / "predict.py"
+    command = [sys.executable, "-I", script, pictures / "test", "--out", tmp_path / "alone.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    chosen = next(name for name in FILES if (exported.folder / name).is_file())
+    predict_folder(pictures / "test", tmp_path / "package.csv", exported.folder / chosen)
+    alone, package = ((tmp_path / name).read_text().splitlines() for name in ("alone.csv", "package.csv"))
+    assert [line.split(",")[:2] for line in alone] == [line.split(",")[:2] for line in package]
+
+
 def test_bench_tells_the_throughput_and_answers_for_one_image(exported, pictures, tmp_path):
     done = bench_exports([exported.folder], pictures, batches=(4,), out=tmp_path / "bench.json")
     (rows,) = json.loads((tmp_path / "bench.json").read_text())["times"].values()
@@ -84,6 +146,11 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
         assert set(done.peak_mb[name]) == {row.name for row in rows}
         assert all(20 < peak < 2000 for peak in done.peak_mb[name].values())
     assert told["peak_memory_mb"] == done.peak_mb
+    (cost,) = done.costs.values()
+    file = onnx.load(exported.folder / "model.onnx")
+    stored = sum(math.prod(tensor.dims) for tensor in file.graph.initializer)
+    assert cost.parameters == pytest.approx(stored, rel=0.1)  # batch norms are merged in the file
+    assert told["networks"] == {exported.folder.name: vars(cost)}
     assert done.choice.best is not None
     assert told["choice"] == done.choice.sentence
     assert str(tmp_path) not in (tmp_path / "bench.json").read_text()
