@@ -162,8 +162,10 @@ def found(images: Path) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.is_symlink():
+        if path.name.startswith("."):
             continue
+        if path.is_symlink() and path.is_dir():
+            raise Refused(f"{path} is a link to a folder. Name that folder, or remove the link.")
         yield from _below(path) if path.is_dir() else [path]
 
 

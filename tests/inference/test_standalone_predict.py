@@ -194,6 +194,16 @@ def test_an_empty_folder_and_a_missing_model_are_refused(folder, images, tmp_pat
         script.predict(images, tmp_path / "gone" / "a.csv", folder / "model.onnx")
 
 
+def test_links_to_images_are_followed_and_links_to_folders_refused(folder, images, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(picture((40, 40))).save(tmp_path / "elsewhere" / "a.png")
+    (images / "linked.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    assert images / "linked.png" in script.found(images)
+    (images / "loop").symlink_to(images, target_is_directory=True)
+    with pytest.raises(script.Refused, match="link to a folder"):
+        script.predict(images, tmp_path / "a.csv", folder / "model.onnx")
+
+
 def test_a_newer_file_is_refused(folder, images, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "FORMS", (1,))
     with pytest.raises(script.Refused, match="newer"):
