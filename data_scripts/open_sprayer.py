@@ -5,8 +5,8 @@
 The layout of the download is not known to us: SOURCE is a folder with one folder a class, or pass --table with a
 CSV file of your own. Terms: unknown. Not a medical task.
 
-The split of the study is not known: ours is drawn by --seed. It tested on 1,340 images, as its printed accuracies
-tell; about as many are drawn.
+The split of the study is not known: ours is drawn by --seed. Its printed
+accuracies are those of 1,340 test images (670 would fit too); about as many are drawn.
 """
 
 from __future__ import annotations

@@ -72,6 +72,8 @@ class ResumePoint:
         max_epochs = engine.state.max_epochs
         for name, target in self.state.items():
             target.load_state_dict(saved[name])
+            if isinstance(target, torch.optim.Optimizer):
+                follow_layout(target)
         if getattr(engine, "scaler", None) is not None and saved.get("scaler"):
             engine.scaler.load_state_dict(saved["scaler"])
         engine.load_state_dict({"skipped_steps": 0, **saved["trainer"]})
@@ -88,6 +90,18 @@ class ResumePoint:
         if getattr(error, "resumable", False):
             self.save(engine)
         raise error
+
+
+def follow_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the moments of an optimizer out in memory as its weights are.
+
+    A fused step on a CPU goes through both by their place in memory: moments that were saved with another layout would
+    be those of other weights (torch 2.13).
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 class BestModelSaver:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from medssl.labels import UNKNOWN
 
+NOTHING = 2.0
+"""Threshold on a probability that nothing reaches, whatever its precision."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
@@ -72,7 +75,8 @@ def choose_abstain_threshold(
         probabilities: ``(N, K)``
 
     Notes:
-        Chosen as the best of many thresholds: expect a little less on other images, the more so the fewer
+        The threshold lies midway between the last confidence that gets an answer and the next lower one, so that no
+        rounding turns it over. Chosen as the best of many: expect a little less on other images, the more so the fewer
         the validation images.
     """
     labels, probabilities = _known(labels, probabilities)
@@ -84,7 +88,7 @@ def choose_abstain_threshold(
     allowed = np.flatnonzero(last_of_equal & (right / answers >= least_accuracy))
     if not allowed.size:
         return None
-    return score_abstaining(labels, probabilities, float(confidence[order][allowed[-1]]))
+    return score_abstaining(labels, probabilities, _below(confidence, confidence[order][allowed[-1]]))
 
 
 def answered(probabilities: Floats, threshold: float) -> NDArray[np.bool_]:
@@ -128,7 +132,8 @@ def choose_operating_point(
         specificity: Share of the others to leave alone at least; the threshold is the lowest that does.
 
     Returns:
-        The point on these images; its threshold lies above 1 where nothing may be called positive.
+        The point on these images. Its threshold lies midway between two probabilities, so that no rounding turns one
+        of them over, and above 1 where nothing may be called positive.
 
     Shapes:
         labels: ``(N,)``
@@ -148,15 +153,15 @@ def choose_operating_point(
         )
         msg += "that class and some others."
         raise ValueError(msg)
-    nothing = float(np.nextafter(max(1.0, score.max()), np.inf))
-    thresholds = np.append(np.unique(score), nothing)
+    thresholds = np.append(np.unique(score), NOTHING)
     if sensitivity is not None:
         caught = np.array([(score[found] >= one).mean() for one in thresholds])
         threshold = thresholds[caught >= sensitivity].max()
     else:
         spared = np.array([(score[~found] < one).mean() for one in thresholds])
         threshold = thresholds[spared >= specificity].min()
-    return score_operating_point(labels, probabilities, positive, float(threshold))
+    line = threshold if threshold == NOTHING else _below(score, threshold)
+    return score_operating_point(labels, probabilities, positive, float(line))
 
 
 def score_operating_point(
@@ -171,6 +176,12 @@ def score_operating_point(
     labels, probabilities = _known(labels, probabilities)
     found, called = labels == positive, probabilities[:, positive] >= threshold
     return OperatingPoint(positive, threshold, _share(called[found]), _share(~called[~found]), len(labels))
+
+
+def _below(values: Floats, threshold: float) -> float:
+    """Return what tells the values from the threshold on from those below it, as far from both as can be."""
+    lower = values[values < threshold]
+    return float((threshold + (lower.max() if lower.size else 0.0)) / 2)
 
 
 def _known(labels: Integers, probabilities: Floats) -> tuple[Integers, Floats]:

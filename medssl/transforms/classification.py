@@ -6,26 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.errors import ConfigError, InputError
+from medssl.errors import ConfigError
+from medssl.functional.image_preparation import channels_differ, eight_bits, require_image, scaled_size
 from medssl.transforms.image_intensity import luminance
 from medssl.transforms.image_views import image_views
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 FITS = ("crop", "squash")
-
-_WHITE = (255, 4095, 65535)
-"""Greatest values of 8, 12 and 16 bits."""
-
-
-def white_of(greatest: float) -> int:
-    """Return the greatest value of the least depth, 8, 12 or 16 bits, that holds a value."""
-    return next(white for white in _WHITE if greatest <= white)
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,8 @@ class ImagePreprocessing:
 
     def __call__(self, image: NDArray[Any]) -> Tensor:
         """Return the image as ``(channels, size, size)`` uint8."""
-        _require_image(image)
-        gray = _to_eight_bits(image, self.white)
+        require_image(image)
+        gray = eight_bits(image, self.white)
         prepared = _with_channels(torch.from_numpy(gray)[None], self.channels)
         if self.view != "identity":
             prepared = 255 * image_views([self.view])[0](prepared / 255).clamp(0, 1)
@@ -104,27 +96,6 @@ def image_preprocessing(
     return ImagePreprocessing(size, channels, interpolation, fit, white, view)
 
 
-def _require_image(image: NDArray[Any]) -> None:
-    if image.ndim != 3 or 0 in image.shape or image.dtype.kind not in "buif":
-        msg = f"Found an array of shape {image.shape} and type {image.dtype}; expected (height, width, channels)."
-        raise InputError(msg, "Give a 2D image with real numbers.")
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        msg = f"The image holds {int((~np.isfinite(image)).sum())} pixel values that are infinite or not a number."
-        raise InputError(msg, "Replace them, or leave the image out.")
-
-
-def _to_eight_bits(image: NDArray[Any], white: int | None) -> NDArray[np.float32]:
-    """Return ``(C, H, W)`` on the scale of 0 to 255, not yet rounded."""
-    values = np.array(image.transpose(2, 0, 1), np.float32, order="C")
-    if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
-        top = 255 if image.dtype.itemsize == 1 else white or white_of(values.max())
-        return values if top == 255 else np.minimum(values * np.float32(255 / top), 255)
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
-        values = (values - low) / max(high - low, np.finfo(np.float32).tiny)
-    return values * 255
-
-
 def _with_channels(image: Tensor, channels: int) -> Tensor:
     found = image.shape[1]
     if found == channels:
@@ -133,16 +104,12 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
         return image.expand(-1, channels, -1, -1)
     if channels == 1 and found == 3:
         return luminance(image)
-    msg = f"The image has {found} channels; the network takes {channels}."
-    raise InputError(msg, "Only gray and color can be turned into each other; convert the image.")
+    raise channels_differ(found, channels)
 
 
 def _with_size(image: Tensor, size: int, interpolation: str, fit: str) -> Tensor:
     H, W = image.shape[2:]
-    height, width = size, size
-    if fit == "crop":
-        shorter = min(H, W)
-        height, width = round(H * size / shorter), round(W * size / shorter)
+    height, width = scaled_size(H, W, size, fit)
     if (height, width) != (H, W):
         resized = F.interpolate(
             image, size=(height, width), mode=interpolation, align_corners=False, antialias=True

@@ -66,6 +66,30 @@ def test_from_a_folder_to_predictions(tmp_path):
     assert done.exit_code == 0, done.output
     assert "macro_f1" in done.stdout
     assert Path(done.stdout.splitlines()[-1]).is_file()
+    assert "sensitivity" not in done.stderr
+
+
+def test_from_a_run_to_files_for_a_finding(tmp_path):
+    pytest.importorskip("onnxruntime")
+    images, run, files = write_pictures(tmp_path / "images"), tmp_path / "run", tmp_path / "files"
+    assert call("train", images, "--out", run, *training()).exit_code == 0
+    done = call("export", run, "--out", files, "--sensitivity", 0.9)
+    assert (done.exit_code, "belongs to a class" in done.output) == (1, True)
+    done = call("export", run, "--out", files, "--finding", "dark")
+    assert (done.exit_code, "Give one of them" in done.output) == (1, True)
+    done = call("export", run, "--out", files, "--finding", "gray", "--sensitivity", 0.9)
+    assert (done.exit_code, "no class 'gray'" in done.output) == (1, True)
+    assert not files.exists()
+    done = call("export", run, "--out", files, "--finding", "dark", "--sensitivity", 0.9)
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in files.iterdir()} == {"model.onnx", "predict.pyz", "export.json"}
+    done = call("evaluate", images, "--out", tmp_path / "report", "--model", files / "model.onnx")
+    assert "dark, from a probability of" in done.stderr
+    done = call("predict", images / "test", "--out", tmp_path / "p.csv", "--model", files / "model.onnx")
+    assert (tmp_path / "p.csv").read_text().splitlines()[0].endswith(",found_dark")
+    done = call("bench", files, "--data", images)
+    assert done.exit_code == 0, done.output
+    assert "M parameters" in done.stderr
 
 
 def test_check_says_what_must_be_mended(tmp_path):

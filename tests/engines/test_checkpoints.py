@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
-from medssl.engines.checkpoints import RandomState, save_atomically
+from medssl.engines.checkpoints import RandomState, follow_layout, save_atomically
 
 
 def test_random_numbers_go_on_where_they_were():
@@ -25,3 +28,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         save_atomically({"x": torch.zeros(2)}, path)
     assert torch.equal(torch.load(path, weights_only=True)["x"], torch.ones(2))
     assert [one.name for one in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_moments_take_the_layout_of_their_weights(fused):
+    """Saved contiguous, loaded into weights that lie with channels last: the next steps are the same."""
+
+    def steps(layout, state=None, count=3):
+        torch.manual_seed(0)
+        network = nn.Conv2d(5, 7, 3)
+        network.to(memory_format=layout)
+        optimizer = torch.optim.AdamW(network.parameters(), 0.1, fused=fused)
+        if state is not None:
+            network.load_state_dict(state[0])
+            optimizer.load_state_dict(copy.deepcopy(state[1]))
+            follow_layout(optimizer)
+        for number in range(count):
+            image = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(number))
+            optimizer.zero_grad()
+            network(image).square().mean().backward()
+            optimizer.step()
+        return network.state_dict(), optimizer.state_dict()
+
+    saved = copy.deepcopy(steps(torch.contiguous_format))
+    same, other = (steps(layout, saved)[0] for layout in (torch.contiguous_format, torch.channels_last))
+    assert other["weight"].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(same, other)

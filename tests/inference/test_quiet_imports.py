@@ -65,7 +65,6 @@ def test_signals_are_handled_after_backends_have_gone(needs):
 
 
 def test_neither_is_imported_anywhere_else():
-    """But for the script that is copied to where medssl is not; see test_standalone_predict."""
     users = set()
     for path in (ROOT / "medssl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -73,4 +72,4 @@ def test_neither_is_imported_anywhere_else():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if {"onnxruntime", "openvino"} & {name.partition(".")[0] for name in names}:
                 users.add(path.relative_to(ROOT / "medssl").as_posix())
-    assert users == {"inference/backends/quiet_imports.py", "inference/standalone_predict.py"}
+    assert users == {"inference/backends/quiet_imports.py"}

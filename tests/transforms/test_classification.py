@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from medssl.errors import ConfigError, InputError
+from medssl.functional.image_preparation import white_of
 from medssl.transforms import VIEWS, image_preprocessing
-from medssl.transforms.classification import white_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from medssl.cli.classify.common import outside_option
-from medssl.cli.common import EXISTING, STDOUT, device_option, example, progress_bar
+from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, progress_bar
 
 
 @example("medssl classify evaluate images --out report --model run")
@@ -65,4 +65,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
         low, high = result.scores.interval.get(name, (float("nan"),) * 2)
         table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if low == low else "")  # noqa: PLR0124
     STDOUT.print(table)
+    if result.finding is not None:
+        line, name = result.finding, result.model.card.classes[result.finding.positive]
+        STDERR.print(
+            f"{name}, from a probability of {line.threshold:.3f} on: sensitivity {line.sensitivity:.3f}, "
+            f"specificity {line.specificity:.3f}.",
+            soft_wrap=True,
+        )
     STDOUT.print(str(page), soft_wrap=True)

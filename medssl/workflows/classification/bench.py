@@ -32,7 +32,7 @@ class Cost:
     Args:
         network: Name in the registry.
         parameters: Of the network as it is exported, its branches merged.
-        multiply_adds: Of one image.
+        multiply_adds: Of one image, likewise.
     """
 
     network: str
@@ -157,9 +157,11 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 def cost_of(runner: OnnxClassifier) -> Cost:
     """Count the network of an exported file, as the registry builds it for as many classes."""
     card = runner.card
-    network = build_classifier(card.network, len(card.classes), card.channels, size=card.size)
+    network = reparameterized(
+        build_classifier(card.network, len(card.classes), card.channels, size=card.size)
+    )
     adds = multiply_adds(network, card.channels, card.size)
-    return Cost(card.network, parameter_count(reparameterized(network)), adds)
+    return Cost(card.network, parameter_count(network), adds)
 
 
 def exported_files(folder: Path) -> dict[str, Path]:

@@ -128,7 +128,8 @@ def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool 
     if (out / "scores.json").exists() and not overwrite:
         msg = f"{out} holds an evaluation already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
-    write_predictions(out / "predictions.csv", result.predictions)
+    finding = result.model.card.extra.get("finding")
+    write_predictions(out / "predictions.csv", result.predictions, finding=finding)
     found = result.scores
     write_json(
         out / "scores.json",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from medssl.inference.int8_ladder import Outcome
 from medssl.inference.onnx_classifier import Parity, export_classifier, parity
 from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import OnnxClassifier
-from medssl.io.files import require_writable_folder, write_json, write_text
+from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
 from medssl.workflows.classification.models import ImageModel, load_classifier
-from medssl.workflows.classification.predict import numbers_of, predict_items, prepared
-from medssl.workflows.classification.thresholds import Promise, thresholds_of
+from medssl.workflows.classification.predict import numbers_of, prepared
+from medssl.workflows.classification.standalone_archive import write_standalone
+from medssl.workflows.classification.thresholds import Promise, require_promise, thresholds_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +38,8 @@ PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 200
 """Unlabeled images that say how far the numbers inside the network reach."""
 
-SCRIPT = "standalone_predict.py"
-"""Of `medssl.inference`; an export gets a copy of it as ``predict.py``."""
+FILES = ("model.onnx", "model.int8.onnx", "predict.pyz", "export.json")
+"""Of an export; the second only where it was asked for and good enough."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Exported:
     """What was written.
 
     Args:
-        folder: With ``model.onnx``, perhaps ``model.int8.onnx``, ``export.json``, and ``predict.py``, which runs them
+        folder: With ``model.onnx``, perhaps ``model.int8.onnx``, ``export.json``, and ``predict.pyz``, which runs them
             where neither medssl nor torch is.
         parity: Of the float32 file with the network.
         int8: What came of int8, None where it was not asked for.
@@ -88,16 +91,68 @@ def export_run(
     """
     loaded = load_classifier(model)
     require_writable_folder(out, [model])
-    if (out / "model.onnx").exists() and not overwrite:
-        msg = f"{out} holds an export already."
+    present = [name for name in FILES if (out / name).exists()]
+    if present and not overwrite:
+        msg = f"{out} holds {', '.join(present)} already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
     cohort = _images(Path(model), data, allow_outside)
-    pool, held_out, card = cohort.unlabeled or cohort.training, cohort.validation, loaded.card
+    pool, held_out = cohort.unlabeled or cohort.training, cohort.validation
     int8 = _with_int8(loaded, held_out, int8)
-    path, small = out / "model.onnx", out / "model.int8.onnx"
-    chosen = thresholds_of(predict_items(held_out, [loaded]).probabilities, held_out, card.classes, promise)
+    require_promise(promise, held_out, loaded.card.classes)
+    with _new_files(out) as folder:
+        path, small = folder / "model.onnx", folder / "model.int8.onnx"
+        found = _exported(path, pool, loaded)
+        chosen = _chosen_for(path, held_out, loaded, promise)
+        outcome = _quantized(path, small, pool, held_out, loaded) if int8 else None
+        chosen_int8 = _chosen_for(small, held_out, loaded, promise) if small.is_file() else {}
+        write_standalone(folder / "predict.pyz")
+        card = loaded.card
+        write_json(
+            folder / "export.json",
+            {
+                "model": loaded.name,
+                "weights_sha256": loaded.weights_sha256,
+                "classes": list(card.classes),
+                "input": {
+                    name: getattr(card, name)
+                    for name in ("size", "channels", "interpolation", "fit", "white")
+                },
+                "temperature": card.temperature,
+                **chosen,
+                "parity": {**asdict(found), "passed": found.passed},
+                "int8": None
+                if outcome is None
+                else {"sentence": str(outcome), **asdict(outcome), **chosen_int8},
+            },
+        )
+    return Exported(out, found, outcome)
+
+
+@contextmanager
+def _new_files(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files take the place of an earlier export's if nothing goes wrong."""
+    folder = out.resolve().with_name(f".partial-{secrets.token_hex(4)}-{out.resolve().name}")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        out.mkdir(exist_ok=True)
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            path.rename(out / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel) -> Parity:
+    """Write the float32 file and hold it to the network.
+
+    Raises:
+        MedsslError: It answers otherwise.
+    """
+    card = model.card
     export_classifier(
-        loaded.network,
+        model.network,
         path,
         card.classes,
         size=card.size,
@@ -105,33 +160,13 @@ def export_run(
         fit=card.fit,
         white=card.white,
         temperature=card.temperature,
-        extra=chosen,
     )
-    found = parity(loaded.network, path, torch.cat(list(prepared(pool[:PARITY_IMAGES], card))).float() / 255)
+    some = torch.cat(list(prepared(images[:PARITY_IMAGES], card))).float() / 255
+    found = parity(model.network, path, some)
     if not found.passed:
-        path.unlink()
         msg = f"The exported file does not answer as the network does: {found}."
         raise MedsslError(msg, "Please report this network; the checkpoint itself is unharmed.")
-    small.unlink(missing_ok=True)  # of an export that is overwritten
-    outcome = _quantized(path, small, pool, held_out, loaded) if int8 else None
-    chosen_int8 = _chosen_for(small, held_out, loaded, promise) if small.is_file() else {}
-    write_text(out / "predict.py", resources.files("medssl.inference").joinpath(SCRIPT).read_text("utf-8"))
-    write_json(
-        out / "export.json",
-        {
-            "model": loaded.name,
-            "weights_sha256": loaded.weights_sha256,
-            "classes": list(card.classes),
-            "input": {
-                name: getattr(card, name) for name in ("size", "channels", "interpolation", "fit", "white")
-            },
-            "temperature": card.temperature,
-            **chosen,
-            "parity": {**asdict(found), "passed": found.passed},
-            "int8": None if outcome is None else {"sentence": str(outcome), **asdict(outcome), **chosen_int8},
-        },
-    )
-    return Exported(out, found, outcome)
+    return found
 
 
 def _with_int8(model: ImageModel, validation: Sequence[ImageItem], asked: bool) -> bool:
@@ -152,7 +187,9 @@ def _with_int8(model: ImageModel, validation: Sequence[ImageItem], asked: bool) 
 def _chosen_for(
     path: Path, validation: Sequence[ImageItem], model: ImageModel, promise: Promise | None
 ) -> dict[str, Any]:
-    """Choose the thresholds once more for the 8-bit file, whose probabilities differ, and let the file say them."""
+    """Choose the thresholds of a file on its own probabilities, and let the file say them."""
+    if not validation:
+        return {}
     q = OnnxClassifier(path).probabilities(torch.cat(list(prepared(validation, model.card))).numpy())
     chosen = thresholds_of(q, validation, model.card.classes, promise)
     change_card(path, chosen)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor
 from medssl.errors import CheckpointError, ImageError, InputError
 from medssl.inference.classification import predict_probabilities
 from medssl.io.classifier_card import ClassifierCard
-from medssl.io.files import require_writable_folder, write_csv
+from medssl.io.files import require_writable_folder
 from medssl.io.image_cohort import ImageCohort, find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
+from medssl.io.prediction_table import write_prediction_table
 from medssl.transforms.classification import image_preprocessing
 from medssl.transforms.image_views import image_views
 from medssl.workflows.classification.models import ImageModel, open_classifier
@@ -134,30 +136,35 @@ def prepared(
         except ImageError:
             check_images(ImageCohort(Path(), (), unlabeled=tuple(items[first:])))
             raise
-        yield torch.stack([prepare(image) for image in pixels])
+        yield torch.stack(
+            [_prepared(prepare, image, item) for image, item in zip(pixels, batch, strict=True)]
+        )
         if progress is not None:
             progress(batch[-1].name, first + len(batch), len(items))
 
 
-def write_predictions(path: Path, predictions: Predictions, abstain_below: float = 0.0) -> None:
-    """Write ``path,label,confidence,p_<class>...``, one row an image; an empty label where it abstains.
+def _prepared(prepare: Callable[[Any], Tensor], image: Any, item: ImageItem) -> Tensor:
+    """Prepare one image; errors name it."""
+    try:
+        return prepare(image)
+    except InputError as error:
+        msg = f"{item.path}: {error.finding}"
+        raise ImageError(msg, error.cure) from error
+
+
+def write_predictions(
+    path: Path,
+    predictions: Predictions,
+    abstain_below: float = 0.0,
+    finding: Mapping[str, Any] | None = None,
+) -> None:
+    """Write predictions as `io.prediction_table.write_prediction_table` does.
 
     Raises:
         OutputError: The folder cannot be written to.
     """
-    columns = ["path", "label", "confidence", *[f"p_{name}" for name in predictions.classes]]
-    rows = []
-    for name, q in zip(predictions.names, predictions.probabilities, strict=True):
-        sure = float(q.max()) >= abstain_below
-        rows.append(
-            {
-                "path": name,
-                "label": predictions.classes[int(q.argmax())] if sure else "",
-                "confidence": float(q.max()),
-                **{f"p_{one}": float(value) for one, value in zip(predictions.classes, q, strict=True)},
-            }
-        )
-    write_csv(path, rows, columns)
+    names, classes, q = predictions.names, predictions.classes, predictions.probabilities
+    write_prediction_table(path, names, classes, q, abstain_below, finding)
 
 
 def predict_folder(  # noqa: PLR0913 (one argument an option)
@@ -199,8 +206,9 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     )
     if skip_unreadable:
         items = _readable(items)
-    predictions = predict_items(items, [open_classifier(model, device)], views, progress)
-    write_predictions(Path(out), predictions, abstain_below)
+    loaded = open_classifier(model, device)
+    predictions = predict_items(items, [loaded], views, progress)
+    write_predictions(Path(out), predictions, abstain_below, loaded.card.extra.get("finding"))
     return predictions
 
 

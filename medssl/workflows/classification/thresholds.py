@@ -72,25 +72,43 @@ def thresholds_of(
 
     Raises:
         ConfigError: There is no such class.
-        DatalistError: There are no validation images, or none of the finding, or nothing else.
+        DatalistError: There are no validation images of the finding, or none of anything else.
     """
-    if promise is not None and promise.finding not in classes:
-        msg = f"There is no class '{promise.finding}'; the model tells apart {', '.join(classes)}."
-        raise ConfigError(msg, "Name one of them: --finding CLASS.")
-    if not validation:
-        if promise is None:
-            return {}
-        msg = f"There are no validation images to choose a threshold for '{promise.finding}' on."
-        raise DatalistError(msg, "Give data with val/ images: --data IMAGES.")
+    require_promise(promise, validation, classes)
     labels = numbers_of(validation, classes)
     told: dict[str, Any] = {}
     silent = choose_abstain_threshold(labels, probabilities, LEAST_ACCURACY)
     if silent is not None:
         told |= {"abstain_below": silent.threshold, "accuracy_above": LEAST_ACCURACY}
     if promise is not None:
-        point = _point(labels, probabilities, list(classes).index(promise.finding), promise)
+        point = choose_operating_point(
+            labels,
+            probabilities,
+            list(classes).index(promise.finding),
+            sensitivity=promise.sensitivity,
+            specificity=promise.specificity,
+        )
         told[FINDING] = {"class": promise.finding, **asdict(point)}
     return told
+
+
+def require_promise(promise: Promise | None, validation: Sequence[ImageItem], classes: Sequence[str]) -> None:
+    """Refuse a promise that nothing can be chosen for.
+
+    Raises:
+        ConfigError: There is no such class.
+        DatalistError: There are no validation images of the finding, or none of anything else.
+    """
+    if promise is None:
+        return
+    if promise.finding not in classes:
+        msg = f"There is no class '{promise.finding}'; the model tells apart {', '.join(classes)}."
+        raise ConfigError(msg, "Name one of them: --finding CLASS.")
+    found = sum(item.label == promise.finding for item in validation)
+    if not 0 < found < len(validation):
+        msg = f"{found} of {len(validation)} validation images are of class '{promise.finding}', whose threshold they "
+        msg += "are to tell; expected some of it and some others."
+        raise DatalistError(msg, "Give data with such val/ images: --data IMAGES.")
 
 
 def finding_of(
@@ -107,13 +125,3 @@ def finding_of(
         return None
     positive = list(classes).index(told["class"])
     return score_operating_point(labels, probabilities, positive, float(told["threshold"]))
-
-
-def _point(labels: np.ndarray, q: np.ndarray, positive: int, promise: Promise) -> OperatingPoint:
-    try:
-        return choose_operating_point(
-            labels, q, positive, sensitivity=promise.sensitivity, specificity=promise.specificity
-        )
-    except ValueError as error:
-        msg = f"No threshold can be chosen for '{promise.finding}': {error}"
-        raise DatalistError(msg, "Give validation images of that class and of others.") from error

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.functional.image_preparation import white_of
 from medssl.io.files import read_json, require_new_run, sha256, write_json, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
@@ -21,7 +22,6 @@ from medssl.io.image_splits import carve_validation, draw_labeled
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin
-from medssl.transforms.classification import white_of
 from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate

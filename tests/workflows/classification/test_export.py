@@ -7,21 +7,21 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.pareto import Candidate
+from medssl.inference.onnx_classifier import Parity
 from medssl.inference.onnx_runner import OnnxClassifier
-from medssl.inference.standalone_predict import FILES
+from medssl.inference.standalone import FILES, probabilities_of
 from medssl.workflows.classification import export
 from medssl.workflows.classification.bench import bench_exports, choose, slow_files
 from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run, write_evaluation
 from medssl.workflows.classification.export import export_run
-from medssl.workflows.classification.models import load_classifier, open_classifier
-from medssl.workflows.classification.predict import predict_folder, predict_items
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_folder
 from medssl.workflows.classification.report import write_report
-from medssl.workflows.classification.thresholds import Promise, thresholds_of
+from medssl.workflows.classification.thresholds import Promise, require_promise
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -68,35 +68,42 @@ def test_int8_is_written_only_if_it_was_chosen(exported):
     assert OnnxClassifier(exported.folder / "model.onnx").card.extra["abstain_below"] == told["abstain_below"]
 
 
-def test_each_file_holds_thresholds_chosen_on_its_own_probabilities(compared, pictures, tmp_path):
+def test_each_file_keeps_its_promise_on_the_validation_images(compared, pictures, tmp_path):
     run, out = compared[0].training.run, tmp_path / "files"
     classes = load_classifier(run).card.classes
-    promise = Promise(classes[1], sensitivity=0.8)
-    export_run(run, out, int8=True, promise=promise)
+    export_run(run, out, int8=True, promise=Promise(classes[1], sensitivity=0.8))
     told = json.loads((out / "export.json").read_text())
     validation = images_of_run(run, classes).validation
-    assert (out / "model.int8.onnx").is_file()
+    labels = numbers_of(validation, classes)
     for name, record in (("model.onnx", told), ("model.int8.onnx", told["int8"])):
-        file = OnnxClassifier(out / name)
-        q = predict_items(validation, [open_classifier(out / name)]).probabilities
-        expected = thresholds_of(q, validation, classes, promise)
-        assert file.card.extra["finding"]["class"] == classes[1]
-        assert file.card.extra["finding"]["threshold"] == pytest.approx(
-            expected["finding"]["threshold"], abs=1e-5
-        )
-        assert file.card.extra["finding"]["sensitivity"] >= 0.8
-        assert record["finding"] == file.card.extra["finding"]
-        assert record["abstain_below"] == file.card.extra["abstain_below"]
-        result = evaluate_classifier(pictures, out / name)
-        labels, shares = result.labels, result.predictions.probabilities
-        called = shares[:, 1] >= file.card.extra["finding"]["threshold"]
-        assert result.finding.sensitivity == pytest.approx(called[labels == 1].mean())
-        assert result.finding.specificity == pytest.approx(1 - called[labels != 1].mean())
-        write_evaluation(tmp_path / name, result, pictures)
-        assert json.loads((tmp_path / name / "scores.json").read_text())["finding"]["positive"] == 1
-        page = write_report(tmp_path / name, pictures, out / name, result).read_text()
-        assert "sensitivity" in page
+        card = OnnxClassifier(out / name).card
+        for key in ("abstain_below", "accuracy_above", "finding"):
+            assert card.extra[key] == record[key]
+        q = probabilities_of(validation, OnnxClassifier(out / name))  # one by one, without torch
+        found = q[:, 1].astype(float) >= card.extra["finding"]["threshold"]
+        assert found[labels == 1].mean() == pytest.approx(card.extra["finding"]["sensitivity"])
+        assert found[labels == 1].mean() >= 0.8
+        assert 1 - found[labels != 1].mean() == pytest.approx(card.extra["finding"]["specificity"])
+        sure = q.max(1).astype(float) >= card.extra["abstain_below"]
+        assert (q.argmax(1) == labels)[sure].mean() >= 0.95
     assert told["finding"] != told["int8"]["finding"]
+
+
+def test_a_finding_is_measured_on_the_test_images_and_stands_in_the_report(compared, pictures, tmp_path):
+    run, out = compared[0].training.run, tmp_path / "files"
+    classes = load_classifier(run).card.classes
+    export_run(run, out, promise=Promise(classes[1], specificity=0.8))
+    threshold = OnnxClassifier(out / "model.onnx").card.extra["finding"]["threshold"]
+    result = evaluate_classifier(pictures, out / "model.onnx")
+    called = result.predictions.probabilities[:, 1] >= threshold
+    assert result.finding.sensitivity == pytest.approx(called[result.labels == 1].mean())
+    assert result.finding.specificity == pytest.approx(1 - called[result.labels != 1].mean())
+    write_evaluation(tmp_path / "report", result, pictures)
+    assert json.loads((tmp_path / "report" / "scores.json").read_text())["finding"]["positive"] == 1
+    assert (
+        "(sensitivity)" in write_report(tmp_path / "report", pictures, out / "model.onnx", result).read_text()
+    )
+    assert f"found_{classes[1]}" in (tmp_path / "report" / "predictions.csv").read_text().splitlines()[0]
 
 
 def test_what_cannot_be_promised_is_refused(compared, tmp_path):
@@ -106,19 +113,48 @@ def test_what_cannot_be_promised_is_refused(compared, tmp_path):
     for shares in ({}, {"sensitivity": 0.9, "specificity": 0.9}, {"sensitivity": 1.5}):
         with pytest.raises(ConfigError, match="Give one of them"):
             Promise("a", **shares)
-    with pytest.raises(DatalistError, match="no validation images"):
-        thresholds_of(np.zeros((0, 2)), (), ["a", "b"], Promise("a", specificity=0.9))
+    with pytest.raises(DatalistError, match="0 of 0 validation images"):
+        require_promise(Promise("a", specificity=0.9), (), ["a", "b"])
     assert not (tmp_path / "files").exists()
 
 
+def test_a_failed_export_leaves_the_earlier_one(compared, tmp_path, monkeypatch):
+    run, out = compared[0].training.run, tmp_path / "files"
+    export_run(run, out, int8=True)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == set(export.FILES)
+    monkeypatch.setattr(export, "parity", lambda *_: Parity(1, 9.0, 1e-3, 1))
+    with pytest.raises(MedsslError, match="does not answer"):
+        export_run(run, out, overwrite=True)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"files"}
+    export_run(run, out, overwrite=True)
+    assert {path.name for path in out.iterdir()} == set(export.FILES) - {"model.int8.onnx"}
+
+
+def test_files_of_another_origin_are_not_replaced(compared, tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "predict.pyz").write_text("mine")
+    with pytest.raises(OutputError, match=r"predict\.pyz already"):
+        export_run(compared[0].training.run, tmp_path / "files")
+    assert (tmp_path / "files" / "predict.pyz").read_text() == "mine"
+
+
 def test_the_export_runs_without_the_package(exported, pictures, tmp_path):
-    script = exported.folder / "predict.py"
-    command = [sys.executable, "-I", script, pictures / "test", "--out", tmp_path / "alone.csv"]
+    command = [
+        sys.executable,
+        "-I",
+        exported.folder / "predict.pyz",
+        pictures / "test",
+        "--out",
+        tmp_path / "a.csv",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     chosen = next(name for name in FILES if (exported.folder / name).is_file())
-    predict_folder(pictures / "test", tmp_path / "package.csv", exported.folder / chosen)
-    alone, package = ((tmp_path / name).read_text().splitlines() for name in ("alone.csv", "package.csv"))
+    predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / chosen)
+    alone, package = ((tmp_path / name).read_text().splitlines() for name in ("a.csv", "b.csv"))
     assert [line.split(",")[:2] for line in alone] == [line.split(",")[:2] for line in package]
 
 

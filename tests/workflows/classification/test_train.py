@@ -63,6 +63,37 @@ def test_unlabeled_images_count_in_every_epoch(method, pictures, tmp_path):
     assert all(row["loss_unlabeled"] for row in rows)
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_the_layout_in_memory_changes_nothing_and_may_change_when_resumed(before, pictures, tmp_path):
+    """The small networks train with channels last; moments that were saved with another layout go on right."""
+    runs = {}
+    for name, layout in (("own", before), ("changed", not before)):
+        chosen = options(
+            method="mean-teacher",
+            network="vgg-small-28",
+            steps=6,
+            settings={"steps_per_epoch": 3, "epochs": 2, "channels_last": before},
+        )
+        run = tmp_path / name
+        with pytest.raises(TrainingInterrupted):
+            train_classifier(pictures, run, chosen, StopAfter(3))
+        config = run / "configs" / "train.yaml"
+        text = config.read_text()
+        config.write_text(
+            text.replace(f"channels_last: {str(before).lower()}", f"channels_last: {str(layout).lower()}")
+        )
+        assert (config.read_text() == text) == (layout == before)
+        train_classifier(pictures, run, resume=True)
+        runs[name] = torch.load(run / "checkpoints" / "resume.pt", weights_only=True)
+    for part in ("model", "teacher"):
+        own, changed = (run[part] for run in runs.values())
+        for key, value in own.items():
+            torch.testing.assert_close(changed[key], value, rtol=0.02, atol=0.002)
+            if value.ndim == 4 and value.shape[1] > 1:
+                assert value.is_contiguous(memory_format=torch.channels_last) == before
+                assert changed[key].is_contiguous(memory_format=torch.channels_last) != before
+
+
 def test_other_unlabeled_images_give_other_weights(pictures, tmp_path):
     """D1."""
     fewer = write_pictures(tmp_path / "fewer", unlabeled=7)
