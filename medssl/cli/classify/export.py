@@ -17,7 +17,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
     "--out",
     type=EXISTING,
     required=True,
-    help="Folder for model.onnx, model.int8.onnx, export.json, predict.py.",
+    help="Folder for model.onnx, model.int8.onnx, export.json, predict.pyz.",
 )
 @click.option("--data", type=EXISTING, help="Folder of images.  [default: those the run was trained with]")
 @click.option(
@@ -49,7 +49,7 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
 ) -> None:
     """Write the classifier MODEL (a run folder or .pt file) as ONNX, and hold the file to the network.
 
-    The folder is complete: its predict.py needs onnxruntime, numpy and Pillow, not medssl or torch.
+    The folder is complete: its predict.pyz needs onnxruntime, numpy and Pillow, not medssl or torch.
     """
     from medssl.errors import ConfigError
     from medssl.workflows.classification.export import export_run
