@@ -1,0 +1,67 @@
+"""The tables of docs/classification.md say no more than the runs do."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module("classification_tables")
+    for name in ("classification_tables", "classification", "performance_tables", "studies"):
+        sys.modules.pop(name, None)
+
+
+def run(method, seed, f1, network="a"):
+    return {"method": method, "seed": seed, "macro_f1": f1, "network": network}
+
+
+def grid(tables, best):
+    """Every method with two networks and three seeds; `best` is what SSLDEC reaches with the first network's seed 2."""
+    found = [
+        run(method, seed, 0.5 + 0.01 * seed, network)
+        for method in tables.METHODS
+        for seed in range(3)
+        for network in ("a", "b")
+        if method != "ssldec"
+    ]
+    own = {("a", 2): best}
+    found += [
+        run("ssldec", seed, own.get((network, seed), 0.9), network) for seed in range(3) for network in "ab"
+    ]
+    return found
+
+
+def test_a_method_tells_mean_spread_and_seeds_above_supervised(tables):
+    runs = [
+        run("supervised", 0, 0.6),
+        run("supervised", 1, 0.8),
+        run("ssldec", 0, 0.7),
+        run("ssldec", 1, 0.8),
+    ]
+    text = tables.methods_table([*runs, run("supervised", 0, 0.5, "b")])
+    assert "| method | a | b |" in text
+    assert "| supervised | 70.0 (sd 14.1, n = 2) | 50.0 (n = 1) |" in text
+    assert "| ssldec | 75.0 (sd 7.1, n = 2, above supervised in 1 of 2) | not run |" in text
+
+
+def test_the_mark_asks_for_all_cells_and_every_seed(tables):
+    full = grid(tables, 0.9)
+    assert tables.mednist_mark(full)[3] == "met"
+    assert tables.mednist_mark(grid(tables, 0.51))[3] == "missed"
+    cells = 2 * len(tables.METHODS)
+    assert tables.mednist_mark(full[1:])[2:] == (f"{cells - 1} of {cells} cells have 3 seeds", "open")
+    assert tables.mednist_mark([])[2:] == (f"0 of {cells} cells have 3 seeds", "open")
+    assert tables.mednist_mark([one for one in full if one["network"] == "a"])[3] == "open"
+
+
+def test_results_are_of_the_methods_that_the_benchmark_knows(tables):
+    for name in ("mnist", "mednist"):
+        runs = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["runs"]
+        assert {one["method"] for one in runs} <= set(tables.METHODS)
