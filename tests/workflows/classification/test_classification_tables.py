@@ -61,6 +61,18 @@ def test_the_mark_asks_for_all_cells_and_every_seed(tables):
     assert tables.mednist_mark([one for one in full if one["network"] == "a"])[3] == "open"
 
 
+def test_the_mark_of_the_networks_asks_for_all_of_the_registry(tables):
+    rows = [
+        {"name": name, "failed": None} for name, facts in tables.NETWORKS.items() if facts.family != "test"
+    ]
+    assert tables.networks_mark(rows)[3] == "met"
+    assert tables.networks_mark(rows[1:])[2:] == (
+        f"{len(rows) - 1} measured; failed: none; not measured: {rows[0]['name']}",
+        "open",
+    )
+    assert tables.networks_mark([{**rows[0], "failed": "export"}, *rows[1:]])[3] == "missed"
+
+
 def test_results_are_of_the_methods_that_the_benchmark_knows(tables):
     for name in ("mnist", "mednist"):
         runs = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["runs"]
