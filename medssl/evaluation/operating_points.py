@@ -17,6 +17,9 @@ from medssl.labels import UNKNOWN
 NOTHING = 2.0
 """Threshold on a probability that nothing reaches, whatever its precision."""
 
+MARGIN = 0.001
+"""How far a threshold lies below the probability it was chosen for: more than rounding, less than what matters."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
@@ -75,9 +78,9 @@ def choose_abstain_threshold(
         probabilities: ``(N, K)``
 
     Notes:
-        The threshold lies midway between the last confidence that gets an answer and the next lower one, so that no
-        rounding turns it over. Chosen as the best of many: expect a little less on other images, the more so the fewer
-        the validation images.
+        The threshold lies a little (`MARGIN`) below the last confidence that gets an answer, or half way to the next
+        lower one, so that rounding does not turn it over. Chosen as the best of many: expect a little less on other
+        images, the more so the fewer the validation images.
     """
     labels, probabilities = _known(labels, probabilities)
     confidence = probabilities.max(1)
@@ -132,8 +135,8 @@ def choose_operating_point(
         specificity: Share of the others to leave alone at least; the threshold is the lowest that does.
 
     Returns:
-        The point on these images. Its threshold lies midway between two probabilities, so that no rounding turns one
-        of them over, and above 1 where nothing may be called positive.
+        The point on these images. Its threshold lies a little below a probability, as in `choose_abstain_threshold`,
+        and above 1 where nothing may be called positive.
 
     Shapes:
         labels: ``(N,)``
@@ -179,9 +182,10 @@ def score_operating_point(
 
 
 def _below(values: Floats, threshold: float) -> float:
-    """Return what tells the values from the threshold on from those below it, as far from both as can be."""
+    """Return what tells the values from the threshold on from those below: half way to these, `MARGIN` at most."""
     lower = values[values < threshold]
-    return float((threshold + (lower.max() if lower.size else 0.0)) / 2)
+    gap = threshold - (lower.max() if lower.size else 0.0)
+    return float(threshold - min(gap / 2, MARGIN))
 
 
 def _known(labels: Integers, probabilities: Floats) -> tuple[Integers, Floats]:

@@ -47,11 +47,13 @@ def prepare_image(
     values = _with_channels(eight_bits(image, white), channels)
     H, W = values.shape[1:]
     height, width = scaled_size(H, W, size, fit)
-    if (height, width) != (H, W):
-        values = values @ resampling(W, width, interpolation).T
-        values = np.clip(resampling(H, height, interpolation) @ values, 0, 255)
     top, left = (height - size) // 2, (width - size) // 2
-    return np.round(values[:, top : top + size, left : left + size]).astype(np.uint8)
+    if (height, width) != (H, W):
+        values = values @ resampling(W, width, interpolation, left, size).T
+        values = np.clip(resampling(H, height, interpolation, top, size) @ values, 0, 255)
+    else:
+        values = values[:, top : top + size, left : left + size]
+    return np.round(values).astype(np.uint8)
 
 
 def white_of(greatest: float) -> int:
@@ -100,21 +102,31 @@ def scaled_size(height: int, width: int, size: int, fit: str) -> tuple[int, int]
     return round(height * size / shorter), round(width * size / shorter)
 
 
-@lru_cache(maxsize=64)
-def resampling(before: int, after: int, interpolation: str) -> Floats:
-    """Return the matrix of antialiased interpolation along one axis.
+@lru_cache(maxsize=4)
+def resampling(
+    before: int, after: int, interpolation: str, begin: int = 0, count: int | None = None
+) -> Floats:
+    """Return the matrix of antialiased interpolation along one axis, or some of its rows.
 
     The kernel is stretched by the ratio where the image becomes smaller, and its weights add up to 1.
 
+    Args:
+        before: Pixels that are there.
+        after: Pixels of the result.
+        interpolation: "bilinear" or "bicubic".
+        begin: First row that is wanted.
+        count: Rows that are wanted; None: all from there on.
+
     Shapes:
-        return: ``(after, before)``
+        return: ``(count, before)``
     """
+    count = after - begin if count is None else count
     ratio = before / after
     stretch = max(ratio, 1.0)
     kernel, support = _KERNELS[interpolation]
     reach = support * stretch
-    matrix = np.zeros((after, before), np.float32)
-    for row, center in enumerate((np.arange(after) + 0.5) * ratio):
+    matrix = np.zeros((count, before), np.float32)
+    for row, center in enumerate((np.arange(begin, begin + count) + 0.5) * ratio):
         first, last = max(int(center - reach + 0.5), 0), min(int(center + reach + 0.5), before)
         weights = kernel(np.abs(np.arange(first, last) - center + 0.5) / stretch)
         matrix[row, first:last] = weights / weights.sum()

@@ -150,7 +150,7 @@ def session(path: Path, threads: int | None = None) -> Any:
         onnxruntime = import_onnxruntime()
     except ImportError as error:
         msg = "Exported classifiers need onnxruntime, which is not installed."
-        raise ConfigError(msg, 'Install it with: pip install "medssl[export]".') from error
+        raise ConfigError(msg, "Install it with: pip install onnxruntime.") from error
     if not path.is_file():
         msg = f"There is no exported classifier at {path}."
         raise InputError(msg, "Check the path.")

@@ -28,6 +28,8 @@ from medssl.io.prediction_table import write_prediction_table
 FILES = ("model.int8.onnx", "model.onnx")
 """Of an export, in the order in which they are looked for."""
 
+CHOSEN = "chosen"
+
 _NAMED = 10  # faults in a message
 
 
@@ -39,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", type=Path, help="folder, or one image")
     parser.add_argument("--out", type=Path, required=True, help="table to write (CSV); not there yet")
     parser.add_argument("--model", type=Path, help=f"ONNX file; else {' or '.join(FILES)} beside this file")
-    text = "images that are less sure get no label (default 0); export.json says what was chosen on validation images"
-    parser.add_argument("--abstain-below", type=float, default=0.0, metavar="0..1", help=text)
+    text = "images that are less sure get no label (default 0); 'chosen': what the file says of its validation images"
+    parser.add_argument("--abstain-below", type=_abstain, default=0.0, metavar="0..1|chosen", help=text)
     parser.add_argument("--threads", type=int, help="of onnxruntime (default: its own choice)")
     given = parser.parse_args(arguments)
     try:
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def classify(
-    images: Path, out: Path, model: Path, abstain_below: float = 0.0, threads: int | None = None
+    images: Path, out: Path, model: Path, abstain_below: float | str = 0.0, threads: int | None = None
 ) -> str:
     """Classify images and write the table, whole or not at all.
 
@@ -62,7 +64,7 @@ def classify(
         images: Folder, or one image.
         out: CSV to write; outside the images, not there yet.
         model: Exported file.
-        abstain_below: Images that are less sure get no label, 0 to 1.
+        abstain_below: Images that are less sure get no label, 0 to 1; "chosen": what the file says.
         threads: Of onnxruntime; None: its own choice.
 
     Returns:
@@ -74,8 +76,11 @@ def classify(
         CheckpointError: The file was not exported by medssl.
         ConfigError: onnxruntime is not installed, or a number is out of range.
     """
-    if not 0 <= abstain_below <= 1:
-        msg = f"--abstain-below is {abstain_below}; expected 0 to 1."
+    if isinstance(abstain_below, float) and not 0 <= abstain_below <= 1:
+        msg = f"--abstain-below is {abstain_below}; expected 0 to 1, or '{CHOSEN}'."
+        raise ConfigError(msg)
+    if threads is not None and threads < 1:
+        msg = f"--threads is {threads}; expected 1 or more."
         raise ConfigError(msg)
     if out.exists():
         msg = f"{out} is there already."
@@ -86,7 +91,8 @@ def classify(
     q = probabilities_of(items, runner)
     card = runner.card
     names = [item.name for item in items]
-    write_prediction_table(out, names, card.classes, q, abstain_below, card.extra.get("finding"))
+    least = float(card.extra.get("abstain_below", 0.0)) if abstain_below == CHOSEN else float(abstain_below)
+    write_prediction_table(out, names, card.classes, q, least, card.extra.get("finding"))
     return f"{len(items)} images classified by {model.name} ({card.network}, {card.precision}): {out}"
 
 
@@ -125,6 +131,10 @@ def prepared(item: ImageItem, card: OnnxCard) -> np.ndarray:
     except InputError as error:
         msg = f"{item.path}: {error.finding}"
         raise ImageError(msg, error.cure) from error
+
+
+def _abstain(text: str) -> float | str:
+    return text if text == CHOSEN else float(text)
 
 
 def model_beside(folder: Path) -> Path:

@@ -82,6 +82,7 @@ def test_from_a_run_to_files_for_a_finding(tmp_path):
     assert not files.exists()
     done = call("export", run, "--out", files, "--finding", "dark", "--sensitivity", 0.9)
     assert done.exit_code == 0, done.output
+    assert "model.onnx: dark from a probability of" in done.stderr
     assert {path.name for path in files.iterdir()} == {"model.onnx", "predict.pyz", "export.json"}
     done = call("evaluate", images, "--out", tmp_path / "report", "--model", files / "model.onnx")
     assert "dark, from a probability of" in done.stderr

@@ -40,6 +40,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
     from medssl.workflows.classification.bench import exported_files
     from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
     from medssl.workflows.classification.report import write_report
+    from medssl.workflows.classification.thresholds import spoken
     from medssl.workflows.devices import choose_device
     from medssl.workflows.models import quiet_libraries
 
@@ -68,7 +69,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
     if result.finding is not None:
         line, name = result.finding, result.model.card.classes[result.finding.positive]
         STDERR.print(
-            f"{name}, from a probability of {line.threshold:.3f} on: sensitivity {line.sensitivity:.3f}, "
+            f"{name}, {spoken(line.threshold)}: sensitivity {line.sensitivity:.3f}, "
             f"specificity {line.specificity:.3f}.",
             soft_wrap=True,
         )

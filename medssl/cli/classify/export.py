@@ -53,7 +53,7 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     """
     from medssl.errors import ConfigError
     from medssl.workflows.classification.export import export_run
-    from medssl.workflows.classification.thresholds import Promise
+    from medssl.workflows.classification.thresholds import Promise, spoken
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
@@ -67,6 +67,15 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     STDERR.print(f"model.onnx against the network: {done.parity}.", soft_wrap=True)
     if done.int8 is not None:
         STDERR.print(f"{done.int8}.", soft_wrap=True)
+    for name, one in done.findings.items():
+        useless = min(one["sensitivity"], one["specificity"]) == 0
+        STDERR.print(
+            f"{name}: {one['class']} {spoken(one['threshold'])}; on {one['n']} validation images sensitivity "
+            f"{one['sensitivity']:.3f}, specificity {one['specificity']:.3f}."
+            + (" That is of no use." if useless else ""),
+            style="yellow" if useless else None,
+            soft_wrap=True,
+        )
     STDOUT.print(str(out), soft_wrap=True)
     if strict and done.int8 is not None and done.int8.chosen is None:
         ctx.exit(1)

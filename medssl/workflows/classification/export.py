@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from medssl.networks.compact import network_facts
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, prepared
 from medssl.workflows.classification.standalone_archive import write_standalone
-from medssl.workflows.classification.thresholds import Promise, require_promise, thresholds_of
+from medssl.workflows.classification.thresholds import FINDING, Promise, require_promise, thresholds_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,13 @@ class Exported:
             where neither medssl nor torch is.
         parity: Of the float32 file with the network.
         int8: What came of int8, None where it was not asked for.
+        findings: File -> threshold of the finding, and what it reaches on the validation images.
     """
 
     folder: Path
     parity: Parity
     int8: Outcome | None
+    findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def export_run(
@@ -92,9 +94,10 @@ def export_run(
     loaded = load_classifier(model)
     require_writable_folder(out, [model])
     present = [name for name in FILES if (out / name).exists()]
-    if present and not overwrite:
-        msg = f"{out} holds {', '.join(present)} already."
-        raise OutputError(msg, "Give another --out, or --overwrite.")
+    folders = [name for name in present if (out / name).is_dir()]
+    if folders or (present and not overwrite):
+        msg = f"{out} holds {', '.join(folders or present)} already{' as a folder' if folders else ''}."
+        raise OutputError(msg, "Give another --out." if folders else "Give another --out, or --overwrite.")
     cohort = _images(Path(model), data, allow_outside)
     pool, held_out = cohort.unlabeled or cohort.training, cohort.validation
     int8 = _with_int8(loaded, held_out, int8)
@@ -125,23 +128,39 @@ def export_run(
                 else {"sentence": str(outcome), **asdict(outcome), **chosen_int8},
             },
         )
-    return Exported(out, found, outcome)
+    findings = {
+        name: one[FINDING] for name, one in zip(FILES, (chosen, chosen_int8), strict=False) if FINDING in one
+    }
+    return Exported(out, found, outcome, findings)
 
 
 @contextmanager
 def _new_files(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder whose files take the place of an earlier export's if nothing goes wrong."""
-    folder = out.resolve().with_name(f".partial-{secrets.token_hex(4)}-{out.resolve().name}")
-    folder.mkdir(parents=True)
+    """Yield a folder inside the new one, whose files take the place of an earlier export's if nothing goes wrong.
+
+    ``export.json`` comes last: what it says holds for all files beside it.
+
+    Raises:
+        OutputError: The folder cannot be made, or not be written to.
+    """
+    was_there = out.exists()
+    folder = out / f".partial-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        msg = f"The folder {out} cannot be written to ({error.strerror})."
+        raise OutputError(msg, "Choose another --out, or change its permissions.") from error
     try:
         yield folder
-        out.mkdir(exist_ok=True)
         for name in FILES:
-            (out / name).unlink(missing_ok=True)
-        for path in folder.iterdir():
-            path.rename(out / path.name)
+            if (folder / name).exists():
+                (folder / name).replace(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)  # of an earlier export
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not was_there and not any(out.iterdir()):
+            out.rmdir()
 
 
 def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel) -> Parity:

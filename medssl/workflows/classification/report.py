@@ -33,6 +33,7 @@ from medssl.workflows.classification.bench import Bench, exported_files
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.thresholds import spoken
 from medssl.workflows.running import CANDIDATES
 
 MOST_LOOKED_AT = 2000
@@ -182,7 +183,7 @@ def _operating(result: Evaluation) -> list[tuple[str, str]]:
     if (line := result.finding) is not None:
         name = result.model.card.classes[line.positive]
         told += [
-            (f"{name} from a probability of", f"{line.threshold:.3f}"),
+            (f"counts as {name}", spoken(line.threshold)),
             (f"{name} that is found (sensitivity)", _share(line.sensitivity)),
             ("others that are left alone (specificity)", _share(line.specificity)),
         ]

@@ -31,7 +31,7 @@ MODULES = (
 MAIN = "from medssl.inference.standalone import main\n\nraise SystemExit(main())\n"
 
 DATE = (1980, 1, 1, 0, 0, 0)
-"""Of everything in the archive, so that the same version of medssl writes the same bytes."""
+"""Of everything in the archive, so that it is the same each time."""
 
 
 def write_standalone(path: Path) -> None:
@@ -55,6 +55,8 @@ def write_standalone(path: Path) -> None:
     content = io.BytesIO(b"")
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(texts):
-            archive.writestr(zipfile.ZipInfo(name, DATE), texts[name], zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(name, DATE)
+            entry.create_system = 3  # as on Linux, wherever it is written
+            archive.writestr(entry, texts[name], zipfile.ZIP_DEFLATED)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getvalue())

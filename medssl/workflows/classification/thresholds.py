@@ -111,6 +111,11 @@ def require_promise(promise: Promise | None, validation: Sequence[ImageItem], cl
         raise DatalistError(msg, "Give data with such val/ images: --data IMAGES.")
 
 
+def spoken(threshold: float) -> str:
+    """Say for people from which probability on an image counts as positive."""
+    return "never" if threshold > 1 else f"from a probability of {threshold:.3f} on"
+
+
 def finding_of(
     extra: Mapping[str, Any], classes: Sequence[str], labels: np.ndarray, probabilities: np.ndarray
 ) -> OperatingPoint | None:

@@ -18,8 +18,9 @@ def tables(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def run(method, seed, f1, network="a"):
-    return {"method": method, "seed": seed, "macro_f1": f1, "network": network}
+def run(method, seed, f1, network="a", **more):
+    facts = {"method": method, "seed": seed, "macro_f1": f1, "network": network}
+    return {**facts, "labels_per_class": 5, "steps": 1000, "set": {}, **more}
 
 
 def grid(tables, best):
@@ -45,10 +46,14 @@ def test_a_method_tells_mean_spread_and_seeds_above_supervised(tables):
         run("ssldec", 0, 0.7),
         run("ssldec", 1, 0.8),
     ]
-    text = tables.methods_table([*runs, run("supervised", 0, 0.5, "b")])
+    others = [run("ssldec", 0, 0.1, labels_per_class=1), run("ssldec", 0, 0.1, steps=10)]
+    others += [run("ssldec", 0, 0.1, set={"amp": True}), run("ssldec", 1, 0.5, "b")]
+    text = tables.methods_table([*runs, run("supervised", 0, 0.5, "b"), *others])
     assert "| method | a | b |" in text
     assert "| supervised | 70.0 (sd 14.1, n = 2) | 50.0 (n = 1) |" in text
-    assert "| ssldec | 75.0 (sd 7.1, n = 2, above supervised in 1 of 2) | not run |" in text
+    assert "| ssldec | 75.0 (sd 7.1, n = 2, above supervised in 1 of 2) | 50.0 (n = 1) |" in text
+    assert "not run" in tables.methods_table([*runs[:2], run("ssldec", 0, 0.5, "b")])
+    assert tables.methods_table([]) == "Not run.\n"
 
 
 def test_the_mark_asks_for_all_cells_and_every_seed(tables):
@@ -57,6 +62,7 @@ def test_the_mark_asks_for_all_cells_and_every_seed(tables):
     assert tables.mednist_mark(grid(tables, 0.51))[3] == "missed"
     cells = 2 * len(tables.METHODS)
     assert tables.mednist_mark(full[1:])[2:] == (f"{cells - 1} of {cells} cells have 3 seeds", "open")
+    assert tables.mednist_mark([*full, run("ssldec", 7, 0.9)])[3] == "met"
     assert tables.mednist_mark([])[2:] == (f"0 of {cells} cells have 3 seeds", "open")
     assert tables.mednist_mark([one for one in full if one["network"] == "a"])[3] == "open"
 

@@ -5,11 +5,13 @@ import math
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.evaluation.operating_points import NOTHING
 from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_classifier import Parity
 from medssl.inference.onnx_runner import OnnxClassifier
@@ -21,7 +23,7 @@ from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_folder
 from medssl.workflows.classification.report import write_report
-from medssl.workflows.classification.thresholds import Promise, require_promise
+from medssl.workflows.classification.thresholds import Promise, require_promise, spoken
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -269,3 +271,35 @@ def test_images_of_a_run_that_are_gone_stop_nothing(compared, pictures, tmp_path
     assert result.abstaining is None
     write_report(tmp_path, tmp_path / "data", run, result)
     assert (tmp_path / "report.html").is_file()
+
+
+def test_an_export_that_fails_while_files_are_replaced_loses_none(compared, tmp_path, monkeypatch):
+    """The new files lie inside the folder, so that it may be a disk of its own."""
+    run, out = compared[0].training.run, tmp_path / "files"
+    export_run(run, out, int8=True)
+    original, calls = Path.replace, []
+
+    def replace(self, target):
+        calls.append(target)
+        if self.parent.name.startswith(".partial-") and self.name == "predict.pyz":
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(run, out, int8=True, overwrite=True)
+    assert {path.name for path in out.iterdir()} == set(export.FILES)
+    assert all(
+        path.parent == out or path.parent.parent == out for path in map(Path, calls) if "files" in str(path)
+    )
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(compared, tmp_path):
+    (tmp_path / "files" / "predict.pyz").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"predict\.pyz already as a folder"):
+        export_run(compared[0].training.run, tmp_path / "files", overwrite=True)
+
+
+def test_a_threshold_that_nothing_reaches_is_called_so():
+    assert spoken(NOTHING) == "never"
+    assert spoken(0.25) == "from a probability of 0.250 on"

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from medssl.errors import CheckpointError, ConfigError, ImageError, InputError, OutputError
+from medssl.evaluation.operating_points import NOTHING
 from medssl.inference.onnx_classifier import export_classifier
 from medssl.inference.onnx_model import change_card
 from medssl.inference.standalone import classify, main
@@ -143,6 +144,14 @@ def test_a_less_sure_image_gets_no_label(folder, images, tmp_path):
     assert {line.split(",")[1] for line in (tmp_path / "a.csv").read_text().splitlines()[1:]} == {""}
     with pytest.raises(ConfigError, match="expected 0 to 1"):
         classify(images, tmp_path / "b.csv", folder / "model.onnx", abstain_below=float("nan"))
+    with pytest.raises(ConfigError, match="--threads is -1"):
+        classify(images, tmp_path / "b.csv", folder / "model.onnx", threads=-1)
+    change_card(folder / "model.onnx", {"abstain_below": 0.6})
+    command = [str(images), "--out", str(tmp_path / "b.csv"), "--model", str(folder / "model.onnx")]
+    assert main([*command, "--abstain-below", "chosen"]) == 0
+    for line in (tmp_path / "b.csv").read_text().splitlines()[1:]:
+        _, label, confidence, *_ = line.split(",")
+        assert bool(label) == (float(confidence) >= 0.6)
 
 
 def test_a_probability_of_one_is_no_finding_where_nothing_may_be(folder, images, tmp_path, network):
@@ -150,9 +159,7 @@ def test_a_probability_of_one_is_no_finding_where_nothing_may_be(folder, images,
         sure = build_classifier("vgg-small-28", 3, 3, size=28)
         sure.head.bias.copy_(torch.tensor([0.0, 1000.0, 0.0]))
     export_classifier(sure, folder / "model.onnx", ["a", "b", "ü"])
-    change_card(
-        folder / "model.onnx", {"finding": {"class": "b", "threshold": float(np.nextafter(1.0, 2.0))}}
-    )
+    change_card(folder / "model.onnx", {"finding": {"class": "b", "threshold": NOTHING}})
     classify(images, tmp_path / "a.csv", folder / "model.onnx")
     rows = [line.split(",") for line in (tmp_path / "a.csv").read_text().splitlines()[1:]]
     assert {row[4] for row in rows} == {"1"}
@@ -244,5 +251,5 @@ def test_telemetry_is_off_before_onnxruntime_is_loaded(folder, images, tmp_path)
 
 def test_without_onnxruntime_it_says_what_to_install(folder, images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match="onnxruntime, which is not installed"):
+    with pytest.raises(ConfigError, match=r"not installed\. Install it with: pip install onnxruntime"):
         classify(images, tmp_path / "a.csv", folder / "model.onnx")
