@@ -89,7 +89,7 @@ def best_gain(row: Row) -> float:
 
 def methods_table(runs: Sequence[Row]) -> str:
     """Macro F1 of each method and network: mean and spread of the seeds, and seeds in which it beats supervised."""
-    runs = of_the_task(runs)
+    runs = of_the_task(runs, LABELS)
     networks = list(dict.fromkeys(run["network"] for run in runs))
     if not networks:
         return "Not run.\n"
@@ -107,9 +107,9 @@ def methods_table(runs: Sequence[Row]) -> str:
     return markdown(("method", *networks), lines)
 
 
-def of_the_task(runs: Sequence[Row]) -> list[Row]:
-    """Return the runs with 5 labels a class, the settings as they are, and the most steps of these."""
-    runs = [run for run in runs if run["labels_per_class"] == LABELS and not run["set"]]
+def of_the_task(runs: Sequence[Row], labels: int) -> list[Row]:
+    """Return the runs with so many labels a class, the settings as they are, and the most steps of these."""
+    runs = [run for run in runs if run["labels_per_class"] == labels and not run["set"]]
     return [run for run in runs if run["steps"] == max(one["steps"] for one in runs)]
 
 
@@ -140,11 +140,9 @@ def ahead(found: Mapping[int, float], supervised: Mapping[int, float]) -> tuple[
 
 def mednist_mark(runs: Sequence[Row]) -> tuple[str, str, str, str]:
     """Tell whether every method ran with two networks and three seeds, and whether the best beats supervised."""
-    title = (
-        "MedNIST subset, 5 labels a class: macro F1 of all methods, two networks; the best above supervised "
-    )
-    title += "in every seed"
-    runs = of_the_task(runs)
+    title = "MedNIST subset, 5 labels a class: macro F1 of all methods, two networks; "
+    title += "the best above supervised in every seed"
+    runs = of_the_task(runs, LABELS)
     networks = list(dict.fromkeys(run["network"] for run in runs))
     cells = {(network, method): f1_of(runs, network, method) for network in networks for method in METHODS}
     done = sum(len(found) >= SEEDS for found in cells.values())
@@ -189,8 +187,7 @@ def mnist_mark(
         what: For people.
         method: How the names of the methods begin that count.
     """
-    runs = [run for run in runs if run["labels_per_class"] == labels and not run["set"]]
-    runs = [run for run in runs if run["steps"] == max(one["steps"] for one in runs)]
+    runs = of_the_task(runs, labels)
     title = f"MNIST, {10 * labels:,} labels, the rest of training unlabeled: {what}"
     errors: dict[str, list[float]] = {}
     for run in runs:

@@ -43,3 +43,12 @@ def write_pictures(
 def options(**changes: object) -> ClassifyOptions:
     """Return the options of a tiny training."""
     return ClassifyOptions(**{**TINY, **changes})
+
+
+def blocks(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
+    """Squares of four pixels, so that there are edges and areas."""
+    coarse = np.random.default_rng(seed).random((shape[0] // 4 + 1, shape[1] // 4 + 1, *shape[2:]))
+    values = coarse.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]]
+    return (
+        (values * np.iinfo(dtype).max).astype(dtype) if np.dtype(dtype).kind == "u" else values.astype(dtype)
+    )

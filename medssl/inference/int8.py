@@ -19,7 +19,7 @@ from medssl.errors import ConfigError, InputError, MedsslError
 from medssl.inference.backends.quiet_imports import import_quantization
 from medssl.inference.int8_ladder import MOST_LOSS, Outcome, Recipe, find_recipe
 from medssl.inference.onnx_model import import_onnx, layers, name_nodes, set_card, write_model
-from medssl.inference.onnx_runner import OnnxCard, OnnxClassifier, as_float, session, softmax
+from medssl.inference.onnx_runner import FINDING, OnnxCard, OnnxClassifier, as_float, session, softmax
 from medssl.io.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ PROBED = 16
 """Images on which the sensitivity of a layer is measured."""
 
 
-FLOAT32_ALONE = ("abstain_below", "accuracy_above", "finding")
+FLOAT32_ALONE = ("abstain_below", "accuracy_above", FINDING)
 """What the card of an exported file says that does not hold for its 8-bit form."""
 
 

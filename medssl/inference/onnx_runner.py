@@ -16,6 +16,12 @@ from medssl.inference.backends.quiet_imports import import_onnxruntime
 KEY = "medssl"
 """Under which an ONNX file's metadata hold the card, as JSON."""
 
+FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}
+"""Precision -> file of an export."""
+
+FINDING = "finding"
+"""Under which a card's `extra` holds the class that was exported for, its threshold and what that reaches."""
+
 FORM = 2
 """Number of the card's form; 1 lacked fit and white."""
 

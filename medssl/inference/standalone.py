@@ -18,15 +18,15 @@ import numpy as np
 
 from medssl.errors import ConfigError, ImageError, InputError, MedsslError, OutputError
 from medssl.functional.image_preparation import prepare_image
-from medssl.inference.onnx_runner import OnnxCard, OnnxClassifier
+from medssl.inference.onnx_runner import FILES, FINDING, OnnxCard, OnnxClassifier
 from medssl.io.files import require_writable_folder
 from medssl.io.image_cohort import find_images
 from medssl.io.image_items import ImageItem
-from medssl.io.images import read_image
+from medssl.io.images import naming, read_image
 from medssl.io.prediction_table import write_prediction_table
 
-FILES = ("model.int8.onnx", "model.onnx")
-"""Of an export, in the order in which they are looked for."""
+PREFERRED = (FILES["int8"], FILES["float32"])
+"""Files in the order in which they are looked for."""
 
 CHOSEN = "chosen"
 
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("images", type=Path, help="folder, or one image")
     parser.add_argument("--out", type=Path, required=True, help="table to write (CSV); not there yet")
-    parser.add_argument("--model", type=Path, help=f"ONNX file; else {' or '.join(FILES)} beside this file")
+    parser.add_argument(
+        "--model", type=Path, help=f"ONNX file; else {' or '.join(PREFERRED)} beside this file"
+    )
     text = "images that are less sure get no label (default 0); 'chosen': what the file says of its validation images"
     parser.add_argument("--abstain-below", type=_abstain, default=0.0, metavar="0..1|chosen", help=text)
     parser.add_argument("--threads", type=int, help="of onnxruntime (default: its own choice)")
@@ -76,9 +78,6 @@ def classify(
         CheckpointError: The file was not exported by medssl.
         ConfigError: onnxruntime is not installed, or a number is out of range.
     """
-    if isinstance(abstain_below, float) and not 0 <= abstain_below <= 1:
-        msg = f"--abstain-below is {abstain_below}; expected 0 to 1, or '{CHOSEN}'."
-        raise ConfigError(msg)
     if threads is not None and threads < 1:
         msg = f"--threads is {threads}; expected 1 or more."
         raise ConfigError(msg)
@@ -88,11 +87,15 @@ def classify(
     items = (ImageItem(images, images.name, None),) if images.is_file() else find_images(images)
     require_writable_folder(out.parent, [images] if images.is_dir() else [])
     runner = OnnxClassifier(model, threads=threads)
-    q = probabilities_of(items, runner)
     card = runner.card
+    least = card.extra.get("abstain_below") if abstain_below == CHOSEN else abstain_below
+    if least is None or not 0 <= float(least) <= 1:
+        said = f"{model.name} says none" if least is None else f"--abstain-below is {least}"
+        msg = f"{said}; expected 0 to 1, or '{CHOSEN}' with a file that says which confidence was chosen."
+        raise ConfigError(msg)
+    q = probabilities_of(items, runner)
     names = [item.name for item in items]
-    least = float(card.extra.get("abstain_below", 0.0)) if abstain_below == CHOSEN else float(abstain_below)
-    write_prediction_table(out, names, card.classes, q, least, card.extra.get("finding"))
+    write_prediction_table(out, names, card.classes, q, float(least), card.extra.get(FINDING))
     return f"{len(items)} images classified by {model.name} ({card.network}, {card.precision}): {out}"
 
 
@@ -124,17 +127,10 @@ def probabilities_of(items: Sequence[ImageItem], runner: OnnxClassifier) -> np.n
 def prepared(item: ImageItem, card: OnnxCard) -> np.ndarray:
     """Read an image and bring it to the form that the network takes; errors name the file."""
     pixels = read_image(item.path)
-    try:
+    with naming(item.path):
         return prepare_image(
             pixels, card.size, card.channels, card.interpolation, fit=card.fit, white=card.white
         )
-    except InputError as error:
-        msg = f"{item.path}: {error.finding}"
-        raise ImageError(msg, error.cure) from error
-
-
-def _abstain(text: str) -> float | str:
-    return text if text == CHOSEN else float(text)
 
 
 def model_beside(folder: Path) -> Path:
@@ -143,8 +139,12 @@ def model_beside(folder: Path) -> Path:
     Raises:
         InputError: There is none.
     """
-    for name in FILES:
+    for name in PREFERRED:
         if (folder / name).is_file():
             return folder / name
-    msg = f"Neither {' nor '.join(FILES)} lies beside this file."
+    msg = f"Neither {' nor '.join(PREFERRED)} lies beside this file."
     raise InputError(msg, "Name one: --model FILE.")
+
+
+def _abstain(text: str) -> float | str:
+    return text if text == CHOSEN else float(text)

@@ -6,7 +6,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from medssl.errors import ImageError
+from medssl.errors import ImageError, InputError
 from medssl.io.dicom import read_dicom
 
 KINDS: Mapping[str, str] = {
@@ -116,6 +117,20 @@ def read_image(path: Path | str, *, trust_suffix: bool = True) -> NDArray[Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         msg = f"{path} is no complete {kind} image ({reason})."
         raise ImageError(msg, "Copy or export it again.") from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of what is done with an image say which one it is.
+
+    Raises:
+        ImageError: In place of any `InputError`.
+    """
+    try:
+        yield
+    except InputError as error:
+        msg = f"{path}: {error.finding}"
+        raise ImageError(msg, error.cure) from error
 
 
 def is_image(name: str) -> bool:

@@ -2,19 +2,11 @@
 
 import numpy as np
 import pytest
+from pictures import blocks
 
 from medssl.errors import InputError
 from medssl.functional.image_preparation import prepare_image, resampling
 from medssl.transforms.classification import image_preprocessing
-
-
-def picture(shape, dtype=np.uint8, seed=0):
-    """Squares of four pixels, so that there are edges and areas."""
-    coarse = np.random.default_rng(seed).random((shape[0] // 4 + 1, shape[1] // 4 + 1, *shape[2:]))
-    values = coarse.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]]
-    return (
-        (values * np.iinfo(dtype).max).astype(dtype) if np.dtype(dtype).kind == "u" else values.astype(dtype)
-    )
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -34,7 +26,7 @@ def picture(shape, dtype=np.uint8, seed=0):
     ],
 )
 def test_it_prepares_images_as_training_does(interpolation, fit, shape, dtype, channels, white):
-    image = picture(shape, np.float32 if dtype == np.bool_ else dtype)
+    image = blocks(shape, np.float32 if dtype == np.bool_ else dtype)
     if dtype == np.float32:
         image = 3 * image - 1
     if dtype == np.bool_:

@@ -12,7 +12,7 @@ from medssl.errors import InputError
 from medssl.evaluation.classification import scores
 from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
 from medssl.inference.latency import Forms, Latency, SpeedGate, benchmark, file_mb, this_machine
-from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
 from medssl.io.files import write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
@@ -20,9 +20,6 @@ from medssl.networks.compact import build_classifier, multiply_adds, parameter_c
 from medssl.workflows.classification.evaluate import images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-
-FILES = {"float32": "model.onnx", "int8": "model.int8.onnx"}
-"""Precision -> file of an export."""
 
 
 @dataclass(frozen=True)

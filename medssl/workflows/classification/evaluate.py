@@ -17,6 +17,7 @@ from medssl.evaluation.operating_points import (
     choose_abstain_threshold,
     score_abstaining,
 )
+from medssl.inference.onnx_runner import FINDING
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.workflows.classification.models import ImageModel, open_classifier
@@ -128,7 +129,7 @@ def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool 
     if (out / "scores.json").exists() and not overwrite:
         msg = f"{out} holds an evaluation already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
-    finding = result.model.card.extra.get("finding")
+    finding = result.model.card.extra.get(FINDING)
     write_predictions(out / "predictions.csv", result.predictions, finding=finding)
     found = result.scores
     write_json(

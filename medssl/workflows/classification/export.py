@@ -20,7 +20,8 @@ from medssl.inference.int8 import quantize_within
 from medssl.inference.int8_ladder import Outcome
 from medssl.inference.onnx_classifier import Parity, export_classifier, parity
 from medssl.inference.onnx_model import change_card
-from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.inference.onnx_runner import FILES as ONNX_FILES
+from medssl.inference.onnx_runner import FINDING, OnnxClassifier
 from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
@@ -28,7 +29,7 @@ from medssl.networks.compact import network_facts
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, prepared
 from medssl.workflows.classification.standalone_archive import write_standalone
-from medssl.workflows.classification.thresholds import FINDING, Promise, require_promise, thresholds_of
+from medssl.workflows.classification.thresholds import Promise, require_promise, thresholds_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 200
 """Unlabeled images that say how far the numbers inside the network reach."""
 
-FILES = ("model.onnx", "model.int8.onnx", "predict.pyz", "export.json")
+FILES = (*ONNX_FILES.values(), "predict.pyz", "export.json")
 """Of an export; the second only where it was asked for and good enough."""
 
 
@@ -102,12 +103,13 @@ def export_run(
     pool, held_out = cohort.unlabeled or cohort.training, cohort.validation
     int8 = _with_int8(loaded, held_out, int8)
     require_promise(promise, held_out, loaded.card.classes)
+    shown = _pixels(held_out, loaded) if held_out else np.zeros(0, np.uint8)
     with _new_files(out) as folder:
-        path, small = folder / "model.onnx", folder / "model.int8.onnx"
+        path, small = (folder / name for name in ONNX_FILES.values())
         found = _exported(path, pool, loaded)
-        chosen = _chosen_for(path, held_out, loaded, promise)
-        outcome = _quantized(path, small, pool, held_out, loaded) if int8 else None
-        chosen_int8 = _chosen_for(small, held_out, loaded, promise) if small.is_file() else {}
+        chosen = _chosen_for(path, held_out, shown, loaded, promise)
+        outcome = _quantized(path, small, pool, held_out, shown, loaded) if int8 else None
+        chosen_int8 = _chosen_for(small, held_out, shown, loaded, promise) if small.is_file() else {}
         write_standalone(folder / "predict.pyz")
         card = loaded.card
         write_json(
@@ -180,7 +182,7 @@ def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel) -> Par
         white=card.white,
         temperature=card.temperature,
     )
-    some = torch.cat(list(prepared(images[:PARITY_IMAGES], card))).float() / 255
+    some = torch.from_numpy(_pixels(images[:PARITY_IMAGES], model)).float() / 255
     found = parity(model.network, path, some)
     if not found.passed:
         msg = f"The exported file does not answer as the network does: {found}."
@@ -204,12 +206,12 @@ def _with_int8(model: ImageModel, validation: Sequence[ImageItem], asked: bool) 
 
 
 def _chosen_for(
-    path: Path, validation: Sequence[ImageItem], model: ImageModel, promise: Promise | None
+    path: Path, validation: Sequence[ImageItem], shown: np.ndarray, model: ImageModel, promise: Promise | None
 ) -> dict[str, Any]:
     """Choose the thresholds of a file on its own probabilities, and let the file say them."""
     if not validation:
         return {}
-    q = OnnxClassifier(path).probabilities(torch.cat(list(prepared(validation, model.card))).numpy())
+    q = OnnxClassifier(path).probabilities(shown)
     chosen = thresholds_of(q, validation, model.card.classes, promise)
     change_card(path, chosen)
     return chosen
@@ -233,15 +235,24 @@ def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:
 
 
 def _quantized(
-    path: Path, out: Path, pool: Sequence[ImageItem], validation: Sequence[ImageItem], model: ImageModel
+    path: Path,
+    out: Path,
+    pool: Sequence[ImageItem],
+    validation: Sequence[ImageItem],
+    shown: np.ndarray,
+    model: ImageModel,
 ) -> Outcome:
     labels = numbers_of(validation, model.card.classes)
-    held_out = torch.cat(list(prepared(validation, model.card))).numpy()
     order = np.random.default_rng(0).permutation(len(pool))[: 2 * CALIBRATION_IMAGES]
-    images = torch.cat(list(prepared([pool[place] for place in order], model.card))).numpy()
+    images = _pixels([pool[place] for place in order], model)
 
     def macro_f1(runner: OnnxClassifier) -> float:
-        found = scores(labels, runner.probabilities(held_out), model.card.classes, draws=0)
+        found = scores(labels, runner.probabilities(shown), model.card.classes, draws=0)
         return float(found.measures["macro_f1"])
 
     return quantize_within(path, out, images, macro_f1, calibrated_on=CALIBRATION_IMAGES)
+
+
+def _pixels(items: Sequence[ImageItem], model: ImageModel) -> np.ndarray:
+    """Read and prepare images, ``(N, C, S, S)`` uint8."""
+    return torch.cat(list(prepared(items, model.card))).numpy()

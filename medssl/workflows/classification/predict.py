@@ -14,12 +14,13 @@ from torch import Tensor
 
 from medssl.errors import CheckpointError, ImageError, InputError
 from medssl.inference.classification import predict_probabilities
+from medssl.inference.onnx_runner import FINDING
 from medssl.io.classifier_card import ClassifierCard
 from medssl.io.files import require_writable_folder
 from medssl.io.image_cohort import ImageCohort, find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
-from medssl.io.images import read_image
+from medssl.io.images import naming, read_image
 from medssl.io.prediction_table import write_prediction_table
 from medssl.transforms.classification import image_preprocessing
 from medssl.transforms.image_views import image_views
@@ -136,20 +137,13 @@ def prepared(
         except ImageError:
             check_images(ImageCohort(Path(), (), unlabeled=tuple(items[first:])))
             raise
-        yield torch.stack(
-            [_prepared(prepare, image, item) for image, item in zip(pixels, batch, strict=True)]
-        )
+        images = []
+        for image, item in zip(pixels, batch, strict=True):
+            with naming(item.path):
+                images.append(prepare(image))
+        yield torch.stack(images)
         if progress is not None:
             progress(batch[-1].name, first + len(batch), len(items))
-
-
-def _prepared(prepare: Callable[[Any], Tensor], image: Any, item: ImageItem) -> Tensor:
-    """Prepare one image; errors name it."""
-    try:
-        return prepare(image)
-    except InputError as error:
-        msg = f"{item.path}: {error.finding}"
-        raise ImageError(msg, error.cure) from error
 
 
 def write_predictions(
@@ -208,7 +202,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
         items = _readable(items)
     loaded = open_classifier(model, device)
     predictions = predict_items(items, [loaded], views, progress)
-    write_predictions(Path(out), predictions, abstain_below, loaded.card.extra.get("finding"))
+    write_predictions(Path(out), predictions, abstain_below, loaded.card.extra.get(FINDING))
     return predictions
 
 

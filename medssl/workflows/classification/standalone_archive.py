@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -52,11 +51,8 @@ def write_standalone(path: Path) -> None:
     for name in MODULES:
         inside = f"{name.replace('.', '/')}.py"
         texts[f"medssl/{inside}"] = package.joinpath(inside).read_text("utf-8")
-    content = io.BytesIO(b"")
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in sorted(texts):
             entry = zipfile.ZipInfo(name, DATE)
             entry.create_system = 3  # as on Linux, wherever it is written
             archive.writestr(entry, texts[name], zipfile.ZIP_DEFLATED)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getvalue())

@@ -15,14 +15,12 @@ from medssl.evaluation.operating_points import (
     choose_operating_point,
     score_operating_point,
 )
+from medssl.inference.onnx_runner import FINDING
 from medssl.io.image_items import ImageItem
 from medssl.workflows.classification.predict import numbers_of
 
 LEAST_ACCURACY = 0.95
 """Share of right answers that the abstain threshold is chosen for, on the validation images."""
-
-FINDING = "finding"
-"""Under which a file's card holds the class, its threshold, and what was reached on the validation images."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,8 @@ def thresholds_of(
         probabilities: ``(N, K)``
 
     Raises:
-        ConfigError: There is no such class.
-        DatalistError: There are no validation images of the finding, or none of anything else.
+        ValueError: No threshold can be chosen for the promise; see `require_promise`.
     """
-    require_promise(promise, validation, classes)
     labels = numbers_of(validation, classes)
     told: dict[str, Any] = {}
     silent = choose_abstain_threshold(labels, probabilities, LEAST_ACCURACY)

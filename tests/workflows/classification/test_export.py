@@ -15,7 +15,7 @@ from medssl.evaluation.operating_points import NOTHING
 from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_classifier import Parity
 from medssl.inference.onnx_runner import OnnxClassifier
-from medssl.inference.standalone import FILES, probabilities_of
+from medssl.inference.standalone import PREFERRED, probabilities_of
 from medssl.workflows.classification import export
 from medssl.workflows.classification.bench import bench_exports, choose, slow_files
 from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run, write_evaluation
@@ -154,7 +154,7 @@ def test_the_export_runs_without_the_package(exported, pictures, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    chosen = next(name for name in FILES if (exported.folder / name).is_file())
+    chosen = next(name for name in PREFERRED if (exported.folder / name).is_file())
     predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / chosen)
     alone, package = ((tmp_path / name).read_text().splitlines() for name in ("a.csv", "b.csv"))
     assert [line.split(",")[:2] for line in alone] == [line.split(",")[:2] for line in package]

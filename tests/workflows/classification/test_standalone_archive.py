@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from pictures import blocks
 from PIL import Image
 
 from medssl.errors import CheckpointError, ConfigError, ImageError, InputError, OutputError
@@ -38,21 +39,13 @@ finally:
 """
 
 
-def picture(shape, dtype=np.uint8, seed=0):
-    coarse = np.random.default_rng(seed).random((shape[0] // 4 + 1, shape[1] // 4 + 1, *shape[2:]))
-    values = coarse.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]]
-    return (
-        (values * np.iinfo(dtype).max).astype(dtype) if np.dtype(dtype).kind == "u" else values.astype(dtype)
-    )
-
-
 @pytest.fixture(scope="module")
 def network():
     """Random weights, whose scores of such pictures differ from each other, around 0."""
     torch.manual_seed(0)
     made = build_classifier("vgg-small-28", 3, 3, size=28)
     prepare = image_preprocessing(28, 3)
-    shown = torch.stack([prepare(picture((40, 40, 3), seed=seed)) for seed in range(40)]) / 255
+    shown = torch.stack([prepare(blocks((40, 40, 3), seed=seed)) for seed in range(40)]) / 255
     with torch.no_grad():
         scores = made.eval()(shown)
         made.head.weight.div_(scores.std(0)[:, None])
@@ -74,18 +67,18 @@ def folder(tmp_path, network):
 def images(tmp_path):
     place = tmp_path / "images"
     (place / "deeper" / "größer").mkdir(parents=True)
-    Image.fromarray(picture((40, 61, 3))).save(place / "10.png")
-    Image.fromarray(picture((57, 33))).save(place / "deeper" / "gray.jpg", quality=95)
-    Image.fromarray(picture((31, 28), np.uint16)).save(place / "deeper" / "größer" / "deep.tif")
-    Image.fromarray(picture((28, 28, 3), seed=3)).save(place / "2.bmp")
-    Image.fromarray(picture((50, 30, 3))).quantize(16).save(place / "palette.png")
+    Image.fromarray(blocks((40, 61, 3))).save(place / "10.png")
+    Image.fromarray(blocks((57, 33))).save(place / "deeper" / "gray.jpg", quality=95)
+    Image.fromarray(blocks((31, 28), np.uint16)).save(place / "deeper" / "größer" / "deep.tif")
+    Image.fromarray(blocks((28, 28, 3), seed=3)).save(place / "2.bmp")
+    Image.fromarray(blocks((50, 30, 3))).quantize(16).save(place / "palette.png")
     for name, kind in (("turned.jpg", (30, 50, 3)), ("turned.tif", (30, 50))):
-        turned = Image.fromarray(picture(kind, seed=4))
+        turned = Image.fromarray(blocks(kind, seed=4))
         turned.getexif()[0x0112] = 6
         turned.save(place / name, exif=turned.getexif())
-    np.save(place / "numbers.npy", picture((30, 41, 3), np.float32))
+    np.save(place / "numbers.npy", blocks((30, 41, 3), np.float32))
     (place / "@eaDir").mkdir()
-    Image.fromarray(picture((40, 61, 3))).save(place / "@eaDir" / "thumbnail.png")
+    Image.fromarray(blocks((40, 61, 3))).save(place / "@eaDir" / "thumbnail.png")
     (place / ".hidden.png").write_bytes(b"")
     (place / "notes.txt").write_text("none")
     return place
@@ -146,6 +139,8 @@ def test_a_less_sure_image_gets_no_label(folder, images, tmp_path):
         classify(images, tmp_path / "b.csv", folder / "model.onnx", abstain_below=float("nan"))
     with pytest.raises(ConfigError, match="--threads is -1"):
         classify(images, tmp_path / "b.csv", folder / "model.onnx", threads=-1)
+    with pytest.raises(ConfigError, match="says none"):
+        classify(images, tmp_path / "b.csv", folder / "model.onnx", abstain_below="chosen")
     change_card(folder / "model.onnx", {"abstain_below": 0.6})
     command = [str(images), "--out", str(tmp_path / "b.csv"), "--model", str(folder / "model.onnx")]
     assert main([*command, "--abstain-below", "chosen"]) == 0
