@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.engines import IterationEvents, SupervisedTrainer
+from monai.engines import IterationEvents, SupervisedTrainer, Trainer
 from torch import Tensor
 
 from medssl.errors import ConfigError
@@ -55,6 +55,12 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         """Steps of the whole training, all stages added up."""
         return int((self.total_epochs or self.state.max_epochs) * self.state.epoch_length)
 
+    def run(self) -> None:
+        """Train; a GPU's half-precision gradients are scaled (MONAI makes a scaler for CPUs too, which only warns)."""
+        scaled = self.amp and self.state.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler("cuda") if scaled else None
+        super(Trainer, self).run()
+
     def _iteration(self, engine: SemiSupervisedTrainer, batchdata: Mapping[str, Any]) -> dict[str, Any]:
         """Take one step."""
         before = _Statistics(engine.network, engine.loss_function)
@@ -67,7 +73,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         loss = engine.state.output["loss"]
-        if engine.amp and engine.scaler is not None and engine.scaler.is_enabled():
+        if engine.scaler is not None:
             engine.scaler.scale(loss).backward()
             engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
             scale = engine.scaler.get_scale()

@@ -216,3 +216,16 @@ def test_overlays_are_short(path):
 def test_files_that_the_model_zoo_expects_are_there():
     for name in ("LICENSE", "configs/logging.conf", "docs/data_license.txt", "large_files.yml"):
         assert (BUNDLE / name).is_file(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "amp"),
+    [("vgg-small-64", True, True), ("vgg-small-64", False, False), ("shufflenet_v2_x1_0", True, False)],
+)
+def test_the_small_networks_train_in_bfloat16_where_the_processor_has_it(name, units, amp, monkeypatch):
+    monkeypatch.setattr("medssl.inference.machine.has_bfloat16", lambda device: units)
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "train.yaml"))
+    parser.update({"network_name": name, "device": "cpu"})
+    assert parser.get_parsed_content("amp") is amp
+    assert parser.get_parsed_content("channels_last") is name.startswith("vgg")

@@ -72,7 +72,7 @@ def test_the_layout_in_memory_changes_nothing_and_may_change_when_resumed(before
             method="mean-teacher",
             network="vgg-small-28",
             steps=6,
-            settings={"steps_per_epoch": 3, "epochs": 2, "channels_last": before},
+            settings={"steps_per_epoch": 3, "epochs": 2, "channels_last": before, "amp": False},
         )
         run = tmp_path / name
         with pytest.raises(TrainingInterrupted):
