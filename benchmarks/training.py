@@ -68,6 +68,12 @@ VOLUMES = {"basic-unet": (32, 48, 32), "dense-fcn": (32, 32, 32)}
 
 METHODS = {"labeled-only": "supervised", "mean teacher": "mean-teacher", "SSLDEC": "ssldec"}
 IMAGES = {"labeled-only": "supervised", "SSLDEC": "ssldec"}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    ", next batch in a thread": {"train#dataloader#prefetch": True},
+    ", float32": {"amp": False},
+}
+"""How the network for images trains: as packaged (bfloat16 where the processor has it), or with one thing changed."""
 KEYS = ("image", "label", "mask")
 
 
@@ -260,13 +266,13 @@ def write_cohort(folder: Path, shape: tuple[int, int, int]) -> None:
 
 
 def image_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure training of a 2D network: batches made beforehand in a thread, or when they are asked for."""
+    """Measure training of a 2D network: as packaged, with batches made beforehand in a thread, in float32."""
     data, size, batch = folder / "images", 28, 16 if arguments.quick else 256
     simulate_folder(data, labeled=20, unlabeled=300, validation=0, test=1, size=size)
     arms: dict[str, Arm] = {}
-    for (label, method), ahead in ((item, ahead) for item in IMAGES.items() for ahead in (False, True)):
-        out = folder / f"images-{method}-{ahead}"
-        more = {"batch_size": batch, "train#dataloader#prefetch": ahead, **endless(arguments)}
+    for (label, method), variant in itertools.product(IMAGES.items(), VARIANTS):
+        out = folder / f"images-{len(arms)}"
+        more = {"batch_size": batch, **VARIANTS[variant], **endless(arguments)}
         options = ClassifyOptions(
             method=method,
             network="vgg-small-28",
@@ -276,7 +282,7 @@ def image_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, An
             settings=more,
         )
         prepare_classifier(out, usable_cohort(data, options), options, data)
-        arms[f"ours, {label}{', next batch in a thread' if ahead else ''}"] = ours(out)
+        arms[f"ours, {label}{variant}"] = ours(out)
     return taken({"network": "vgg-small-28", "crops": [batch, size, size]}, arms, arguments.turns)
 
 
