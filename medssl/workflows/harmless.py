@@ -23,6 +23,7 @@ from medssl.io.leaks import find_leaks, plain_id
 from medssl.io.subjects import Cohort, Subject
 from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
 from medssl.workflows.budgets import budget_named
+from medssl.workflows.factor_check import check_factor
 from medssl.workflows.methods import first_cluster, target_rule, uses_anatomy
 from medssl.workflows.provenance import file_hashes, moved_hashes, relative
 from medssl.workflows.running import (
@@ -34,7 +35,7 @@ from medssl.workflows.running import (
     require_parts,
     stoppable,
 )
-from medssl.workflows.study import dice_of_run
+from medssl.workflows.study import dice_of_run, mean_over_labels
 from medssl.workflows.target_example import FILE_NAME as EXAMPLE
 from medssl.workflows.train import (
     TrainOptions,
@@ -52,6 +53,9 @@ PLAN = "plan.json"
 
 WEIGHT = "anatomy_weight.json"
 """File with the weight that registered labels have in the targets, and what it was chosen from."""
+
+FACTOR = "anatomy_at_inference.json"
+"""File with what registered labels are worth at inference, on the held-out scans."""
 
 REGISTRATIONS = "train#dataset#registered#folder"
 """Setting with which a user shares registrations between runs."""
@@ -138,10 +142,13 @@ def _train_checked(
         semi_supervised = _weighed(out, check, semi_supervised, automatic=options.prior == "auto")
         after = check.dice(method, semi_supervised)
     found = verdict(method, before, after, safe=is_safe(semi_supervised, cohort))
+    winner = method if found.method_wins else LABELED_ONLY
+    if checked and uses_anatomy(semi_supervised, part):
+        _check_factor(out, check, winner, after if found.method_wins else before, semi_supervised)
     run.train(LABELED_ONLY, baseline, None)
     if found.method_wins or found.answer == CANNOT_TELL:
         run.train(method, semi_supervised, None)
-    return _finished(data, out, options, method if found.method_wins else LABELED_ONLY, found, run)
+    return _finished(data, out, options, winner, found, run)
 
 
 def _tell_cost(runs: int, budget: str, say: Say) -> None:
@@ -238,8 +245,7 @@ class _Check:
         run = self.run.train(self.prefix + name, replace(options, hold_out=0) if part else options, part)
         with stoppable():
             per_label = dice_of_run(run, self.cohort.validation, resample=options.resample)
-        means = np.nanmean(np.array(list(per_label.values())), axis=0)
-        return {subject.key: float(dice) for subject, dice in zip(self.cohort.validation, means, strict=True)}
+        return mean_over_labels(per_label, self.cohort.validation)
 
 
 def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool) -> TrainOptions:
@@ -266,6 +272,26 @@ def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool
     check.run.say(found["sentence"])
     weight = tuple(found["weight"]) if isinstance(found["weight"], list) else found["weight"]
     return with_weight(options, weight, automatic=automatic, cohort=check.cohort)
+
+
+def _check_factor(
+    out: Path, check: _Check, winner: str, without: Mapping[str, float], options: TrainOptions
+) -> None:
+    """Find out on the held-out scans what registered labels are worth at inference, once, and write it down."""
+    path = out / FACTOR
+    if not path.is_file():
+        folder = Path(str(options.settings.get(REGISTRATIONS, out)))
+        with stoppable("Stopped while held-out scans were scored; registrations that are done are kept."):
+            told = check_factor(
+                out / CANDIDATES / (check.prefix + winner),
+                check.cohort.validation,
+                without,
+                folder,
+                resample=options.resample,
+                processes=options.settings.get("train#dataset#registered#processes"),
+            )
+        write_json(path, told | (TRANSDUCTIVE if options.transductive else {}))
+    check.run.say(read_json(path)["sentence"])
 
 
 def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainOptions:
@@ -461,7 +487,7 @@ def _promote(
             for scan, (before, after) in found.dice.items()
         },
     }
-    weighed = {"anatomy_weight": read_json(out / WEIGHT)} if (out / WEIGHT).is_file() else {}
+    weighed = {path.stem: read_json(path) for path in (out / WEIGHT, out / FACTOR) if path.is_file()}
     stamp = {"transductive": told["transductive"]} if "transductive" in told else {}
     write_json(out / "run.json", told | weighed | {"verdict": said})
     write_json(out / "verdict.json", {**said, **stamp})

@@ -405,7 +405,9 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
 
 def _target_blocks(material: _Material) -> tuple[Block, ...]:
     """Show what registered labels weigh, and teacher, atlas, target and truth of one unlabeled scan."""
-    return (*_weight_blocks(material.run.get("anatomy_weight")), *_example_blocks(material))
+    factor = material.run.get("anatomy_at_inference")
+    told = (Text(str(factor["sentence"])),) if factor else ()
+    return (*_weight_blocks(material.run.get("anatomy_weight")), *told, *_example_blocks(material))
 
 
 def _weight_blocks(weighed: Mapping[str, Any] | None) -> tuple[Block, ...]:

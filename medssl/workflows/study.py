@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from medssl.evaluation.metrics import score_labels
 from medssl.inference.predictor import Predictor
@@ -38,3 +40,11 @@ def dice_of_run(
         for row in score_labels(labels, reference.data, reference.grid.spacing, model.table):
             dice[str(row["label"])].append(float(row["dice"]))
     return dice
+
+
+def mean_over_labels(dice: Mapping[str, Sequence[float]], subjects: Iterable[Subject]) -> dict[str, float]:
+    """Return the mean Dice over the labels of each subject, by its key; NaN where no label could be scored."""
+    return {
+        subject.key: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        for subject, values in zip(subjects, np.array(list(dice.values())).T, strict=True)
+    }

@@ -58,7 +58,11 @@ def test_bfloat16_gradients_on_2x2x2_maps_are_reported():
 
 
 LAYERS = sorted(
-    {pair for widths in WIDTHS.values() for pair in pairwise([1, *(width for maps in widths for width in maps)])}
+    {
+        pair
+        for widths in WIDTHS.values()
+        for pair in pairwise([1, *(width for maps in widths for width in maps)])
+    }
 )
 
 

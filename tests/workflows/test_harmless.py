@@ -25,6 +25,7 @@ from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import atlases, harmless
 from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
 from medssl.workflows.models import load_model
+from medssl.workflows.segment import Options, segment
 from medssl.workflows.target_example import read_target_example
 from medssl.workflows.train import TrainOptions
 
@@ -102,6 +103,35 @@ def test_the_weight_of_registered_labels_is_chosen_on_the_held_out_scan(validate
     assert weighed["sentence"] in said
     config = yaml.safe_load((run / "candidates" / "ssldec" / "configs" / "train.yaml").read_text())
     assert config["anatomy_weight"] == weighed["weight"]
+
+
+def test_it_is_said_what_registered_labels_are_worth_at_inference(validated, scans, tmp_path):
+    """The record holds the Dice of the maps that `segment --anatomy` writes with the returned network."""
+    done, said = validated
+    run = done.training.run
+    told = json.loads((run / "anatomy_at_inference.json").read_text())
+    assert record(run)["anatomy_at_inference"] == told
+    assert told["sentence"] in said[:-1]
+    (held_out,) = record(run)["subjects"]["validation"]
+    chosen = "semi-supervised" if done.verdict.method_wins else "labeled-only"
+    assert told["dice"][held_out]["without"] == record(run)["verdict"]["dice"][held_out][chosen]
+    segment(scans, tmp_path / "maps", run, Options(pictures=False, device="cpu", anatomy=run))
+    dice = evaluate(tmp_path / "maps", scans)
+    assert told["dice"][held_out]["with"] == pytest.approx(dice[held_out], abs=1e-6)
+    assert told["difference"] == told["dice"][held_out]["with"] - told["dice"][held_out]["without"]
+
+
+def evaluate(maps, scans):
+    """Return the mean Dice over the labels of each labeled scan of a folder of maps."""
+    rows = {}
+    for path in maps.rglob("*_dseg.nii.gz"):
+        name = path.name.split("_")[0]
+        truth = next(scans.rglob(f"derivatives/manual/{name}/anat/*_dseg.nii.gz"), None)
+        if truth is not None:
+            found, expected = (np.asarray(nib.load(one).dataobj) for one in (path, truth))
+            both = [(found == label, expected == label) for label in (1, 2, 3)]
+            rows[name] = np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in both])
+    return rows
 
 
 def test_the_candidates_share_their_registrations(validated):
