@@ -20,6 +20,7 @@ import click
 import torch
 from studies import add_row, rows_of
 
+from medssl.io.files import read_json
 from medssl.workflows.classification.distill import DistillOptions, distill
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.methods import DISTILLATIONS, ONLINE
@@ -128,6 +129,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "threads": torch.get_num_threads(),
+        "precision": read_json(run / "run.json")["precision"],
         "error": 1 - result.measures["accuracy"],
         "macro_f1": result.measures["macro_f1"],
         "n_test": result.n,

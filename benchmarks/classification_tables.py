@@ -108,9 +108,18 @@ def methods_table(runs: Sequence[Row]) -> str:
 
 
 def of_the_task(runs: Sequence[Row], labels: int) -> list[Row]:
-    """Return the runs with so many labels a class, the settings as they are, and the most steps of these."""
+    """Return the runs with so many labels a class, the settings as they are, and the most steps of these.
+
+    Raises:
+        ValueError: A network was trained in different precisions: its runs are no spread over seeds.
+    """
     runs = [run for run in runs if run["labels_per_class"] == labels and not run["set"]]
-    return [run for run in runs if run["steps"] == max(one["steps"] for one in runs)]
+    runs = [run for run in runs if run["steps"] == max(one["steps"] for one in runs)]
+    precisions = {(run["network"], run.get("precision", "float32")) for run in runs}
+    if len(precisions) > len({network for network, _ in precisions}):
+        msg = f"Runs of one network in different precisions: {sorted(precisions)}. Keep those of one."
+        raise ValueError(msg)
+    return runs
 
 
 def f1_of(runs: Sequence[Row], network: str, method: str) -> dict[int, float]:

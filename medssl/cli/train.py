@@ -90,6 +90,7 @@ def train(
     the datalist, or held out by --hold-out, choose the best step; without any the last step is kept.
     """
     from medssl.workflows.budgets import budget_named
+    from medssl.workflows.factor_check import gains_at_inference
     from medssl.workflows.harmless import is_checked, train_checked
     from medssl.workflows.models import packaged_bundle, quiet_libraries
     from medssl.workflows.train import TrainOptions
@@ -115,7 +116,8 @@ def train(
         raise
     best = "" if done.best is None else f", best Dice on held-out scans {done.best:.3f}"
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
-    STDERR.print(f"  medssl segment {data} --out OUT --model {out}", soft_wrap=True)
+    anatomy = f" --anatomy {out}" if gains_at_inference(out) else ""
+    STDERR.print(f"  medssl segment {data} --out OUT --model {out}{anatomy}", soft_wrap=True)
     STDOUT.print(str(out), soft_wrap=True)
 
 

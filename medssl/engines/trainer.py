@@ -18,9 +18,10 @@ logger = logging.getLogger(__name__)
 class SemiSupervisedTrainer(SupervisedTrainer):
     """Take optimizer steps on ``objective(network, batch)``.
 
-    Only the iteration differs from MONAI's `SupervisedTrainer`, whose arguments it takes; ``loss_function`` is
-    the objective. It returns a mapping with ``loss`` and ``pred``; all further entries stand in the engine's
-    output, for handlers that log them. They are no lists over the crops, so ``decollate`` is off unless asked for.
+    The iteration differs from MONAI's `SupervisedTrainer`, whose arguments it takes, and the gradient scaler lives as
+    long as the trainer (a CPU has none). ``loss_function`` is the objective: it returns a mapping with ``loss`` and
+    ``pred``; all further entries stand in the engine's output, for handlers that log them. They are no lists over the
+    crops, so ``decollate`` is off unless asked for.
     The batch carries ``progress``, the share of training done (0 to 1).
 
     A step whose gradients are not finite is skipped, counted in ``skipped_steps`` and logged. The running statistics of
@@ -41,6 +42,10 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             msg = "Mixed precision (amp) cannot be used for a 3D network on a CPU: torch's gradients of small maps are "
             msg += "wrong there."
             raise ConfigError(msg, "Leave amp out, or train on a GPU.")
+        if self.amp and self.state.device.type == "cuda":
+            self.scaler = torch.amp.GradScaler(
+                "cuda"
+            )  # here, so that a resume point can bring its scale back
         self.state_dict_user_keys.append("skipped_steps")  # a resumed run goes on counting
         self.state.skipped_steps = 0
         self.total_epochs: int | None = None
@@ -51,14 +56,18 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         return int(self.state.skipped_steps)
 
     @property
+    def precision(self) -> str:
+        """Type of the numbers in its passes: "float32", "bfloat16" or "float16"."""
+        lower = self.amp_kwargs.get("dtype", torch.get_autocast_dtype(self.state.device.type))
+        return str(lower if self.amp else torch.float32).removeprefix("torch.")
+
+    @property
     def total_steps(self) -> int:
         """Steps of the whole training, all stages added up."""
         return int((self.total_epochs or self.state.max_epochs) * self.state.epoch_length)
 
     def run(self) -> None:
-        """Train; a GPU's half-precision gradients are scaled (MONAI makes a scaler for CPUs too, which only warns)."""
-        scaled = self.amp and self.state.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler("cuda") if scaled else None
+        """Train, or train on; MONAI would make a new gradient scaler here, on a CPU too."""
         super(Trainer, self).run()
 
     def _iteration(self, engine: SemiSupervisedTrainer, batchdata: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 HELPED = "helped"
 DID_NOT_HELP = "did not help"
@@ -38,6 +39,14 @@ class Verdict:
     def method_wins(self) -> bool:
         """Whether the semi-supervised network is the one to use."""
         return self.answer == HELPED or (self.answer == CANNOT_TELL and self.safe)
+
+
+def in_points(differences: NDArray[np.float64]) -> tuple[float, str]:
+    """Return the mean of differences in Dice, one a held-out scan, and the words for it."""
+    mean = round(float(differences.mean()), 9)  # differences that cancel are a tie, whatever floats say
+    scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
+    better = int((differences > 0).sum())
+    return mean, f"{100 * mean:+.1f} Dice points in the mean of {scans}, better on {better}"
 
 
 def nothing_unlabeled() -> Verdict:
@@ -87,10 +96,7 @@ def verdict(
             kept += f"that of {method} kept beside it"
         sentence = f"Cannot tell {why}. {kept}; compare their maps by eye."
         return Verdict(CANNOT_TELL, sentence, None, pairs, safe)
-    mean = round(float(differences.mean()), 9)  # differences that cancel are a tie, whatever floats say
-    scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
-    better = int((differences > 0).sum())
-    points = f"{100 * mean:+.1f} Dice points in the mean of {scans}, better on {better}"
+    mean, points = in_points(differences)
     if mean >= MARGIN:
         sentence = f"The unlabeled scans helped: {method} against labeled-only {points}."
         return Verdict(HELPED, sentence, mean, pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor
 
 from medssl.errors import InputError
+from medssl.evaluation.verdict import MARGIN
 from medssl.functional.anatomy import log_anatomical_factor
 from medssl.functional.clustering import fused_assignment
 from medssl.io.cohort import read_cohort
@@ -23,6 +24,10 @@ from medssl.workflows.provenance import file_hashes
 from medssl.workflows.registered_prior import RegisteredPrior, anatomy_defaults, prepared_with_labels
 
 logger = logging.getLogger(__name__)
+
+
+Factor = Callable[[Tensor, Any, Progress | None], Tensor]
+"""Maps probabilities and a preprocessed scan to probabilities; the last argument is told about registrations."""
 
 
 class AnatomicalFactor:
@@ -124,3 +129,6 @@ def _tell_if_useless(record: Mapping[str, Any], run: Path, weight: float) -> Non
             run.name,
             weight,
         )
+    factor = record.get("anatomy_at_inference", {})
+    if factor.get("difference") is not None and factor["difference"] < MARGIN:
+        logger.warning("In %s: %s", run.name, factor["sentence"])

@@ -30,6 +30,9 @@ MOST_VOXELS = 200_000
 SETTING = "anatomy_weight"
 """Id in the configuration."""
 
+PROCESSES = "train#dataset#registered#processes"
+"""Id of how many processes register at a time."""
+
 
 @dataclass(frozen=True)
 class Weighed:
@@ -74,7 +77,7 @@ def weigh_anatomy(
         prepared["atlases"],
         len(model.table),
         folder,
-        options.settings.get("train#dataset#registered#processes"),
+        options.settings.get(PROCESSES),
     )
     pi = counted_labels(prepared["atlases"], len(model.table))[first:]
     scans = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from medssl.evaluation.verdict import MARGIN
+from medssl.evaluation.verdict import MARGIN, in_points
+from medssl.io.files import read_json
 from medssl.io.subjects import Subject
 from medssl.workflows.anatomical_factor import AnatomicalFactor
+from medssl.workflows.atlases import Progress
 from medssl.workflows.models import load_model
 from medssl.workflows.study import dice_of_run, mean_over_labels
 
@@ -23,6 +28,7 @@ def check_factor(
     *,
     resample: bool = False,
     processes: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a network on held-out scans with the registered labels of its own labeled scans as a factor.
 
@@ -33,10 +39,12 @@ def check_factor(
         folder: ``registrations/`` in it keeps every pair.
         resample: Bring other contrasts to the first one's grid by their headers.
         processes: That register at a time; None: as many as there are cores.
+        progress: Told about the registrations of each held-out scan.
 
     Returns:
-        For the run's record: ``weight``, ``difference`` in mean Dice (None where no scan could be scored), ``dice`` of
-        each scan with and without, ``sentence``.
+        For the run's record: ``network``, the run that was scored; ``weight``; ``difference`` in mean Dice, None where
+        no scan could be scored; ``dice`` of each scan with and without; ``sentence``. A scan over which no
+        labeled one could be laid is left out, and stands under ``without_registration``.
 
     Raises:
         InputError: The labeled scans are gone or changed.
@@ -50,24 +58,49 @@ def check_factor(
         folder=folder,
         processes=processes,
     )
-    found = mean_over_labels(dice_of_run(run, held_out, factor, resample=resample), held_out)
-    differences = np.array([found[scan] - without[scan] for scan in found])
+    asked = _Asked(factor, progress)
+    found = mean_over_labels(dice_of_run(run, held_out, asked, resample=resample), held_out)
+    informed = {
+        scan: dice for (scan, dice), known in zip(found.items(), asked.informed, strict=True) if known
+    }
+    differences = np.array([dice - without[scan] for scan, dice in informed.items()])
     differences = differences[~np.isnan(differences)]
+    left_out = [scan for scan in found if scan not in informed]
     return {
+        "network": run.name,
         "weight": factor.weight,
         "difference": float(differences.mean()) if len(differences) else None,
-        "dice": {scan: {"without": without[scan], "with": dice} for scan, dice in found.items()},
+        "dice": {scan: {"without": without[scan], "with": dice} for scan, dice in informed.items()},
+        **({"without_registration": left_out} if left_out else {}),
         "sentence": _sentence(differences),
     }
 
 
-def _sentence(differences: np.ndarray) -> str:
+def gains_at_inference(run: Path) -> bool:
+    """Tell whether a training found registered labels to be worth it at inference."""
+    told = read_json(run / "run.json").get("anatomy_at_inference", {})
+    return told.get("difference") is not None and told["difference"] >= MARGIN
+
+
+@dataclass
+class _Asked:
+    """The factor, which notes of each scan whether any labeled one could be laid over it."""
+
+    factor: AnatomicalFactor
+    progress: Progress | None
+    informed: list[bool] = field(default_factory=list)
+
+    def __call__(self, q: Tensor, sample: Any, _: Progress | None = None) -> Tensor:
+        """Return the probabilities with the factor."""
+        prior, _bounds = self.factor.prior(sample, self.progress)
+        self.informed.append(bool((prior != prior[:1]).any()))
+        return self.factor(q, sample)
+
+
+def _sentence(differences: NDArray[np.float64]) -> str:
     """Say what it is worth."""
     how = "Registered labels as a factor at inference, too (medssl segment --anatomy RUN)"
     if not len(differences):
         return f"{how}: no held-out labeled scan could be scored."
-    scans = f"{len(differences)} held-out labeled scan{'s' if len(differences) > 1 else ''}"
-    mean = round(float(differences.mean()), 9)
-    points = f"{100 * mean:+.1f} Dice points in the mean of {scans}, better on {int((differences > 0).sum())}"
-    advice = "worth the time of registering" if mean >= MARGIN else "leave it out"
-    return f"{how}: {points}; {advice}."
+    mean, points = in_points(differences)
+    return f"{how}: {points}; {'worth registering for' if mean >= MARGIN else 'leave it out'}."

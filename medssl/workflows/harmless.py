@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from medssl.engines import TrainingInterrupted
 from medssl.engines.metrics_table import TRANSDUCTIVE
-from medssl.errors import InputError, OutputError
+from medssl.errors import InputError, MedsslError, OutputError
 from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.leaks import find_leaks, plain_id
 from medssl.io.subjects import Cohort, Subject
-from medssl.workflows.anatomy_weight import SETTING, record, weigh_anatomy, with_weight
+from medssl.workflows.anatomy_weight import PROCESSES, SETTING, record, weigh_anatomy, with_weight
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.factor_check import check_factor
 from medssl.workflows.methods import first_cluster, target_rule, uses_anatomy
@@ -262,10 +263,11 @@ def _weighed(out: Path, check: _Check, options: TrainOptions, *, automatic: bool
     path = out / WEIGHT
     if not path.is_file():
         labeled_only = out / CANDIDATES / (check.prefix + LABELED_ONLY)
-        folder = Path(str(options.settings.get(REGISTRATIONS, out)))
         watcher = check.run.watcher or Watcher()
         with stoppable("Stopped while labeled scans were registered; registrations that are done are kept."):
-            weighed = weigh_anatomy(labeled_only, check.cohort, options, folder, watcher.registered)
+            weighed = weigh_anatomy(
+                labeled_only, check.cohort, options, _registrations(out, options), watcher.registered
+            )
         told = record(weighed, options, automatic=automatic)
         write_json(path, told | (TRANSDUCTIVE if options.transductive else {}))
     found = read_json(path)
@@ -280,18 +282,29 @@ def _check_factor(
     """Find out on the held-out scans what registered labels are worth at inference, once, and write it down."""
     path = out / FACTOR
     if not path.is_file():
-        folder = Path(str(options.settings.get(REGISTRATIONS, out)))
-        with stoppable("Stopped while held-out scans were scored; registrations that are done are kept."):
-            told = check_factor(
-                out / CANDIDATES / (check.prefix + winner),
-                check.cohort.validation,
-                without,
-                folder,
-                resample=options.resample,
-                processes=options.settings.get("train#dataset#registered#processes"),
-            )
+        try:
+            with stoppable("Stopped while held-out scans were scored; registrations that are done are kept."):
+                told = check_factor(
+                    out / CANDIDATES / (check.prefix + winner),
+                    check.cohort.validation,
+                    without,
+                    _registrations(out, options),
+                    resample=options.resample,
+                    processes=options.settings.get(PROCESSES),
+                    progress=(check.run.watcher or Watcher()).registered,
+                )
+        except TrainingInterrupted:
+            raise
+        except MedsslError as error:  # it is advice: no reason to lose the comparison
+            check.run.say(f"What registered labels are worth at inference was not found out: {error}")
+            return
         write_json(path, told | (TRANSDUCTIVE if options.transductive else {}))
     check.run.say(read_json(path)["sentence"])
+
+
+def _registrations(out: Path, options: TrainOptions) -> Path:
+    """Return the folder that keeps registrations: the run's, or one that the user shares between runs."""
+    return Path(str(options.settings.get(REGISTRATIONS, out)))
 
 
 def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainOptions:
@@ -487,8 +500,8 @@ def _promote(
             for scan, (before, after) in found.dice.items()
         },
     }
-    weighed = {path.stem: read_json(path) for path in (out / WEIGHT, out / FACTOR) if path.is_file()}
+    anatomy = {path.stem: read_json(path) for path in (out / WEIGHT, out / FACTOR) if path.is_file()}
     stamp = {"transductive": told["transductive"]} if "transductive" in told else {}
-    write_json(out / "run.json", told | weighed | {"verdict": said})
+    write_json(out / "run.json", told | anatomy | {"verdict": said})
     write_json(out / "verdict.json", {**said, **stamp})
     return replace(training, run=out)

@@ -22,7 +22,7 @@ from medssl.transforms import to_native_grid
 from medssl.workflows.models import Model
 
 if TYPE_CHECKING:
-    from medssl.workflows.anatomical_factor import AnatomicalFactor
+    from medssl.workflows.anatomical_factor import Factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def prepare(
 def predict(
     prepared: Prepared,
     predictor: Predictor,
-    anatomy: AnatomicalFactor | None = None,
+    anatomy: Factor | None = None,
     registered: Callable[[int, int], None] | None = None,
 ) -> Prediction:
     """Run the network on a scan.
@@ -119,7 +119,7 @@ def predict_native(
     model: Model,
     predictor: Predictor,
     resample: bool = False,
-    anatomy: AnatomicalFactor | None = None,
+    anatomy: Factor | None = None,
 ) -> NDArray[np.uint8]:
     """Segment one subject in memory: all steps, one after the other.
 

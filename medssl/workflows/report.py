@@ -392,6 +392,7 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
             note = "Mean Dice over the labels. Both networks had the same steps, crops and augmentation."
             columns = ("held-out scan", "labeled-only", "with unlabeled scans", "difference, points")
             blocks.append(Table(columns, tuple(rows), note=note))
+    blocks += _factor_blocks(material.run.get("anatomy_at_inference"))
     if material.run.get("transductive"):
         n = len(material.run["transductive"])
         blocks.append(
@@ -403,11 +404,21 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def _factor_blocks(factor: Mapping[str, Any] | None) -> tuple[Block, ...]:
+    """Say what registered labels are worth at inference."""
+    if not factor:
+        return ()
+    rows = tuple(
+        (scan, _text(dice["without"], 3), _text(dice["with"], 3)) for scan, dice in factor["dice"].items()
+    )
+    columns = ("held-out scan", "network alone", "with registered labels")
+    note = f"Mean Dice over the labels, by the network '{factor['network']}' and its labeled scans."
+    return Text(str(factor["sentence"])), *([Table(columns, rows, note=note)] if rows else [])
+
+
 def _target_blocks(material: _Material) -> tuple[Block, ...]:
     """Show what registered labels weigh, and teacher, atlas, target and truth of one unlabeled scan."""
-    factor = material.run.get("anatomy_at_inference")
-    told = (Text(str(factor["sentence"])),) if factor else ()
-    return (*_weight_blocks(material.run.get("anatomy_weight")), *told, *_example_blocks(material))
+    return (*_weight_blocks(material.run.get("anatomy_weight")), *_example_blocks(material))
 
 
 def _weight_blocks(weighed: Mapping[str, Any] | None) -> tuple[Block, ...]:

@@ -11,7 +11,7 @@ from medssl.evaluation.metrics import score_labels
 from medssl.inference.predictor import Predictor
 from medssl.io.nifti import read_labels
 from medssl.io.subjects import Subject
-from medssl.workflows.anatomical_factor import AnatomicalFactor
+from medssl.workflows.anatomical_factor import Factor
 from medssl.workflows.models import load_model
 from medssl.workflows.prediction import predict_native
 
@@ -19,7 +19,7 @@ from medssl.workflows.prediction import predict_native
 def dice_of_run(
     run: Path,
     subjects: Iterable[Subject],
-    anatomy: AnatomicalFactor | None = None,
+    anatomy: Factor | None = None,
     *,
     resample: bool = False,
 ) -> dict[str, list[float]]:

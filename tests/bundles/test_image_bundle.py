@@ -228,4 +228,5 @@ def test_the_small_networks_train_in_bfloat16_where_the_processor_has_it(name, u
     parser.read_config(str(CONFIGS / "train.yaml"))
     parser.update({"network_name": name, "device": "cpu"})
     assert parser.get_parsed_content("amp") is amp
+    assert parser["validate"]["evaluator"]["amp"] == "$@amp and torch.device(@device).type == 'cuda'"
     assert parser.get_parsed_content("channels_last") is name.startswith("vgg")

@@ -140,6 +140,10 @@ def test_a_step_is_skipped_where_amp_has_nothing_to_scale():
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
     flat = [{name: value[..., 0] for name, value in batch.items()} for batch in _batches(3)]
     trainer = _trainer(network, flat, _failing("loss", at=2), amp=True)
+    assert (trainer.precision, _trainer(network, flat, _failing("loss", at=2)).precision) == (
+        "bfloat16",
+        "float32",
+    )
     trainer.run()
     assert trainer.skipped_steps == 1
     assert all(torch.isfinite(value).all() for value in network.parameters())

@@ -60,8 +60,9 @@ def test_bfloat16_gradients_on_2x2x2_maps_are_reported():
 LAYERS = sorted(
     {
         pair
+        for channels in (1, 3)
         for widths in WIDTHS.values()
-        for pair in pairwise([1, *(width for maps in widths for width in maps)])
+        for pair in pairwise([channels, *(width for maps in widths for width in maps)])
     }
 )
 

@@ -112,3 +112,12 @@ def test_every_labeled_scan_that_is_laid_over_is_told_about(root, tmp_path):
         progress=lambda detail, done, total: told.append(detail),
     )
     assert "sub-a, labeled scan 2 of 2 laid over it" in told
+
+
+@pytest.mark.parametrize(("difference", "warned"), [(-0.01, True), (0.01, False)])
+def test_a_run_that_gained_nothing_by_it_is_told_so(copied, tmp_path, caplog, difference, warned):
+    record = json.loads((copied / "run" / "run.json").read_text())
+    record["anatomy_at_inference"] = {"difference": difference, "sentence": "Leave it out."}
+    (copied / "run" / "run.json").write_text(json.dumps(record))
+    segment(copied / "scans", tmp_path / "out", copied / "run", options(copied / "run"))
+    assert ("In run: Leave it out." in caplog.text) is warned

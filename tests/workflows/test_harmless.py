@@ -138,6 +138,7 @@ def test_the_candidates_share_their_registrations(validated):
     run = validated[0].training.run
     held_out, *_ = record(run)["subjects"]["validation"]
     assert {path.name for path in (run / "registrations").iterdir()} == {"sub-04", "sub-05", held_out}
+    assert len(list((run / "registrations" / held_out).glob("*.npz"))) == 2  # each labeled scan, once
     assert not list((run / "candidates").glob("*/registrations"))
 
 
@@ -215,6 +216,7 @@ def test_with_one_labeled_scan_it_cannot_tell_and_keeps_both(tmp_path):
     assert not labels_only["loss_unlabeled"]
     assert ramped["loss_unlabeled"]
     assert not (tmp_path / "run" / "anatomy_weight.json").exists()
+    assert not (tmp_path / "run" / harmless.FACTOR).exists()
     config = yaml.safe_load((tmp_path / "run" / "configs" / "train.yaml").read_text())
     assert config["anatomy_weight"] == 0.5
     assert load_model(tmp_path / "run" / "candidates" / "labeled-only").table.values == (0, 1, 2, 3)
@@ -516,11 +518,43 @@ def test_where_no_labeled_scan_can_be_registered_the_weight_stays_and_that_is_sa
     weighed = json.loads((tmp_path / "run" / "anatomy_weight.json").read_text())
     assert (weighed["weight"], weighed["candidates"], weighed["held_out"]) == (0.5, [], [])
     assert len(weighed["without_registration"]) == 1
+    factor = record(tmp_path / "run")["anatomy_at_inference"]
+    assert (factor["difference"], factor["dice"]) == (None, {})
+    assert factor["without_registration"] == weighed["without_registration"]
     assert "No labeled scan could be laid over a held-out one" in " ".join(said)
     config = yaml.safe_load(
         (tmp_path / "run" / "candidates" / "ssldec" / "configs" / "train.yaml").read_text()
     )
     assert config["anatomy_weight"] == 0.5
+
+
+def test_what_is_advice_only_costs_no_comparison(scans, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        msg = "sub-01 is not the file that the run was trained on."
+        raise InputError(msg)
+
+    monkeypatch.setattr(harmless, "check_factor", fail)
+    said = []
+    done = train_checked(scans, tmp_path / "run", options(hold_out=1), say=said.append)
+    assert "was not found out: sub-01 is not the file" in " ".join(said)
+    assert done.verdict.dice
+    assert "anatomy_at_inference" not in record(tmp_path / "run")
+    assert not (tmp_path / "run" / harmless.FACTOR).exists()
+
+
+def test_a_stop_while_held_out_scans_are_scored_is_a_stop_and_what_is_known_is_not_asked_again(
+    scans, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harmless, "check_factor", stop)
+    with pytest.raises(TrainingInterrupted, match="registrations that are done are kept"):
+        train_checked(scans, tmp_path / "run", options(hold_out=1))
+    told = {"sentence": "Known already.", "difference": 0.01, "dice": {}}
+    (tmp_path / "run" / harmless.FACTOR).write_text(json.dumps(told))
+    done = train_checked(scans, tmp_path / "run", TrainOptions(), resume=True)
+    assert record(done.training.run)["anatomy_at_inference"] == told
 
 
 def test_a_folder_in_use_is_refused(scans, tmp_path):

@@ -203,10 +203,17 @@ def test_the_verdict_on_the_unlabeled_scans_has_a_section_of_its_own(demo, tmp_p
         "dice": {"sub-02": {"labeled-only": 0.7, "semi-supervised": 0.74}},
     }
     record = json.loads((demo / "run/run.json").read_text()) | {"method": "ssldec", "verdict": said}
+    record["anatomy_at_inference"] = {
+        "sentence": "Registered labels gain.",
+        "network": "check-ssldec",
+        "dice": {"sub-02": {"without": 0.74, "with": 0.8125}},
+    }
     write_json(tmp_path / "run/run.json", record | {"transductive": ["sub-04 twice"]})
     text = full(demo, tmp_path / "page.html", run=tmp_path / "run").read_text()
     assert headings(text)[1] == "Did the unlabeled scans help?"
-    assert "They helped a lot." in text
+    assert all(
+        words in text for words in ("They helped a lot.", "Registered labels gain.", "0.812", "check-ssldec")
+    )
     assert "+4.0" in text
     assert "Transductive: training saw 1 scan" in text
 

@@ -56,6 +56,14 @@ def test_a_method_tells_mean_spread_and_seeds_above_supervised(tables):
     assert tables.methods_table([]) == "Not run.\n"
 
 
+def test_precisions_are_not_mixed(tables):
+    runs = [run("supervised", 0, 0.6), run("supervised", 1, 0.8, precision="bfloat16")]
+    with pytest.raises(ValueError, match=r"different precisions.*bfloat16.*float32"):
+        tables.methods_table(runs)
+    apart = [runs[0], run("supervised", 1, 0.8, "b", precision="bfloat16")]
+    assert "| supervised | 60.0 (n = 1) | 80.0 (n = 1) |" in tables.methods_table(apart)
+
+
 def test_the_mark_asks_for_all_cells_and_every_seed(tables):
     full = grid(tables, 0.9)
     assert tables.mednist_mark(full)[3] == "met"
