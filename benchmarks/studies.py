@@ -18,7 +18,7 @@ from medssl.io.lock import locked
 from medssl.io.subjects import Cohort, Subject
 from medssl.workflows.anatomical_factor import AnatomicalFactor
 from medssl.workflows.simulate import simulate_cohort
-from medssl.workflows.study import dice_of_run
+from medssl.workflows.study import dice_of_run, mean_over_labels
 
 OTHER_SITE = "simulated, other site"
 COHORTS: Mapping[str, Mapping[str, Any]] = {
@@ -85,11 +85,11 @@ def shared_registrations(work: Path) -> dict[str, Any]:
 def scores(run: Path, subjects: Sequence[Subject], anatomy: AnatomicalFactor | None = None) -> dict[str, Any]:
     """Return the Dice of a run: the mean over labels and scans, and over one of them."""
     per_label = dice_of_run(run, subjects, anatomy)
-    scans = np.nanmean(np.array(list(per_label.values())), axis=0)
+    scans = mean_over_labels(per_label, subjects)
     return {
-        "dice": float(scans.mean()),
+        "dice": float(np.mean(list(scans.values()))),
         "dice_per_label": {label: float(np.nanmean(values)) for label, values in per_label.items()},
-        "dice_per_scan": {subject.key: float(dice) for subject, dice in zip(subjects, scans, strict=True)},
+        "dice_per_scan": scans,
     }
 
 

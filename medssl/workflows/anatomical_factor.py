@@ -113,7 +113,19 @@ class AnatomicalFactor:
         Shapes:
             q, return: ``(K, I, J, K)``
         """
-        prior, bounds = self.prior(sample, progress)
+        return self.fused(q, *self.prior(sample, progress))
+
+    def fused(self, q: Tensor, prior: Tensor, bounds: tuple[slice, ...]) -> Tensor:
+        """Return the probabilities with what the registered labels say in a box of the scan.
+
+        Args:
+            q: The network's.
+            prior: Of the box, as `RegisteredPrior` returns it.
+            bounds: Of the box.
+
+        Shapes:
+            q, return: ``(K, I, J, K)``
+        """
         inside = (slice(None), *bounds)
         fused = q.clone()
         log_q = q[inside].clamp_min(torch.finfo(q.dtype).tiny).log()[None]

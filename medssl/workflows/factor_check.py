@@ -92,9 +92,9 @@ class _Asked:
 
     def __call__(self, q: Tensor, sample: Any, _: Progress | None = None) -> Tensor:
         """Return the probabilities with the factor."""
-        prior, _bounds = self.factor.prior(sample, self.progress)
+        prior, bounds = self.factor.prior(sample, self.progress)
         self.informed.append(bool((prior != prior[:1]).any()))
-        return self.factor(q, sample)
+        return self.factor.fused(q, prior, bounds)
 
 
 def _sentence(differences: NDArray[np.float64]) -> str:

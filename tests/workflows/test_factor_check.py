@@ -29,7 +29,7 @@ def checked(monkeypatch, dice, without, informed=(True, True)):
             progress(1, 1)
             return next(priors), ()
 
-        def __call__(self, q, sample, progress=None):
+        def fused(self, q, prior, bounds):
             return q
 
     def dice_of_run(run, subjects, factor, resample):
