@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 LEAST_WARMUP = 5
 LEAST_RUNS = 50
+BLOCK = 5
+"""Timed runs of a candidate on end, before it is the next one's turn."""
 
 CONVENTION = (
     "one multiply-add counted once, in convolutions, linear layers and attention; torch's counter reports 2"
@@ -127,14 +129,14 @@ def benchmark(
     warmup: int = LEAST_WARMUP,
     runs: int = LEAST_RUNS,
 ) -> list[Latency]:
-    """Time every form of a classifier, run in turn so that all of them meet the same disturbances.
+    """Time every form of a classifier, a few runs in turn so that all of them meet the same disturbances.
 
     Args:
         forms: See `Forms`.
         shape: `(C, H, W)` of an image; noise is classified.
         threads: Numbers of threads to run with.
         batch: Images a run.
-        warmup: Runs of each candidate that are not timed.
+        warmup: Runs of each candidate that are not timed, at the beginning; one later, whenever it is its turn.
         runs: Timed runs of each.
 
     Returns:
@@ -166,7 +168,10 @@ def interleaved(
     runs: int = LEAST_RUNS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Run all candidates in turn, again and again; return the seconds of each one's timed runs.
+    """Run all candidates in turn, again and again, a few runs each; return the seconds of each one's timed runs.
+
+    The first run of a turn is not timed: it finds the caches as another candidate left them, which would make the
+    times depend on what else is measured.
 
     Raises:
         ConfigError: There is no candidate, or no run.
@@ -175,11 +180,13 @@ def interleaved(
         msg = f"Nothing can be timed: found {len(candidates)} candidates, warmup={warmup}, runs={runs}."
         raise ConfigError(msg, "Give a network or an exported file, and at least one run.")
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(warmup + runs):
+    for first in range(0, runs, BLOCK):
         for name, candidate in candidates.items():
-            begin = clock()
-            candidate()
-            if turn >= warmup:
+            for _ in range(max(warmup, 1) if first == 0 else 1):
+                candidate()
+            for _ in range(min(BLOCK, runs - first)):
+                begin = clock()
+                candidate()
                 seconds[name].append(clock() - begin)
     return seconds
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from medssl.errors import CheckpointError, ConfigError
 from medssl.inference.latency import (
+    BLOCK,
     Forms,
     Latency,
     benchmark,
@@ -20,13 +21,25 @@ from medssl.inference.onnx_classifier import export_classifier
 from medssl.networks.compact import build_classifier
 
 
-def test_candidates_take_turns_and_warm_up_is_not_counted():
-    turns = []
-    clock = itertools.count().__next__
+def test_candidates_take_turns_and_neither_warm_up_nor_the_first_run_of_a_turn_is_counted():
+    turns, clock = [], itertools.count().__next__
     candidates = {name: lambda name=name: turns.append(name) for name in "ab"}
-    seconds = interleaved(candidates, warmup=2, runs=3, clock=clock)
-    assert "".join(turns) == "ababababab"
-    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+    seconds = interleaved(candidates, warmup=2, runs=BLOCK + 1, clock=clock)
+    first, second = 2 + BLOCK, 1 + 1
+    assert "".join(turns) == first * "a" + first * "b" + second * "a" + second * "b"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": BLOCK + 1, "b": BLOCK + 1}
+
+
+def test_the_time_of_a_candidate_does_not_depend_on_what_else_is_measured():
+    cached, now = [""], [0]
+
+    def candidate(name, cold):
+        now[0] += 1 if cached[0] == name else cold
+        cached[0] = name
+
+    candidates = {"small": lambda: candidate("small", 3), "large": lambda: candidate("large", 30)}
+    seconds = interleaved(candidates, warmup=0, runs=2 * BLOCK, clock=lambda: now[0])
+    assert set(seconds["small"]) == set(seconds["large"]) == {1}
 
 
 def test_median_and_95th_percentile_are_in_milliseconds():
@@ -73,7 +86,7 @@ def test_torch_runs_in_evaluation_mode():
             return x
 
     benchmark(Forms(Spy()), (1, 2, 2), warmup=0, runs=1)
-    assert modes == [(False, True)]
+    assert set(modes) == {(False, True)}
 
 
 def rows_of(float32: float, int8: float) -> list[Latency]:

@@ -25,7 +25,7 @@ def multiply_adds(network: nn.Module, channels: int, size: int) -> int:
         channels: Of the image.
         size: Its side in pixels.
     """
-    shadow = copy.deepcopy(network).to("meta").eval()
+    shadow = copy.deepcopy(network).to("meta").eval().requires_grad_(False)  # the counter follows gradients
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(torch.zeros(1, channels, size, size, device="meta"))
     return counter.get_total_flops() // 2

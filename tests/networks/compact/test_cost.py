@@ -38,6 +38,12 @@ def test_counting_leaves_the_network_as_it_is():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+def test_a_network_that_hands_parameters_to_its_parts_is_counted():
+    network = build_classifier("test_vit3", 2)
+    assert multiply_adds(network, 3, 160) > 80_000_000
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
 def test_a_frozen_parameter_still_counts():
     network = nn.Linear(2, 3)
     network.weight.requires_grad_(False)
