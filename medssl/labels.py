@@ -14,6 +14,8 @@ UNKNOWN = 255
 NO_MASK = "none"
 """Given in place of a mask: the whole volume counts and background is a class of its own."""
 
+_COMMAND = re.compile(r"^[$@%]|[@%](#|::)")
+
 _PALETTE = (
     "#e6a817",
     "#f4f1e4",
@@ -54,7 +56,8 @@ class LabelTable:
         labels: The rows; the background has value 0.
 
     Raises:
-        LabelError: A value or abbreviation occurs twice, 0 is missing, or a value is outside 0..254.
+        LabelError: A value or abbreviation occurs twice, 0 is missing, a value is outside 0..254, or a text is
+            one that a configuration would evaluate (`is_command`).
     """
 
     name: str
@@ -63,6 +66,11 @@ class LabelTable:
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.labels, key=lambda label: label.value))
+        texts = (self.name, *(text for row in ordered for text in (row.name, row.abbreviation, row.color)))
+        for text in filter(is_command, texts):
+            msg = f"Label table '{self.name}' holds the text {text!r}, which a configuration would evaluate. "
+            msg += "Begin no name with $, @ or %."
+            raise LabelError(msg)
         values = [label.value for label in ordered]
         _require_unique(self.name, "value", values)
         _require_unique(self.name, "abbreviation", [label.abbreviation for label in ordered])
@@ -136,6 +144,15 @@ class LabelTable:
         if all(label.value != 0 for label in labels):
             labels.append(_BACKGROUND)
         return cls(name, tuple(labels))
+
+
+def is_command(text: str) -> bool:
+    """Tell whether MONAI's configurations would evaluate or look up a text instead of reading it.
+
+    Names that come with the data go into configurations, and "$..." is Python there: whoever made the data must not
+    be able to run code where it is used.
+    """
+    return _COMMAND.search(text) is not None
 
 
 def label_table(source: str | Iterable[Mapping[str, object]] | LabelTable) -> LabelTable:

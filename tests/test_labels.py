@@ -40,6 +40,10 @@ def test_built_in_rows_are_recognized():
         ([{"index": UNKNOWN, "name": "a"}], "255 means unknown"),
         ([{"index": "x", "name": "a"}], "whole number"),
         ([{"index": 1}], "whole number"),
+        ([{"index": 1, "name": "$print(1)"}], r"'\$print\(1\)', which a configuration would evaluate"),
+        ([{"index": 1, "name": "a", "abbreviation": "@b"}], "'@b', which"),
+        ([{"index": 1, "name": "a", "color": "%c"}], "'%c', which"),
+        ([{"index": 1, "name": "a", "table": "$t"}, {"index": 2, "name": "b@#c"}], "'b@#c', which"),
     ],
 )
 def test_bad_tables_are_refused(rows, message):

@@ -14,7 +14,7 @@ from medssl.errors import DatalistError
 from medssl.io.files import read_json, write_json
 from medssl.io.flat import contrasts_of_files, is_contrast
 from medssl.io.subjects import DEFAULT_CONTRASTS, SECTIONS, Cohort, Subject, name_parts, plain_label
-from medssl.labels import NO_MASK, LabelTable, label_table
+from medssl.labels import NO_MASK, LabelTable, is_command, label_table
 
 FILE_NAME = "datalist.json"
 """A folder with this file in it is read by it."""
@@ -151,7 +151,12 @@ def _listed_contrasts(content: Mapping[str, Any], every: list[list[Path]], path:
     """Return which contrast each place of an entry's "image" holds."""
     named = content.get("contrasts")
     if named is not None:
-        if not isinstance(named, list) or not named or len(set(map(str, named))) < len(named):
+        if (
+            not isinstance(named, list)
+            or not named
+            or len(set(map(str, named))) < len(named)
+            or any(is_command(str(name)) for name in named)
+        ):
             msg = f"{path.name}: 'contrasts' is {named!r}; expected a list of different BIDS suffixes."
             raise DatalistError(msg, 'Write for example ["T1w", "T2w"].')
         return tuple(str(name) for name in named)

@@ -20,7 +20,7 @@ from medssl.io.image_items import (
 )
 from medssl.io.image_manifest import FILE_NAME, read_manifest, write_manifest
 from medssl.io.image_tree import Tree, read_plain_folder, read_tree
-from medssl.labels import UNKNOWN
+from medssl.labels import UNKNOWN, is_command
 
 __all__ = [
     "ImageCohort",
@@ -195,6 +195,11 @@ def _check_classes(tree: Tree, known: Sequence[str]) -> None:
     """
     if len(known) > UNKNOWN:
         tree.faults.append(Fault(f"{len(known)} classes; expected {UNKNOWN} at most", "Merge some."))
+    for name in known:
+        if is_command(name) or "#" in name or "::" in name:
+            msg = f"the class '{name}' has a name that a configuration would evaluate or change"
+            cure = "Begin it with none of $ @ %, and use no # or :: in it."
+            tree.faults.append(Fault(msg, cure))
     for section in ("training", *HELD_OUT):
         found = set(tree.classes[section])
         missing = [name for name in known if name not in found]

@@ -109,6 +109,7 @@ def test_unknown_table_is_refused(write_list: WriteList, entry: Entry) -> None:
         ({"training": {"subject": "1"}}, r"'training' is no list of objects"),
         ({"contrasts": []}, r"'contrasts' is \[\]; expected a list"),
         ({"contrasts": ["T1w", "T1w"]}, r"'contrasts' is .* different BIDS suffixes"),
+        ({"contrasts": ["$print(1)", "T1w"]}, r"'contrasts' is .* different BIDS suffixes"),
         ({"mask": "brain.nii"}, r"'mask' for all subjects is 'brain\.nii'; expected \"none\""),
         (
             {"test": [{"subject": "1", "image": ["a_T1w.nii"], "encoding": "x"}]},

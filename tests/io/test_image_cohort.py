@@ -1,8 +1,10 @@
 import logging
+import re
 from pathlib import Path
 
 import pytest
 from image_trees import hash_of_tree, write_tree
+from monai.bundle import ConfigParser
 
 from medssl.errors import ConfigError, DatalistError, InputError
 from medssl.io.image_cohort import class_names, find_images, image_entries, read_image_cohort
@@ -61,6 +63,20 @@ def test_class_names_must_agree_between_the_splits(tmp_path: Path, more: dict[st
     write_tree(tmp_path, BOTH | more)
     with pytest.raises(DatalistError, match=words):
         read_image_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["$print(1)", "@x", "%x", "a@#b", "a#b", "a::b"])
+def test_a_class_name_that_a_configuration_would_evaluate_is_refused(tmp_path: Path, name: str) -> None:
+    write_tree(tmp_path, {f"{split}/{one}": 1 for split in ("train", "test") for one in ("cat", name)})
+    with pytest.raises(DatalistError, match=re.escape(f"the class '{name}' has a name that a configuration")):
+        read_image_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a$b", "a@b", "50 %", "(c)"])
+def test_such_letters_inside_a_name_are_kept_by_a_configuration(tmp_path: Path, name: str) -> None:
+    write_tree(tmp_path, {f"train/{one}": 1 for one in ("cat", name)})
+    classes = list(read_image_cohort(tmp_path).classes)
+    assert sorted(ConfigParser({"classes": classes}).get_parsed_content("classes")) == sorted({"cat", name})
 
 
 def test_a_renamed_class_is_named_although_the_number_of_folders_agrees(tmp_path: Path) -> None:
