@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -73,6 +75,28 @@ class Verbs(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+class _Remarks(logging.Handler):
+    """What the package logs, without level and time, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        click.echo(self.format(record), err=True)
+
+
+@contextmanager
+def _remarks_shown() -> Iterator[None]:
+    """Show what the package, and nothing else, logs for people: from INFO on."""
+    logger, shown = logging.getLogger("medssl"), _Remarks()
+    before = logger.level
+    logger.addHandler(shown)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
+        logger.setLevel(before)
+
+
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="medssl")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -86,3 +110,4 @@ def main(debug: bool) -> None:
       medssl train SCANS --out RUN                 learn from its labeled scans
       medssl segment SCANS --out OUT --model RUN   label maps of all scans
     """
+    click.get_current_context().with_resource(_remarks_shown())

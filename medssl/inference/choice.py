@@ -88,7 +88,7 @@ def candidates(wish: Wish, device: torch.device) -> list[tuple[str, str]]:
         msg = f"The backend {wish.backend} cannot be used: not installed: {', '.join(missing)}."
         raise ConfigError(msg, 'Install it with: pip install "medssl[fast]", or use --backend torch.')
     if missing:
-        logger.info("Backends left out, since these are not installed: %s.", ", ".join(missing))
+        logger.debug("Backends left out, since these are not installed: %s.", ", ".join(missing))
     if wish.precision == "auto":
         precisions = PRECISIONS if has_bfloat16(device) else ("float32",)
     else:
@@ -192,7 +192,7 @@ class _Bench:
         for pair in pairs:
             trials[pair] = trial = self._try(pair, expected)
             if trial.agreement is not None:
-                logger.info("%s: %.3f s a tile; %s.", _name(pair), trial.seconds, trial.agreement)
+                logger.debug("%s: %.3f s a tile; %s.", _name(pair), trial.seconds, trial.agreement)
         return trials
 
     def get(self, pair: tuple[str, str]) -> Backend:

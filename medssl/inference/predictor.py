@@ -142,7 +142,7 @@ def tile_logits(
     cost = bytes_per_voxel(tiling.peak_maps) * tiling.memory_factor
     tiles = _tiles(region, shape, tiling, cost, exact)
     need = max(tile.read.voxels for tile in tiles) * cost
-    logger.info(
+    logger.debug(
         "%s of %s voxels in %d pass(es) of about %.1f GiB", region.shape, shape, len(tiles), need / 2**30
     )
     for tile in tiles:

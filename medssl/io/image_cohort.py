@@ -195,11 +195,7 @@ def _check_classes(tree: Tree, known: Sequence[str]) -> None:
     """
     if len(known) > UNKNOWN:
         tree.faults.append(Fault(f"{len(known)} classes; expected {UNKNOWN} at most", "Merge some."))
-    for name in known:
-        if is_command(name) or "#" in name or "::" in name:
-            msg = f"the class '{name}' has a name that a configuration would evaluate or change"
-            cure = "Begin it with none of $ @ %, and use no # or :: in it."
-            tree.faults.append(Fault(msg, cure))
+    tree.faults += _of_names(known)
     for section in ("training", *HELD_OUT):
         found = set(tree.classes[section])
         missing = [name for name in known if name not in found]
@@ -220,6 +216,16 @@ def _check_classes(tree: Tree, known: Sequence[str]) -> None:
             _LOGGER.warning(
                 "%s has no image of %s: their scores will be undefined", section, _listed(missing)
             )
+
+
+def _of_names(known: Sequence[str]) -> list[Fault]:
+    """Name the classes that could not stand in a configuration as they are."""
+    cure = "Begin it with none of $ @ %, and use no # or :: in it."
+    return [
+        Fault(f"the class '{name}' has a name that a configuration would evaluate or change", cure)
+        for name in known
+        if is_command(name) or "#" in name or "::" in name
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medssl.errors import ConfigError
 from medssl.functional.clustering import at_least_float32, cluster_mass
 from medssl.functional.schedules import linear_ramp
 from medssl.labels import UNKNOWN
@@ -27,6 +28,9 @@ class SemiSupervisedObjective(nn.Module):
         weight: :math:`\lambda`.
         start: Share of training at which the ramp a(t) leaves 0.
         end: Share at which it reaches 1.
+
+    Raises:
+        ConfigError: One of the three is no number (YAML reads "1,0" as a text).
 
     Attributes:
         views: Entries of the unlabeled batch that go through the network, one after the other.
@@ -49,6 +53,10 @@ class SemiSupervisedObjective(nn.Module):
         end: float = 0.0,
     ) -> None:
         super().__init__()
+        for name, value in (("weight", weight), ("start", start), ("end", end)):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                msg = f"The {name} of the unlabeled term is {value!r}; expected a number."
+                raise ConfigError(msg, "Write it with a point, such as 0.5.")
         self.labeled_loss = SupervisedLoss() if labeled_loss is None else labeled_loss
         self.weight, self.start, self.end = weight, start, end
 

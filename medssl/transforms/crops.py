@@ -11,6 +11,7 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from medssl.errors import ConfigError
 from medssl.transforms.masking import plain
 from medssl.transforms.mixture import Mixture
 from medssl.transforms.order import shuffled
@@ -97,11 +98,17 @@ class StepSampler(Sampler[int]):
         batch_size: Crops a step and process.
         mixture: How many of them are unlabeled; None for none.
 
+    Raises:
+        ConfigError: A step holds one crop, which leaves no room for both kinds.
+
     Attributes:
         start_step: Steps already done; set before the loader is iterated (`engines.ResumePoint`).
     """
 
     def __init__(self, steps: int, batch_size: int, mixture: Mixture | None = None) -> None:
+        if mixture is not None and batch_size < 2 and not mixture.alternate:
+            msg = f"A step of {batch_size} has no room for both labeled and unlabeled ones: none would be unlabeled."
+            raise ConfigError(msg, "Set batch_size to 2 or more (of each process), or train supervised.")
         self.steps = steps
         self.batch_size = batch_size
         self.mixture = mixture

@@ -76,7 +76,7 @@ class ImagePool:
         stored = None if cache is None else Path(cache) / f"images-{_key(paths, preprocessing)}.npy"
         if stored is not None and stored.is_file():
             self.images = _mapped(stored)
-            logger.info("%d images found prepared in %s", len(paths), stored)
+            logger.debug("%d images found prepared in %s", len(paths), stored)
             if prepared is not None:
                 prepared(len(paths), len(paths))
             return
@@ -149,13 +149,13 @@ def _kept(images: Iterator[Tensor], count: int, stored: Path | None, memory_limi
         kept = torch.empty(shape, dtype=torch.uint8)
         for place, image in enumerate(images):
             kept[place] = image
-        logger.info("%s prepared in memory", size)
+        logger.debug("%s prepared in memory", size)
         return kept
     if stored is None:
         msg = f"{size} are more than the {memory_limit / 2**20:.0f} MiB that are kept in memory."
         raise ConfigError(msg, "Name a folder for the cache, or raise the memory limit.")
     _write(images, shape, stored)
-    logger.info("%s prepared in %s", size, stored)
+    logger.debug("%s prepared in %s", size, stored)
     return _mapped(stored)
 
 

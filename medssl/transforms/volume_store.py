@@ -57,7 +57,7 @@ class VolumeStore:
 
     def _in_a_file(self, value: Tensor) -> Tensor:
         if not self.mapped:
-            logger.info(
+            logger.debug(
                 "%d MiB of scans are in memory; further ones are read from files.", self.held // 2**20
             )
         self.mapped += 1

@@ -1,12 +1,14 @@
 import json
+import logging
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from phantoms import TINY, write_subject
 
-from medssl.cli import COMMANDS, main
+from medssl.cli import COMMANDS, Verbs, main
 from medssl.cli.segment import cache_folder
 
 
@@ -30,6 +32,20 @@ def test_every_command_has_help_with_an_example(verb):
     result = call(verb, "--help")
     assert result.exit_code == 0
     assert f"medssl {verb}" in result.output.split("Example:")[1]
+
+
+def test_what_the_package_logs_for_people_is_shown_on_standard_error(monkeypatch):
+    @click.command()
+    def tell():
+        logging.getLogger("medssl.somewhere").info("resampled from (4, 4) to (5, 5)")
+        logging.getLogger("medssl.somewhere").debug("a detail")
+        logging.getLogger("monai").info("of no interest")
+
+    before = logging.getLogger("medssl").handlers[:], logging.getLogger("medssl").level
+    monkeypatch.setattr(Verbs, "get_command", lambda *_: tell)
+    result = call("check")
+    assert (result.stderr, result.stdout) == ("resampled from (4, 4) to (5, 5)\n", "")
+    assert (logging.getLogger("medssl").handlers, logging.getLogger("medssl").level) == before
 
 
 def test_the_group_lists_every_command():

@@ -130,7 +130,7 @@ def test_one_that_fails_is_left_out_with_one_line(machine, shallow, head, caplog
 def test_one_that_is_missing_is_left_out_with_one_line(machine, shallow, head, caplog, monkeypatch):
     monkeypatch.setattr(choice, "find_spec", lambda name: True if name == "torch" else None)
     machine[1]["torch", "float32"] = 0.5
-    with caplog.at_level(logging.INFO, logger="medssl.inference.choice"):
+    with caplog.at_level(logging.DEBUG, logger="medssl.inference.choice"):
         predictor, _ = predict(shallow, head)
     assert predictor.backend is predictor.reference
     lines = [record.message for record in caplog.records if "not installed" in record.message]

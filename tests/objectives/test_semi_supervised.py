@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from medssl.errors import ConfigError
 from medssl.functional.schedules import linear_ramp
 from medssl.labels import UNKNOWN
 from medssl.objectives import (
@@ -56,6 +57,13 @@ def _labeled_loss(case):
     label = case.batch["label"]
     scores = case.network(case.batch["image"])
     return SupervisedLoss()(scores, torch.where(label < case.first, UNKNOWN, label))
+
+
+@pytest.mark.parametrize("name", ["weight", "start", "end"])
+@pytest.mark.parametrize("value", ["1,0", None, True])
+def test_what_is_no_number_is_refused_before_anything_is_trained(name, value):
+    with pytest.raises(ConfigError, match=f"The {name} of the unlabeled term is .*expected a number"):
+        MeanTeacher(nn.Identity(), **{name: value})
 
 
 def test_without_unlabeled_crops_the_loss_is_the_labeled_one(case, method):

@@ -3,6 +3,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlipd, RandSpatialCropd
 
+from medssl.errors import ConfigError
 from medssl.transforms import Mixture, label_counts
 from medssl.transforms.crops import CropDataset, PairedLoader, StepSampler
 
@@ -73,6 +74,13 @@ def test_workers_give_the_same_crops(dataset):
         return torch.cat([batch["image"] for batch in loader])
 
     assert torch.equal(load(0), load(2))
+
+
+def test_a_step_of_one_crop_has_no_unlabeled_one_and_is_refused():
+    with pytest.raises(ConfigError, match="no room for both"):
+        StepSampler(10, 1, Mixture())
+    assert StepSampler(10, 1).labeled(0) == 1
+    assert StepSampler(10, 1, Mixture(ends=(0, 10), alternate=True)).unlabeled(0) == 1
 
 
 def test_sampler_goes_on_after_the_steps_done():
