@@ -8,8 +8,11 @@ import jsonschema
 import pytest
 import yaml
 from monai.bundle import ConfigParser, create_workflow
+from phantoms import write_subject
 
 import medssl
+from medssl.io.cohort import read_cohort
+from medssl.io.datalist import write_datalist
 from medssl.labels import BRAIN_TISSUES
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "infant_brain_segmentation"
@@ -131,6 +134,18 @@ def test_overlays_are_short_and_change_what_is_there(path):
     base = ConfigParser(merged(*below(path.name)))
     parents = {name.rpartition("#")[0] for name in read(path.name) if "#" in name}
     assert not [name for name in parents if name not in base]
+
+
+@pytest.mark.parametrize("mask", ["none", None])
+def test_ssldec_gives_background_a_cluster_where_scans_have_no_mask(tmp_path, mask):
+    for name in ("a", "b"):
+        write_subject(tmp_path, name, seed=1)
+    cohort = read_cohort(tmp_path, mask=mask)
+    write_datalist(tmp_path / "datalist.json", cohort)
+    parser = ConfigParser(merged("train.yaml", "train_ssldec.yaml"))
+    parser["dataset_dir"] = str(tmp_path)
+    assert parser.get_parsed_content("background_cluster") is (mask == "none")
+    assert parser.get_parsed_content("network_def").first == (0 if mask == "none" else 1)
 
 
 def test_handlers_are_a_list_that_label_can_insert_into():
