@@ -13,9 +13,7 @@ from ignite.engine import Engine, Events
 
 from medssl.engines.checkpoints import torch_rank
 from medssl.engines.watching import PARTS, scalars
-
-TRANSDUCTIVE = {"transductive": "yes"}
-"""Column that a table of a run has whose held-out scans may be among the unlabeled, and its value."""
+from medssl.io.subjects import TRANSDUCTIVE
 
 
 class MetricsTable:

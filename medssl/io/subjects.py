@@ -16,6 +16,9 @@ DEFAULT_CONTRASTS = ("T1w", "T2w")
 SECTIONS = ("training", "validation", "test", "unlabeled")
 """The lists of a datalist and the fields of a cohort."""
 
+TRANSDUCTIVE = {"transductive": "yes"}
+"""Column of a table, and its value, where held-out scans may have been among the unlabeled ones of the training."""
+
 _EXTENSIONS = (".nii.gz", ".nii", ".hdr", ".img", ".tsv", ".json")
 
 

@@ -14,12 +14,12 @@ from medssl.io.cohort import find_label_table, read_cohort
 from medssl.io.datalist import FILE_NAME
 from medssl.io.files import read_json, read_tsv, require_new_table, write_json, write_tsv
 from medssl.io.nifti import read_labels
-from medssl.io.subjects import name_parts, only_one, plain_label, stem
+from medssl.io.subjects import TRANSDUCTIVE, name_parts, only_one, plain_label, stem
 from medssl.labels import BRAIN_TISSUES, LabelTable
 
 TABLE_COLUMNS = ("subject", *COLUMNS)
 
-TRANSDUCTIVE = "The model may have seen the scored scans, without their labels, in training (transductive)."
+SEEN = "The model may have seen the scored scans, without their labels, in training (transductive)."
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, finished subjects, all subjects)."""
@@ -118,17 +118,13 @@ def evaluate(
     if progress is not None:
         progress("", len(pairs), len(pairs))
     summary = summarize(rows)
-    stamp = {"Transductive": TRANSDUCTIVE} if _transductive(one for _, one, _ in pairs) else {}
-    write_tsv(out, rows, TABLE_COLUMNS)
+    seen = any(name in row for row in rows for name in TRANSDUCTIVE)
+    stamp = {"Transductive": SEEN} if seen else {}
+    write_tsv(out, rows, [*TABLE_COLUMNS, *(TRANSDUCTIVE if seen else ())])
     write_json(out.with_suffix(".json"), _sidecar(summary) | stamp)
     warnings += [*_remarks(summary), *_seen_in_training(ref, [key for key, _, _ in pairs])]
     warnings += stamp.values()
     return Evaluation(tuple(rows), summary, out, tuple(warnings))
-
-
-def _transductive(predictions: Iterable[_LabelFile]) -> bool:
-    """Tell whether a map says of its model that it was trained with ``--transductive``."""
-    return any("transductive" in _trained_on(one.path) for one in predictions)
 
 
 def _trained_on(path: Path) -> str:
@@ -283,7 +279,8 @@ def _pair(
 def _score_pair(
     key: str, prediction: _LabelFile, reference: _LabelFile, table: LabelTable
 ) -> Iterator[dict[str, object]]:
-    """Read and score one subject."""
+    """Read and score one subject; its map may say of its model that it was trained with ``--transductive``."""
+    stamp = TRANSDUCTIVE if "transductive" in _trained_on(prediction.path) else {}
     truth = read_labels(reference.path, key, table, reference.encoding)
     found = read_labels(prediction.path, key, table, prediction.encoding, allow_empty=True)
     difference = truth.grid.difference(found.grid)
@@ -293,7 +290,7 @@ def _score_pair(
             msg, "Segment the scan that the reference was drawn on, or resample by nearest neighbor."
         )
     for row in score_labels(found.data, truth.data, truth.grid.spacing, table):
-        yield {"subject": key, **row}
+        yield {"subject": key, **row, **stamp}
 
 
 def _remarks(summary: Summary) -> list[str]:

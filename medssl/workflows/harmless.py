@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from medssl.engines import TrainingInterrupted
-from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import InputError, MedsslError, OutputError
 from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.leaks import find_leaks, plain_id
-from medssl.io.subjects import Cohort, Subject
+from medssl.io.subjects import TRANSDUCTIVE, Cohort, Subject
 from medssl.workflows.anatomy_weight import PROCESSES, SETTING, record, weigh_anatomy, with_weight
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.factor_check import check_factor

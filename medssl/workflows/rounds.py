@@ -19,11 +19,11 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.calibration import METRIC
 from medssl.engines.checkpoints import save_atomically, share_buffers
-from medssl.engines.metrics_table import TRANSDUCTIVE
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.clustering import fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
+from medssl.io.subjects import TRANSDUCTIVE
 from medssl.networks import reinitialize
 from medssl.self_training import TOLERANCE, Outcome, self_train
 from medssl.transforms import CropDataset, Targets

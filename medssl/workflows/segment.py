@@ -27,7 +27,7 @@ from medssl.io.cohort import read_cohort
 from medssl.io.files import atomic_path, read_json, require_writable_folder, write_json, write_tsv
 from medssl.io.inspection import require_usable
 from medssl.io.nifti import Volume, write_labels, write_probabilities
-from medssl.io.subjects import Cohort, Subject
+from medssl.io.subjects import TRANSDUCTIVE, Cohort, Subject
 from medssl.labels import LabelTable
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import Model, load_model
@@ -357,13 +357,14 @@ class _Job:
     def write_tables(self, result: Segmentation, command: str, seconds: float) -> None:
         names = [label.abbreviation for label in self.model.table.foreground]
         ending = f"_seg-{self.model.table.name}_dseg.json"
+        stamp = TRANSDUCTIVE if "transductive" in str(self.model.trained_on) else {}
         rows = []
         for path in sorted(self.out.rglob(f"sub-*{ending}")):
             volumes = read_json(path)["Volumes_ml"]
             subject = path.name.removesuffix(ending)
-            rows.append({"subject": subject, **{f"{name}_ml": volumes[name] for name in names}})
+            rows.append({"subject": subject, **{f"{name}_ml": volumes[name] for name in names}, **stamp})
         finished = [str(row["subject"]) for row in rows]
-        write_tsv(self.out / "volumes.tsv", rows, ["subject", *[f"{name}_ml" for name in names]])
+        write_tsv(self.out / "volumes.tsv", rows, ["subject", *[f"{name}_ml" for name in names], *stamp])
         description = {
             "Name": f"medssl segmentation ({self.model.table.name})",
             "BIDSVersion": "1.9.0",

@@ -7,7 +7,7 @@ import pytest
 from medssl.errors import DatalistError, GridError, InputError, LabelError, OutputError
 from medssl.io.files import read_tsv
 from medssl.labels import LabelTable
-from medssl.workflows.evaluate import TABLE_COLUMNS, TRANSDUCTIVE, evaluate, read_scores
+from medssl.workflows.evaluate import SEEN, TABLE_COLUMNS, evaluate, read_scores
 
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 
@@ -102,7 +102,10 @@ def test_scores_of_a_transductive_model_say_so(folders, stamped):
     sidecar = beside.with_name(beside.name.replace(".nii.gz", ".json"))
     sidecar.write_text(json.dumps({"Model": {"TrainedOn": told}}))
     result = evaluate(*folders)
-    assert (TRANSDUCTIVE in result.warnings) is stamped
+    assert (SEEN in result.warnings) is stamped
+    told = [row.get("transductive") for row in read_tsv(out)]
+    assert told == ([*["yes"] * 3, *[""] * (len(told) - 3)] if stamped else [None] * len(told))
+    assert len(read_scores(out)) == len(told)
     assert ("Transductive" in json.loads(out.with_suffix(".json").read_text())) is stamped
 
 

@@ -45,6 +45,17 @@ def dseg(out: Path, name: str = "a") -> Path:
     return out / f"sub-{name}" / "anat" / f"sub-{name}_seg-braintissues_dseg.nii.gz"
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped):
+    model = shutil.copytree(run, tmp_path / "model")
+    metadata = json.loads((model / "configs" / "metadata.json").read_text())
+    metadata["data_source"] += ", transductive: held-out scans may be among the unlabeled" * stamped
+    (model / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    segment(scans, tmp_path / "out", model, FAST)
+    header, row = (tmp_path / "out" / "volumes.tsv").read_text().splitlines()
+    assert header.endswith("\ttransductive") is row.endswith("\tyes") is stamped
+
+
 def test_label_maps_volumes_and_records_are_written(run, scans, tmp_path):
     result = segment(scans, tmp_path / "out", run, Options(probabilities=True, device="cpu"))
     out = tmp_path / "out"
