@@ -33,6 +33,12 @@ from medssl.registration.settings import RegistrationSettings
 LEAST_OVERLAP = 0.2
 """Share of the fixed mask that the moving mask must cover after the affine step."""
 
+LEAST_SIMILARITY = 0.2
+"""Of the warped scan and the fixed one where one has no mask; see docs/experiments.md for what it lets through."""
+
+MOST_FOLDING = 0.02
+"""Share of the voxels, where one scan has no mask."""
+
 LIBRARY = f"SimpleITK {sitk.Version.VersionString()}"
 """What registers: another version may give other results for the same input."""
 
@@ -211,8 +217,8 @@ def register(fixed: Scan, moving: Scan, settings: RegistrationSettings = _DEFAUL
         settings: See `RegistrationSettings`.
 
     Raises:
-        RegistrationError: The scans have other numbers of contrasts, do not overlap after the affine step,
-            or ITK gives up.
+        RegistrationError: The scans have other numbers of contrasts, do not overlap after the affine step, do not
+            resemble each other in the end or were folded to do so (asked of scans without masks), or ITK gives up.
     """
     if len(fixed.image) != len(moving.image):
         msg = f"The fixed scan has {len(fixed.image)} contrasts, the moving one {len(moving.image)}."
@@ -245,7 +251,19 @@ def _registered(fixed: Scan, moving: Scan, settings: RegistrationSettings) -> Re
     field = sitk.DisplacementFieldTransform(to_itk(displacement.astype(np.float64), grid))
     warped = [to_array(resampled(image, grid, field, extend=True)) for image in aligned_sources]
     alike = similarity(np.stack([to_array(image) for image in targets]), np.stack(warped), brain)
-    return Registration(fixed.grid, moving.grid, matrix_of(affine), displacement, grid, overlap, alike)
+    made = Registration(fixed.grid, moving.grid, matrix_of(affine), displacement, grid, overlap, alike)
+    if not (fixed.is_masked and moving.is_masked):
+        _require_success(made)
+    return made
+
+
+def _require_success(made: Registration) -> None:
+    """Refuse what no anatomy explains: scans without masks overlap whatever they show."""
+    if not made.similarity >= LEAST_SIMILARITY or made.folding > MOST_FOLDING:
+        msg = f"The registration failed: the warped scan and the fixed one have a similarity of {made.similarity:.2f} "
+        msg += f"(at least {LEAST_SIMILARITY:g} expected), {made.folding:.1%} of the voxels are folded "
+        msg += f"(at most {MOST_FOLDING:.0%} expected)."
+        raise RegistrationError(msg, "Do they show the same part of the body, with the same contrasts?")
 
 
 def _images(scan: Scan, grid: Grid) -> list[sitk.Image]:

@@ -202,6 +202,19 @@ def test_too_little_overlap_is_refused():
         register(scan(labels), scan(labels, mask=corner), RegistrationSettings(affine=False))
 
 
+def test_scans_without_masks_that_only_folding_makes_alike_are_refused():
+    rng = np.random.default_rng(0)
+    one, two = (ndimage.gaussian_filter(rng.normal(size=(36, 50, 36)), 2).astype(np.float32) for _ in "ab")
+    with pytest.raises(RegistrationError, match=r"The registration failed.* are folded .*same part of the body"):
+        register(*(Scan(1 + (noise - noise.min())[None], np.eye(4)) for noise in (one, two)))
+
+
+def test_scans_without_masks_that_stay_unlike_are_refused(monkeypatch):
+    monkeypatch.setattr(pairwise, "similarity", lambda *_: 0.1)
+    with pytest.raises(RegistrationError, match=r"similarity of 0\.10 \(at least 0\.2"):
+        register(Scan(intensities(anatomy())[None], np.eye(4)), scan(anatomy()), QUICK)
+
+
 def test_constant_image_is_refused():
     flat = Scan(np.ones((1, 12, 12, 12), np.float32), np.eye(4))
     with pytest.raises(RegistrationError, match="constant"):
