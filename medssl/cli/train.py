@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from medssl.cli.common import (
 )
 from medssl.cli.ranks import ranks_of_environment
 from medssl.errors import ConfigError, MedsslError
+
+if TYPE_CHECKING:
+    from medssl.workflows.running import Training
 
 METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
 """As in `medssl.workflows.methods.METHODS`; a test compares both. Help must not import torch."""
@@ -90,7 +93,6 @@ def train(
     the datalist, or held out by --hold-out, choose the best step; without any the last step is kept.
     """
     from medssl.workflows.budgets import budget_named
-    from medssl.workflows.factor_check import gains_at_inference
     from medssl.workflows.harmless import is_checked, train_checked
     from medssl.workflows.models import packaged_bundle, quiet_libraries
     from medssl.workflows.train import TrainOptions
@@ -114,11 +116,22 @@ def train(
         if getattr(error, "resumable", False):
             raise MedsslError(str(error), f"Go on with: medssl train {data} --out {out} --resume") from error
         raise
+    _tell_next(done, data, out)
+    STDOUT.print(str(out), soft_wrap=True)
+
+
+def _tell_next(done: Training, data: Path, out: Path) -> None:
+    """Say what a training took, what it was not compared with, and the command that uses it."""
+    from medssl.io.files import read_json
+    from medssl.workflows.factor_check import gains_at_inference
+    from medssl.workflows.provenance import other_baseline
+
     best = "" if done.best is None else f", best Dice on held-out scans {done.best:.3f}"
+    if other := other_baseline(read_json(out / "run.json")):
+        STDERR.print(other)
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
     anatomy = f" --anatomy {out}" if gains_at_inference(out) else ""
     STDERR.print(f"  medssl segment {data} --out OUT --model {out}{anatomy}", soft_wrap=True)
-    STDOUT.print(str(out), soft_wrap=True)
 
 
 def _refuse_several_processes(out: Path) -> None:

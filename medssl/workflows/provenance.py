@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import medssl
 from medssl.io.files import sha256
-from medssl.io.subjects import Subject
+from medssl.io.subjects import DEFAULT_CONTRASTS, Subject
+from medssl.labels import BRAIN_TISSUES
 
 LIBRARIES = (
     *("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn", "simpleitk"),
@@ -63,3 +65,18 @@ def file_hashes(subjects: Iterable[Subject], start: Path) -> dict[str, str]:
             if isinstance(path, Path):
                 hashes[relative(path, start)] = sha256(path)
     return hashes
+
+
+def other_baseline(record: Mapping[str, Any]) -> str:
+    """Return what a run was not compared with, in words: training from the packaged weights. "" where these do not fit.
+
+    Args:
+        record: Of the run, ``run.json``.
+    """
+    fits = record.get("contrasts") == list(DEFAULT_CONTRASTS) and record.get("labels") == BRAIN_TISSUES.rows()
+    if not fits or " --init " in f" {record['command']} ":
+        return ""
+    return (
+        "Training began with random weights. From the packaged ones (--init packaged), which are for iso-intense "
+        "infant brains, labeled-only training may do better; that was not compared."
+    )

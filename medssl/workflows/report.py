@@ -43,7 +43,7 @@ from medssl.reporting.report import (
     render_report,
 )
 from medssl.workflows.evaluate import read_scores
-from medssl.workflows.provenance import versions
+from medssl.workflows.provenance import other_baseline, versions
 from medssl.workflows.target_example import TargetExample, on_grid, read_target_example
 
 logger = logging.getLogger(__name__)
@@ -392,6 +392,8 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
             note = "Mean Dice over the labels. Both networks had the same steps, crops and augmentation."
             columns = ("held-out scan", "labeled-only", "with unlabeled scans", "difference, points")
             blocks.append(Table(columns, tuple(rows), note=note))
+        if other := other_baseline(material.run):
+            blocks.append(Text(other))
     blocks += _factor_blocks(material.run.get("anatomy_at_inference"))
     if material.run.get("transductive"):
         n = len(material.run["transductive"])

@@ -180,6 +180,7 @@ def test_train_with_a_method_says_whether_it_helped(cohort, tmp_path):
     verdict = json.loads((run / "verdict.json").read_text())
     assert verdict["sentence"] in " ".join(result.output.split())
     assert "medssl segment" in result.output
+    assert "(--init packaged)" in result.stderr
     again = call("train", cohort, "--out", run, "--resume")
     assert again.exit_code == 1
     assert "finished" in again.output

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from medssl.errors import InputError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.files import write_json, write_tsv
+from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import report
 from medssl.workflows.evaluate import evaluate
 from medssl.workflows.report import write_report
@@ -208,7 +209,8 @@ def test_the_verdict_on_the_unlabeled_scans_has_a_section_of_its_own(demo, tmp_p
         "network": "check-ssldec",
         "dice": {"sub-02": {"without": 0.74, "with": 0.8125}},
     }
-    write_json(tmp_path / "run/run.json", record | {"transductive": ["sub-04 twice"]})
+    record |= {"contrasts": ["T1w", "T2w"], "labels": BRAIN_TISSUES.rows(), "transductive": ["sub-04 twice"]}
+    write_json(tmp_path / "run/run.json", record)
     text = full(demo, tmp_path / "page.html", run=tmp_path / "run").read_text()
     assert headings(text)[1] == "Did the unlabeled scans help?"
     assert all(
@@ -216,6 +218,7 @@ def test_the_verdict_on_the_unlabeled_scans_has_a_section_of_its_own(demo, tmp_p
     )
     assert "+4.0" in text
     assert "Transductive: training saw 1 scan" in text
+    assert "(--init packaged)" in text
 
 
 def test_an_unreadable_scan_costs_its_picture_only(demo, tmp_path, monkeypatch):
