@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.functional.clustering import cluster_mass
 from medssl.functional.mixing import mixup, mixup_shares, sharpen
@@ -39,8 +40,9 @@ class MixMatch(SemiSupervisedObjective):
     Notes:
         A mixed image has the weight of the labeled image of which it holds the larger share.
         For images only, all of whose labels are known; masks are not looked at. The mean runs over samples and
-        classes. Guesses carry no gradient and are made in evaluation mode; the mixed images take one forward
-        pass, so that batch norm is updated once a step. Partners and shares are drawn from torch's global CPU
+        classes. Guesses carry no gradient and are made without dropout. Batch norm is updated once a step, by the
+        pass over the views that guesses: what is predicted later are whole images, not mixed ones, whose statistics
+        cost 7 points of accuracy (`docs/experiments.md`). Partners and shares are drawn from torch's global CPU
         random numbers, which the resume point holds: a resumed run goes on bit for bit. ``pred`` are the scores
         of the mixed images.
 
@@ -81,7 +83,8 @@ class MixMatch(SemiSupervisedObjective):
         guess = self._guess(network, views)
         targets = sharpen(guess, self.temperature)
         images, mixed, labeled = self._mixed(batch, views, targets)
-        scores = network(images)
+        with _statistics_kept(network):
+            scores = network(images)
         log_q = scores.float().log_softmax(1)
         ramp = linear_ramp(float(batch["progress"]), self.start, self.end)
         term = (log_q[labeled:].exp() - mixed[labeled:]).square().mean()
@@ -103,10 +106,11 @@ class MixMatch(SemiSupervisedObjective):
     def _guess(self, network: nn.Module, views: Tensor) -> Tensor:
         """Return the mean prediction of the views of each image."""
         images = views.flatten(0, 1)
-        if self.teacher is None:
-            with _evaluating(getattr(network, "module", network)) as student:
-                scores = student(images)
-        else:
+        with _evaluating_but_batch_norm(
+            getattr(network, "module", network), alone=len(images) < 2
+        ) as student:
+            scores = student(images)
+        if self.teacher is not None:
             scores = self.teacher(images)
         return scores.float().softmax(1).unflatten(0, views.shape[:2]).mean(1)
 
@@ -124,12 +128,26 @@ class MixMatch(SemiSupervisedObjective):
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Hold a network in evaluation mode, then give each module its own mode back."""
+def _evaluating_but_batch_norm(network: nn.Module, alone: bool) -> Iterator[nn.Module]:
+    """Hold a network in evaluation mode, its batch norms in training unless an image is alone, then undo that."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    for module, mode in modes:
+        module.training = mode and isinstance(module, _BatchNorm) and not alone
     try:
         yield network
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Let batch norms use the statistics of a batch without remembering them."""
+    followed = [one for one in network.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+    for module in followed:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in followed:
+            module.track_running_stats = True

@@ -32,8 +32,8 @@ def _naive(case, guesser, temperature, alpha, seed):
     views = case.unlabeled["views"]
     images, targets = list(case.batch["image"].double()), torch.eye(4)[case.batch["label"][:, 0]].tolist()
     labeled, guesses = len(images), []
-    for some in views:
-        rows = _probabilities(guesser, some).tolist()
+    together = _probabilities(guesser, views.flatten(0, 1)).unflatten(0, views.shape[:2])
+    for some, rows in zip(views, together.tolist(), strict=True):
         guesses.append([sum(row[c] for row in rows) / len(rows) for c in range(4)])
         powers = [value ** (1 / temperature) for value in guesses[-1]]
         images += list(some.double())
@@ -59,7 +59,7 @@ def test_terms_equal_the_naive_loop_for_any_number_of_views(images, count, taugh
     """D19: also for one view and for three."""
     _views(images, count)
     guesser = images.teacher if taught else images.network
-    guesser = copy.deepcopy(guesser).double().eval()
+    guesser = copy.deepcopy(guesser).double().train(not taught)
     labeled, unlabeled, guesses = _naive(images, guesser, 0.5, 0.75, seed=6)
     torch.manual_seed(6)
     objective = MixMatch(images.teacher if taught else None, weight=20.0, end=0.0)
@@ -96,17 +96,38 @@ def test_the_weight_rises_from_zero_over_two_fifths_of_the_steps(some_images, pr
     assert output["loss"].item() == pytest.approx(total, rel=1e-5)
 
 
-def test_guesses_leave_batch_norm_alone_and_the_mixed_images_move_it_once(some_images):
-    """D19: the running statistics are those of one forward pass over the mixed images."""
+@pytest.mark.parametrize("taught", [False, True])
+def test_whole_images_move_batch_norm_once_and_mixed_ones_leave_it_alone(some_images, taught):
+    """D19: the running statistics are those of one forward pass over the views, which are not mixed."""
     other = copy.deepcopy(some_images.network)
     seen = []
     some_images.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    MixMatch()(some_images.network, some_images.batch)
-    guessed, mixed = seen
+    MixMatch(some_images.teacher if taught else None)(some_images.network, some_images.batch)
+    guessed, _ = seen
     assert torch.equal(guessed, some_images.unlabeled["views"].flatten(0, 1))
-    other(mixed)
+    other(guessed)
     for name, value in other.state_dict().items():
         assert torch.equal(some_images.network.state_dict()[name], value), name
+    assert all(one.track_running_stats for one in some_images.network.modules() if hasattr(one, "momentum"))
+
+
+def test_mixed_images_are_normalized_by_their_own_statistics(some_images):
+    mixed = []
+    some_images.network.register_forward_hook(
+        lambda module, inputs, output: mixed.append((inputs[0], output))
+    )
+    MixMatch()(some_images.network, some_images.batch)
+    images, scores = mixed[1]
+    assert torch.allclose(copy.deepcopy(some_images.network).train()(images), scores, atol=1e-6)
+
+
+def test_an_image_alone_is_guessed_with_the_running_statistics(some_images):
+    some_images.unlabeled["views"] = some_images.unlabeled["views"][:1, :1]
+    before = copy.deepcopy(some_images.network.state_dict())
+    guess = MixMatch()._guess(some_images.network, some_images.unlabeled["views"])
+    expected = copy.deepcopy(some_images.network).eval()(some_images.unlabeled["views"][0]).softmax(1)
+    assert torch.allclose(guess, expected, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in some_images.network.state_dict().items())
 
 
 def test_guesses_are_made_without_dropout_and_every_module_gets_its_mode_back(some_images):
