@@ -26,6 +26,12 @@ SUPERVISED = "supervised"
 LABELS, SEEDS, NETWORKS_ASKED = 5, 3, 2
 """A class, and the least number of each in the table of all methods."""
 
+MNIST_SEEDS = {100: 5, 10: 3}
+"""Labels a class -> seeds without which an aim is not met."""
+
+AFTERWARDS = " (chosen afterwards)"
+"""Said of a method that was picked among several by the test images that its score stands for."""
+
 
 def main() -> None:
     """Replace the tables."""
@@ -164,7 +170,7 @@ def mednist_mark(runs: Sequence[Row]) -> tuple[str, str, str, str]:
         best = max(own, key=lambda method: statistics.mean(own[method].values()))
         better, both = ahead(own[best], own[SUPERVISED])
         good &= better == both
-        told.append(f"{network}: {best} {_of_arm(own[best], own[SUPERVISED])}")
+        told.append(f"{network}: {best}{AFTERWARDS} {_of_arm(own[best], own[SUPERVISED])}")
     return title, "complete", "; ".join(told), reached(good)
 
 
@@ -195,6 +201,9 @@ def mnist_mark(
         aim: In percent.
         what: For people.
         method: How the names of the methods begin that count.
+
+    Returns:
+        What, aim, what is reached, and a word: fewer than `MNIST_SEEDS` can miss an aim, not meet it.
     """
     runs = of_the_task(runs, labels)
     title = f"MNIST, {10 * labels:,} labels, the rest of training unlabeled: {what}"
@@ -207,10 +216,12 @@ def mnist_mark(
     if not methods:
         return title, f"<= {aim} %", "not run", "open"
     best = min(methods, key=lambda name: statistics.mean(methods[name]))
-    told = f"{best} {of_seeds(methods[best])}"
+    told = f"{best}{AFTERWARDS if len(methods) > 1 or not method else ''} {of_seeds(methods[best])}"
     if SUPERVISED in errors:
         told += f"; supervised {of_seeds(errors[SUPERVISED])}"
-    return title, f"<= {aim} %", told, reached(statistics.mean(methods[best]) <= aim)
+    good = statistics.mean(methods[best]) <= aim
+    few = len(methods[best]) < MNIST_SEEDS[labels]
+    return title, f"<= {aim} %", told, "open" if good and few else reached(good)
 
 
 def of_seeds(errors: Sequence[float]) -> str:

@@ -10,9 +10,11 @@ implementation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import inf, isnan, nan, sqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ VALUE_DIGITS = 12
 DIFFERENCE_DIGITS = 10
 
 Floats = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,25 @@ class Treatment:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two treatments held against each other, among all pairs of a comparison.
+
+    Args:
+        first: Its mean rank is the better one, or they are equal.
+        second: The other.
+        z: Of the difference of the mean ranks, 0 or more.
+        p: Two-sided, of z.
+        p_holm: Corrected for the number of pairs, k (k - 1) / 2.
+    """
+
+    first: str
+    second: str
+    z: float
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Treatments compared over blocks.
 
@@ -158,6 +180,13 @@ class Comparison:
     def groups(self) -> tuple[tuple[int, int], ...]:
         """First and last place of every run of treatments that the critical difference does not tell apart."""
         return indistinct([one.rank for one in self.treatments], self.critical_difference)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs, the smallest p first; none for two treatments, which the signed-rank test compares."""
+        if len(self.treatments) < 3:
+            return ()
+        return all_pairs({one.name: one.rank for one in self.treatments}, len(self.blocks))
 
 
 def mid_ranks(values: Floats) -> Floats:
@@ -228,7 +257,27 @@ def z_against(mean_ranks: Floats, control: int, n: int) -> tuple[Floats, Floats]
     return z, 2 * stats.norm.sf(np.abs(z))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def all_pairs(ranks: Mapping[str, float], n: int) -> tuple[Pair, ...]:
+    r"""Hold all mean ranks against each other, with z as in `z_against` and Holm's correction for all pairs.
+
+    Args:
+        ranks: Treatment -> mean rank.
+        n: Blocks.
+
+    Returns:
+        k (k - 1) / 2 pairs, the smallest p first.
+    """
+    names = sorted(ranks, key=lambda name: ranks[name])
+    against = [z_against(np.array([ranks[name] for name in names]), place, n) for place in range(len(names))]
+    found = {
+        (i, j): (float(against[i][0][j]), float(against[i][1][j]))
+        for i, j in combinations(range(len(names)), 2)
+    }
+    corrected = holm({pair: p for pair, (_, p) in found.items()})
+    return tuple(Pair(names[i], names[j], *found[i, j], p) for (i, j), p in corrected.items())
+
+
+def holm(p: Mapping[Key, float]) -> dict[Key, float]:
     """Correct p-values for their number, step by step down from the smallest.
 
     The i-th smallest of m is multiplied by m - i + 1; none becomes smaller than the one before or larger

@@ -165,4 +165,5 @@ def _with_channels(values: Floats, channels: int) -> Floats:
 def channels_differ(found: int, expected: int) -> InputError:
     """Return the error for channels that cannot be turned into those of a network."""
     msg = f"The image has {found} channels; the network takes {expected}."
-    return InputError(msg, "Only gray and color can be turned into each other; convert the image.")
+    cure = f"Only gray and color can be turned into each other: convert the image, or train with --channels {found}."
+    return InputError(msg, cure)

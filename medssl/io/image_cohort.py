@@ -16,6 +16,7 @@ from medssl.io.image_items import (
     ImageItem,
     class_name,
     natural_order,
+    passed_over_remark,
     require_faultless,
 )
 from medssl.io.image_manifest import FILE_NAME, read_manifest, write_manifest
@@ -47,11 +48,11 @@ def read_image_cohort(
     classes: Sequence[str] | None = None,
     allow_outside: bool = False,
 ) -> ImageCohort:
-    """Find all images of a folder or manifest and their classes. No image is opened, nothing is written.
+    """Find all images of a folder or manifest and their classes. No image is decoded, nothing is written.
 
     Understood are ``train/CLASS/**``, ``val``, ``test`` and ``unlabelled/**`` with their usual spellings;
     ``CLASS/**`` alone, all for training; a CSV manifest, or a folder with one named ``images.csv``. Hidden files
-    and files that are no image are passed over and counted.
+    and files that are no image are passed over and counted; those that may be images are named in the cohort.
 
     Args:
         data: Folder or manifest.
@@ -74,9 +75,9 @@ def read_image_cohort(
     _check_classes(tree, known)
     require_faultless(tree.faults, place)
     sections = {name: tuple(items) for name, items in tree.sections.items()}
-    cohort = ImageCohort(root, known, **sections, ignored=tree.ignored)
+    cohort = ImageCohort(root, known, **sections, ignored=tree.ignored, passed_over=tuple(tree.passed_over))
     if tree.ignored:
-        _LOGGER.info("%s: %d hidden or other files and folders passed over", place, tree.ignored)
+        _LOGGER.debug("%s: %d hidden or other files and folders passed over", place, tree.ignored)
     return cohort
 
 
@@ -117,6 +118,8 @@ def image_entries(
 def find_images(folder: Path | str, *, allow_outside: bool = False) -> tuple[ImageItem, ...]:
     """Find all images below a folder, whatever its folders are called; none of them has a class.
 
+    A warning names files that may be images and are passed over.
+
     Raises:
         InputError: There is no such folder, or no image in it.
         DatalistError: A link leads nowhere or leaves the folder.
@@ -128,6 +131,8 @@ def find_images(folder: Path | str, *, allow_outside: bool = False) -> tuple[Ima
     if not tree.sections["unlabeled"]:
         msg = f"{root} holds no image; {tree.ignored} other files and folders lie there."
         raise InputError(msg, "Give a folder with PNG, JPEG, BMP, TIFF, NPY or DICOM files.")
+    if tree.passed_over:
+        _LOGGER.warning("%s: %s", root, passed_over_remark(tree.passed_over))
     return tuple(tree.sections["unlabeled"])
 
 
@@ -168,6 +173,7 @@ def _add_unlabeled(tree: Tree, folder: Path, *, allow_outside: bool) -> None:
     tree.sections["unlabeled"] += found.sections["unlabeled"]
     tree.faults += found.faults
     tree.ignored += found.ignored
+    tree.passed_over += found.passed_over
 
 
 def _class_order(tree: Tree, given: Sequence[str] | None) -> tuple[str, ...]:

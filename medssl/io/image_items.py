@@ -17,6 +17,7 @@ HELD_OUT = ("validation", "test")
 """Sections that training must not see."""
 
 _LISTED = 10  # faults named in a message
+_NAMED = 3  # files named in a remark
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ImageCohort:
         test: Images that nothing but the final evaluation may see.
         unlabeled: Images without labels.
         ignored: Hidden and other files that were passed over.
+        passed_over: Names of those of them that may be images.
     """
 
     root: Path
@@ -60,6 +62,7 @@ class ImageCohort:
     test: tuple[ImageItem, ...] = ()
     unlabeled: tuple[ImageItem, ...] = ()
     ignored: int = 0
+    passed_over: tuple[str, ...] = ()
 
     def section(self, name: str) -> tuple[ImageItem, ...]:
         """Return the images of one of `SECTIONS`.
@@ -107,6 +110,23 @@ def require_faultless(faults: Sequence[Fault], where: Path) -> None:
         found = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         msg = f"{where} has {found}: {shown}{more}."
         raise DatalistError(msg, " ".join(dict.fromkeys(fault.cure for fault in faults)))
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first few names and how many more there are; "" where there is none."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def passed_over_remark(names: Sequence[str]) -> str:
+    """Say which files were passed over that may be images, and what to do; "" where there is none."""
+    if not names:
+        return ""
+    found = "1 file was" if len(names) == 1 else f"{len(names)} files were"
+    return (
+        f"{found} passed over that may be images: {first_names(names)}. Only what has the suffix of a PNG, "
+        "JPEG, BMP, TIFF, NPY or DICOM file and lies in a folder of images is read: rename, convert or move it."
+    )
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medssl.io.image_items import Fault, ImageItem, class_name, natural_order
-from medssl.io.images import is_image
+from medssl.io.image_items import Fault, ImageItem, class_name, first_names, natural_order
+from medssl.io.images import is_image, is_unnamed_dicom
 
 SPLITS: Mapping[str, str] = {
     "train": "training",
@@ -28,6 +28,18 @@ SPLITS: Mapping[str, str] = {
 """Name of a folder, or text in a manifest, in lower case -> section of a cohort."""
 
 _SYSTEM = frozenset({"__macosx", "@eadir"})  # made by archives and disk stations
+_NOTES = frozenset(
+    {
+        *(".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".doc", ".docx", ".odt", ".log"),
+        *(".csv", ".tsv", ".xlsx", ".xls", ".ods", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml"),
+        *(".ini", ".db", ".lnk", ".py", ".ipynb", ".sh", ".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"),
+    }
+)
+"""Suffixes in lower case of files beside images that nobody takes for one."""
+
+_NOTE_NAMES = frozenset(
+    {"readme", "license", "licence", "copying", "notice", "changelog", "dicomdir", "makefile"}
+)
 _OUTSIDE = "Copy what the link points to into the folder, or allow what lies outside (--allow-outside)."
 
 
@@ -40,6 +52,7 @@ class Tree:
         classes: Section -> the names of its class folders.
         faults: What is wrong.
         ignored: Files and folders that were passed over: hidden ones, those that are no image, second looks.
+        passed_over: Those of them that may be images, as names seen from the folder.
         by_folder: Whether folders, not lines of a table, say what belongs where.
     """
 
@@ -47,11 +60,14 @@ class Tree:
     classes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     faults: list[Fault] = field(default_factory=list)
     ignored: int = 0
+    passed_over: list[str] = field(default_factory=list)
     by_folder: bool = True
 
 
 def read_tree(root: Path, *, allow_outside: bool = False) -> Tree:
-    """Find the images of a folder by the folders they lie in; nothing is opened, nothing written.
+    """Find the images of a folder by the folders they lie in; nothing is decoded, nothing written.
+
+    Images are known by their suffixes; a file without one is opened to see whether it is DICOM.
 
     Links are followed to files and folders below the root. A folder is looked at once, so that links which
     lead back to it end there.
@@ -131,9 +147,11 @@ class _Walk:
     def read_class(self, folder: Path, section: str) -> None:
         """Take all images below a folder as one class."""
         label = class_name(folder.name)
+        before = len(self.tree.passed_over)
         found = [self._item(path, label) for path in self.images(folder)]
         if not found:
-            msg = f"the class folder '{self._shown(folder)}' holds no image"
+            others = first_names(self.tree.passed_over[before:])
+            msg = f"the class folder '{self._shown(folder)}' holds no image{others and f' that is read, but {others}'}"
             self.tree.faults.append(Fault(msg, "Fill empty class folders, or remove them."))
         self._note_splits_inside(folder, found)
         self.tree.sections[section] += found
@@ -164,10 +182,10 @@ class _Walk:
         for entry in self._entries(folder):
             if _is_folder(entry):
                 names.append(entry.name)
-            elif is_image(entry.name) and loose:
+            elif loose and _is_image(entry):
                 images += 1
             else:
-                self.tree.ignored += 1
+                self._pass_over(folder / entry.name)
         if images:
             cure = "Move each image into the folder of its class."
             self.tree.faults.append(Fault(f"{images} images lie {loose}", cure))
@@ -179,10 +197,16 @@ class _Walk:
             path = folder / entry.name
             if _is_folder(entry):
                 yield from self.images(path)
-            elif not is_image(entry.name) or not (entry.is_symlink() or entry.is_file()):
-                self.tree.ignored += 1
+            elif not _is_image(entry):
+                self._pass_over(path)
             elif not entry.is_symlink() or self._may_follow(path):
                 yield path
+
+    def _pass_over(self, path: Path) -> None:
+        """Count a file that is not used, and keep its name if somebody may take it for an image."""
+        self.tree.ignored += 1
+        if path.suffix.lower() not in _NOTES and path.name.casefold() not in _NOTE_NAMES:
+            self.tree.passed_over.append(self.prefix + self._shown(path))
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """Return what is to be seen in a folder that was not looked at before, in natural order."""
@@ -235,6 +259,12 @@ class _Walk:
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    if is_image(entry.name):
+        return entry.is_symlink() or entry.is_file()
+    return is_unnamed_dicom(Path(entry.path))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -138,6 +138,20 @@ def is_image(name: str) -> bool:
     return Path(name).suffix.lower() in KINDS
 
 
+def is_unnamed_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM that has no suffix, as scanners write it: IM0001, or the digits of a UID.
+
+    Only such names are opened; DICOMDIR is a table of contents.
+    """
+    if path.name == "DICOMDIR" or not (path.suffix[1:].isdigit() or not path.suffix) or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_HEAD)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 class _Quiet:
     """Keeps warnings back while any thread decodes; `warnings.catch_warnings` alone must not overlap."""
 

@@ -31,12 +31,14 @@ class Origin:
         seed: That the user gave.
         started_from: Random weights, or which others, and their license.
         taught: How many of the training images were labeled by teachers.
+        warning: What the license of those weights may forbid; empty where it is free, or where they are random.
     """
 
     steps: int
     seed: int
     started_from: str
     taught: int = 0
+    warning: str = ""
 
 
 def model_card(
@@ -76,6 +78,7 @@ def model_card(
         seed=origin.seed,
         started_from=origin.started_from,
         taught=origin.taught,
+        warning=origin.warning,
         scores=scores,
         measures=_measures(scores) if scores else (),
         per_class=_per_class(scores) if scores else (),

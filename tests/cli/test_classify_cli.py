@@ -93,6 +93,24 @@ def test_from_a_run_to_files_for_a_finding(tmp_path):
     assert "M parameters" in done.stderr
 
 
+def test_files_of_other_classes_are_refused_before_anything_is_written(tmp_path):
+    pytest.importorskip("onnxruntime")
+    images, other = write_pictures(tmp_path / "images"), write_pictures(tmp_path / "other")
+    for section in ("train", "val", "test"):
+        (other / section / "dark").rename(other / section / "dim")
+    for data in (images, other):
+        assert call("train", data, "--out", f"{data}-run", *training()).exit_code == 0
+        assert call("export", f"{data}-run", "--out", f"{data}-files").exit_code == 0
+    words = ["evaluate", images, "--out", tmp_path / "report", "--model", f"{images}-run", "--exported"]
+    done = call(*words, f"{other}-files")
+    assert done.exit_code == 1
+    assert "tells apart dim, light" in done.output
+    assert "medssl classify export" in done.output
+    assert not (tmp_path / "report").exists()
+    done = call(*words, f"{images}-files")
+    assert done.exit_code == 0, done.output
+
+
 def test_check_says_what_must_be_mended(tmp_path):
     images = write_pictures(tmp_path / "images")
     assert call("check", images).exit_code == 0

@@ -146,6 +146,36 @@ def test_holm_by_hand_and_in_any_order():
     assert holm({}) == {}
 
 
+def test_all_pairs_by_hand():
+    """Mean ranks 1.375, 1.625 and 3 of the worked example: z is their difference over the root of 3 * 4 / (6 * 4)."""
+    found = compare_treatments(EXAMPLE, NAMES, BLOCKS).pairs
+    assert [(one.first, one.second) for one in found] == [("A", "C"), ("B", "C"), ("A", "B")]
+    root = math.sqrt(0.5)
+    assert [one.z for one in found] == pytest.approx([1.625 / root, 1.375 / root, 0.25 / root])
+    assert [one.p for one in found] == pytest.approx([0.0216, 0.0518, 0.7237], abs=1e-4)
+    assert [one.p_holm for one in found] == pytest.approx([0.0647, 0.1037, 0.7237], abs=1e-4)  # times 3, 2, 1
+    assert compare_treatments(EXAMPLE[:, [0, 2]], ("A", "C"), BLOCKS).pairs == ()
+
+
+@pytest.mark.parametrize("k", [3, 4, 7])
+def test_all_pairs_agree_with_a_naive_loop(k):
+    rng = np.random.default_rng(k)
+    values, names = rng.integers(0, 5, (8, k)) / 4, [f"t{place}" for place in range(k)]
+    found = compare_treatments(values, names, list("abcdefgh"), control="t1").pairs
+    assert len(found) == k * (k - 1) / 2
+    ranks = dict(zip(names, np.mean([_reference_ranks(row) for row in values], axis=0), strict=True))
+    for number, one in enumerate(found):
+        z = (ranks[one.second] - ranks[one.first]) / math.sqrt(k * (k + 1) / (6 * 8))
+        assert one.z >= 0
+        assert one.z == pytest.approx(z)
+        assert one.p == pytest.approx(math.erfc(z / math.sqrt(2)))
+        steps = [(len(found) - place) * other.p for place, other in enumerate(found[: number + 1])]
+        assert one.p_holm == pytest.approx(min(1, max(steps)))
+    assert {frozenset((one.first, one.second)) for one in found} == set(
+        map(frozenset, itertools.combinations(names, 2))
+    )
+
+
 def test_effect_in_points():
     found = effect(np.array([0.9, 0.5, 0.6, 0.7]), np.array([0.8, 0.5, 0.7, 0.3]))
     assert (found.mean, found.median) == pytest.approx((10.0, 5.0))

@@ -7,6 +7,7 @@ import pytest
 
 from medssl.errors import ImageError
 from medssl.io.dicom import windowed
+from medssl.io.image_cohort import find_images
 from medssl.io.images import read_image
 
 pydicom = pytest.importorskip("pydicom")
@@ -54,6 +55,12 @@ def test_stored_values_come_back_as_they_are(write: Write, stored: np.ndarray) -
     np.testing.assert_array_equal(found[..., 0], stored)
     inverted = read_image(write(pixels=stored, PhotometricInterpretation="MONOCHROME1"))
     np.testing.assert_array_equal(inverted[..., 0], (4095 if stored.dtype == np.uint16 else 255) - stored)
+
+
+def test_a_file_without_a_suffix_is_found_and_read(write: Write, tmp_path: Path) -> None:
+    file = write("IM0001")
+    assert [item.path for item in find_images(tmp_path)] == [file]
+    np.testing.assert_array_equal(read_image(file)[..., 0], STORED)
 
 
 def test_slope_and_intercept_are_applied(write: Write) -> None:

@@ -197,6 +197,26 @@ def test_nothing_in_the_data_changes(tmp_path: Path) -> None:
     assert hash_of_tree(tmp_path) == before
 
 
+def test_what_a_prediction_passes_over_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tree(tmp_path, {"a": 2})
+    (tmp_path / "a" / "thumbs.db").write_bytes(b"x")
+    find_images(tmp_path)
+    assert not caplog.records
+    (tmp_path / "a" / "scan.gif").write_bytes(b"GIF89a")
+    find_images(tmp_path)
+    (told,) = caplog.records
+    assert (told.levelname, "may be images: a/scan.gif." in told.getMessage()) == ("WARNING", True)
+
+
+def test_what_lies_in_the_folder_of_the_unlabeled_is_told(tmp_path: Path) -> None:
+    write_tree(tmp_path / "data", BOTH)
+    write_tree(tmp_path / "pool", {".": 1})
+    (tmp_path / "pool" / "scan.gif").write_bytes(b"GIF89a")
+    assert read_image_cohort(tmp_path / "data").passed_over == ()
+    both = read_image_cohort(tmp_path / "data", unlabeled=tmp_path / "pool")
+    assert both.passed_over == ("unlabeled:pool/scan.gif",)
+
+
 def test_images_for_a_prediction_need_no_classes(tmp_path: Path) -> None:
     write_tree(tmp_path, {"train/cat": 1, ".": 1})
     assert [item.name for item in find_images(tmp_path)] == ["1.png", "train/cat/1.png"]

@@ -52,6 +52,58 @@ def test_hidden_and_other_files_are_passed_over_and_counted(tmp_path: Path) -> N
     assert (tree.ignored, tree.faults) == (10, [])
 
 
+PASSED_OVER = ("train/cat/moving.gif", "train/cat/a.webp", "train/dog/scan", "unlabelled/1.png.bak")
+
+
+def test_files_that_may_be_images_are_named(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train/cat": 1, "train/dog": 1, "unlabelled": 1})
+    notes = (
+        "readme",
+        "README.md",
+        "labels.csv",
+        "train/notes.json",
+        "train/cat/Thumbs.db",
+        "unlabelled/.x.png",
+    )
+    for name in (*PASSED_OVER, *notes, "train/loose.webp"):
+        (tmp_path / name).write_bytes(b"GIF89a")
+    save_picture(tmp_path / "overview.png")
+    tree = read_tree(tmp_path)
+    assert _counts(tree) == {"training": 2, "unlabeled": 1}
+    assert sorted(tree.passed_over) == sorted((*PASSED_OVER, "train/loose.webp", "overview.png"))
+    assert tree.ignored == len(tree.passed_over) + len(notes)
+
+
+def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train/cat": 1, "train/dog": 0})
+    for number in range(5):
+        (tmp_path / f"train/dog/{number}.webp").write_bytes(b"RIFF")
+    found = "train/dog/0.webp, train/dog/1.webp, train/dog/2.webp and 2 more"
+    assert _messages(read_tree(tmp_path)) == (
+        f"the class folder 'train/dog' holds no image that is read, but {found}"
+    )
+
+
+def test_dicom_without_a_suffix_is_read(tmp_path: Path) -> None:
+    """As disks of scanners hold it."""
+    write_tree(tmp_path, {"train/cat": 1, "train/dog": 0})
+    for name in ("IM0001", "1.2.840.113619.2", "DICOMDIR", "scan.bak"):
+        (tmp_path / "train/dog" / name).write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "train/dog/IM0002").write_bytes(bytes(200))
+    (tmp_path / "train/dog/IM0003").symlink_to("IM0001")
+    (tmp_path / "train/dog/IM0004").symlink_to("never")
+    tree = read_tree(tmp_path)
+    assert [item.path.name for item in tree.sections["training"]] == [
+        "1.png",
+        "1.2.840.113619.2",
+        "IM0001",
+        "IM0003",
+    ]
+    assert tree.passed_over == [f"train/dog/{name}" for name in ("IM0002", "IM0004", "scan.bak")]
+    (tmp_path / "train/IM0001").write_bytes(bytes(128) + b"DICM")
+    assert "1 images lie directly in train" in _messages(read_tree(tmp_path))
+
+
 def test_names_with_blanks_and_other_letters_are_read(tmp_path: Path) -> None:
     write_tree(tmp_path / "Bilder für Ömer", {"train/gut artig": 1, "train/бэ": 1, "train/細胞": 1})
     tree = read_tree(tmp_path / "Bilder für Ömer")

@@ -205,7 +205,9 @@ def test_too_little_overlap_is_refused():
 def test_scans_without_masks_that_only_folding_makes_alike_are_refused():
     rng = np.random.default_rng(0)
     one, two = (ndimage.gaussian_filter(rng.normal(size=(36, 50, 36)), 2).astype(np.float32) for _ in "ab")
-    with pytest.raises(RegistrationError, match=r"The registration failed.* are folded .*same part of the body"):
+    with pytest.raises(
+        RegistrationError, match=r"The registration failed.* are folded .*same part of the body"
+    ):
         register(*(Scan(1 + (noise - noise.min())[None], np.eye(4)) for noise in (one, two)))
 
 

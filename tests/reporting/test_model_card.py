@@ -59,6 +59,8 @@ def test_it_tells_task_data_protocol_scores_and_the_verdict():
         "| dark | 5 | n/a | 0.000 | 0.000 |",
     ):
         assert line in text.splitlines()
+    assert "one of its classes.\n\n| |" in text
+    assert "License" not in text
     assert "transductive" not in text
     assert "On the 8 validation images, on which the step was chosen" in text
 
@@ -76,6 +78,12 @@ def test_what_is_not_known_is_said():
     [
         ({"run": {"transductive": True}}, "Held-out images may be among the unlabeled (transductive)."),
         ({"origin": {"taught": 12}}, "| training | 20, 12 of them labeled by teachers |"),
+        (
+            {"origin": {"warning": "Read the license."}},
+            "one of its classes.\n\n**License.** Read the license.\n\n| |",
+        ),
+        ({"run": {"image": {"size": 28, "channels": 3}}}, "| input | 28 x 28 pixels, color |"),
+        ({"run": {"image": {"size": 28, "channels": 5}}}, "| input | 28 x 28 pixels, 5 channels |"),
         ({"temperature": 1.7}, "| temperature | 1.7, fitted on the validation images |"),
         ({"run": {"method": "supervised"}, "sentence": ""}, "Trained on the labeled images alone."),
         ({"run": {"classes": ["a|b", "c"]}}, "| task | one of a\\|b, c for an image |"),

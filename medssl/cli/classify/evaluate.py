@@ -37,7 +37,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
     device: str,
 ) -> None:
     """Score a classifier on the labeled images of DATA, and write a report to open."""
-    from medssl.workflows.classification.bench import exported_files
+    from medssl.workflows.classification.bench import require_files_of
     from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
     from medssl.workflows.classification.report import write_report
     from medssl.workflows.classification.thresholds import spoken
@@ -46,7 +46,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
 
     quiet_libraries()
     if exported is not None:
-        exported_files(exported)
+        require_files_of(model, exported)
     with progress_bar("Classifying") as progress:
         result = evaluate_classifier(
             data,

@@ -15,7 +15,10 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.command()
 @click.argument("data", type=EXISTING)
 @click.option(
-    "--out", type=EXISTING, required=True, help="Manifest to write (CSV); images stay where they are."
+    "--out",
+    type=EXISTING,
+    required=True,
+    help="Manifest to write (CSV), outside DATA; images stay where they are.",
 )
 @click.option("--validation", default=0.1, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
 @click.option("--test", default=0.25, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")

@@ -18,7 +18,7 @@ from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.candidates import Say
 from medssl.workflows.classification.methods import online_method
-from medssl.workflows.classification.model_card import started_from, write_model_card
+from medssl.workflows.classification.model_card import license_warning, started_from, write_model_card
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.rounds import require_rounds, train_method
@@ -164,6 +164,7 @@ def _origin(out: Path, record: Mapping[str, Any], cohort: ImageCohort) -> Origin
         steps=asked["steps"] or image_budget(asked["budget"]).steps,
         seed=asked["seed"],
         started_from=started_from(record["network"], given),
+        warning=license_warning(record["network"], given),
         taught=max(0, record["images"]["training"] - len(cohort.training)),
     )
 

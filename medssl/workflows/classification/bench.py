@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from medssl.errors import InputError
+from medssl.errors import CheckpointError, InputError
 from medssl.evaluation.classification import scores
 from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
 from medssl.inference.latency import Forms, Latency, SpeedGate, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
-from medssl.io.files import write_json
+from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
-from medssl.workflows.classification.evaluate import images_of_run
+from medssl.workflows.classification.evaluate import image_folders, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 
@@ -92,7 +92,11 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 
     Raises:
         InputError: A folder holds no export.
+        OutputError: ``out`` lies inside the data, or cannot be written.
     """
+    if out is not None:
+        known = [folder for run in models for folder in image_folders(run)]
+        require_writable_folder(out.parent, known if data is None else [data, *known])
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}
@@ -172,6 +176,21 @@ def exported_files(folder: Path) -> dict[str, Path]:
         msg = f"{folder} holds no model.onnx."
         raise InputError(msg, "Export a run first: medssl classify export RUN --out FOLDER.")
     return files
+
+
+def require_files_of(model: Path, folder: Path) -> None:
+    """Refuse exported files that tell apart other classes than a model; their order may be another.
+
+    Raises:
+        InputError: There is no export, or no model.
+        CheckpointError: A file has other classes, or is none that was exported here.
+    """
+    expected = open_classifier(model).card.classes
+    for file in exported_files(folder).values():
+        found = OnnxClassifier(file).classes
+        if set(found) != set(expected):
+            msg = f"{file} tells apart {', '.join(found)}; {model} tells apart {', '.join(expected)}."
+            raise CheckpointError(msg, f"Export the model itself: medssl classify export {model} --out FILES")
 
 
 def slow_files(candidates: Sequence[Candidate]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medssl.errors import MedsslError
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_similarity import similar_images
 from medssl.io.images import read_image
@@ -117,8 +118,11 @@ def _remarks(cohort: ImageCohort) -> list[str]:
         said.append("No test images: nothing will tell how good the classifier is on images it never met.")
     if not cohort.unlabeled:
         said.append("No unlabeled images: only supervised training is possible.")
-    if cohort.ignored:
-        said.append(f"{cohort.ignored} hidden or other files and folders were passed over.")
+    others = cohort.ignored - len(cohort.passed_over)
+    if cohort.passed_over:
+        said.append(passed_over_remark(cohort.passed_over))
+    if others:
+        said.append(f"{others} hidden or other files and folders were passed over.")
     return said
 
 

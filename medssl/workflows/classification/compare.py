@@ -27,14 +27,17 @@ from medssl.workflows.classification.compare_options import (
 )
 from medssl.workflows.classification.comparison_page import (
     COLUMNS,
+    PAIR_COLUMNS,
     comparison_page,
     comparison_row,
+    pair_rows,
     sentence_on_many,
     sentence_on_two,
 )
 from medssl.workflows.classification.results_table import Cell, Finding, ResultRow, read_results
 
 TABLE, PAGE, FINDINGS, FIGURE = "comparison.csv", "comparison.md", "findings.csv", "critical_difference.png"
+EACH = "pairs.csv"
 
 MAX_DOUBTS = 5
 """Doubtful names that an error mentions."""
@@ -68,7 +71,8 @@ def compare(
     """Compare treatments over the data sets of a table of results, and write what was found.
 
     Writes ``comparison.csv`` (a row a treatment), ``comparison.md`` (sentence, tables, findings),
-    ``findings.csv`` and, for three treatments or more, ``critical_difference.png``.
+    ``findings.csv`` and, for three treatments or more, ``pairs.csv`` (a row a pair of treatments) and
+    ``critical_difference.png``.
 
     Args:
         table: See `read_results`.
@@ -236,11 +240,13 @@ def _write(out: Path, found: Compared, options: CompareOptions) -> tuple[Path, .
         for one in found.findings
     ]
     write_csv(out / FINDINGS, rows, ("kind", "lines", "finding"))
-    (out / FIGURE).unlink(missing_ok=True)
+    for name in (FIGURE, EACH):
+        (out / name).unlink(missing_ok=True)
     drawn = len(comparison.treatments) > 2
     if drawn:
         with atomic_path(out / FIGURE) as temporary:
             temporary.write_bytes(_figure(comparison))
+        write_csv(out / EACH, pair_rows(comparison, options), PAIR_COLUMNS)
     page = comparison_page(
         comparison, found.sentence, found.differences, found.findings, options, FIGURE if drawn else None
     )
@@ -248,7 +254,7 @@ def _write(out: Path, found: Compared, options: CompareOptions) -> tuple[Path, .
     write_csv(
         out / TABLE, [comparison_row(one, comparison, options) for one in comparison.treatments], COLUMNS
     )
-    return tuple(out / name for name in (TABLE, PAGE, FINDINGS, *([FIGURE] if drawn else [])))
+    return tuple(out / name for name in (TABLE, PAGE, FINDINGS, *([EACH, FIGURE] if drawn else [])))
 
 
 def _figure(found: Comparison) -> bytes:

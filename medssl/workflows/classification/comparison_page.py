@@ -48,11 +48,20 @@ COLUMNS = (
 )
 """Of ``comparison.csv``. What does not apply, such as p of the control, is empty."""
 
+PAIR_COLUMNS = (
+    *("first", "second", "mean_rank_first", "mean_rank_second", "z", "p", "p_holm", "comparisons"),
+    *("n_blocks", "k", "correction", "missing", "failed", "metric"),
+)
+"""Of ``pairs.csv``."""
+
 LEAST_P = 1e-16
 """A smaller p is printed as "<1e-16"."""
 
 MAX_NAMED = 12
 """Treatments a sentence names."""
+
+MAX_PAIRS = 15
+"""Pairs that a page shows; ``pairs.csv`` holds all."""
 
 Values = NDArray[np.float64]
 
@@ -152,6 +161,25 @@ def comparison_row(one: Treatment, found: Comparison, options: CompareOptions) -
     return {name: value for name, value in row.items() if not (isinstance(value, float) and isnan(value))}
 
 
+def pair_rows(found: Comparison, options: CompareOptions) -> list[dict[str, object]]:
+    """Return the rows of ``pairs.csv``, the smallest p first."""
+    ranks = {one.name: one.rank for one in found.treatments}
+    pairs = found.pairs
+    beside = {
+        "comparisons": len(pairs),
+        "n_blocks": len(found.blocks),
+        "k": len(ranks),
+        "correction": "holm",
+        "missing": found.missing,
+        "failed": options.failed,
+        "metric": options.metric,
+    }
+    return [
+        {**vars(one), "mean_rank_first": ranks[one.first], "mean_rank_second": ranks[one.second], **beside}
+        for one in pairs
+    ]
+
+
 def comparison_page(
     found: Comparison,
     sentence: str,
@@ -191,6 +219,7 @@ def comparison_page(
             f"Mean ranks further apart than {found.critical_difference:.2f} differ by Nemenyi's test of all pairs at "
             f"{found.alpha:g}; a bar joins those it does not tell apart.{shown}"
         )
+        parts += _pairs(found)
     parts += ["## Findings in the table", _findings(findings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -257,6 +286,30 @@ def _information(differences: Values) -> str:
     if isnan(t):
         return ""
     return f"For information only: paired t-test p {_is(t)}; Shapiro-Wilk test of the differences p {_is(shapiro)}."
+
+
+def _pairs(found: Comparison) -> list[str]:
+    """Return the table of all pairs, whose p no choice of a control made smaller."""
+    pairs = found.pairs
+    ranks = {one.name: one.rank for one in found.treatments}
+    some = f"The {MAX_PAIRS} pairs with the smallest p are shown." if len(pairs) > MAX_PAIRS else ""
+    told = (
+        f"N = {len(found.blocks)} data sets, k = {len(found.treatments)}, Holm over {len(pairs)} comparisons, missing "
+        f"values: {found.missing}. {some}"
+    )
+    rows = [
+        (
+            one.first,
+            one.second,
+            f"{ranks[one.second] - ranks[one.first]:.2f}",
+            f"{one.z:.2f}",
+            _p(one.p),
+            _p(one.p_holm),
+        )
+        for one in pairs[:MAX_PAIRS]
+    ]
+    heads = ("better mean rank", "other", "difference of mean ranks", "z", "p", "p, Holm")
+    return ["## All pairs", told.strip(), _markdown(heads, rows)]
 
 
 def _cells(one: Treatment, many: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError, DatalistError, OutputError
+from medssl.evaluation.audit import class_warnings
 from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
@@ -64,7 +66,7 @@ class DistillOptions:
         rule: Which of the teachers' labels are kept.
         rounds: Most rounds; with more than one the teachers learn from the kept labels too.
         targets: "hard": the student learns the labels that are kept; "soft": what the teachers answered for every
-            image, their doubts included, see `objectives.SoftDistillation`.
+            unlabeled image, their doubts included, see `objectives.SoftDistillation`.
     """
 
     kind: str = "data"
@@ -194,12 +196,13 @@ class _Room:
         self.teachers, self.watcher, self.say = tuple(teachers), watcher, say
         self.steps = options.student.steps or image_budget(options.student.budget).steps
         self.share = share_of(self.steps, len(teachers) * options.rounds + 1)
+        self.spent = 0
         self.kept: PseudoLabels | None = None
 
     def fit(self, stage: int, targets: PseudoLabels | None) -> None:
-        """Train the teachers of a stage; the last stage needs none, since the student follows."""
+        """Train the teachers of a stage, if the next round asks them; after the last stage the student follows."""
         self.kept = targets
-        if stage == self.options.rounds:
+        if stage == self.options.rounds or not self._asks(stage + 1):
             return
         cohort = with_labels(self.cohort, targets)
         for number, network in enumerate(self.teachers):
@@ -213,15 +216,21 @@ class _Room:
             )
             run = self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{network}"
             train_candidate(run, cohort, own, self.data, self.watcher, self.say)
+            self.spent += self.share
 
     def predict(self, number: int) -> PseudoLabels:
         """Let the teachers of the round before label the images that have no label yet; the record is a CSV."""
-        kept = self._kept(number - 1)
-        remaining = [item for item in self.cohort.unlabeled if item.name not in kept]
         path = self._table(number)
-        if remaining and not path.is_file():
+        if self._asks(number) and not path.is_file():
+            kept = self._kept(number - 1)
+            remaining = [item for item in self.cohort.unlabeled if item.name not in kept]
             self._write_labels(path, number, remaining)
         return PseudoLabels(self._kept(number))
+
+    def _asks(self, number: int) -> bool:
+        """Tell whether a round has images to label, and teachers that learned more than those of the round before."""
+        before, kept = self._kept(number - 2), self._kept(number - 1)
+        return len(kept) < len(self.cohort.unlabeled) and (number == 1 or len(kept) > len(before))
 
     @staticmethod
     def changed(before: PseudoLabels, now: PseudoLabels) -> float:
@@ -230,8 +239,12 @@ class _Room:
         return 1 - same / len(now.labels) if now.labels else 0.0
 
     def train_student(self, outcome: Outcome) -> Training:
-        """Train the student on the given labels and on those that were kept, or on all that the teachers answered."""
-        own = replace(self.options.student, method=_method_of_student(self.options), steps=self.share)
+        """Train the student on the given labels and on those that were kept, or on all that the teachers answered.
+
+        It has the steps that the teachers left, so that the whole has those of the baseline.
+        """
+        left = self.steps - self.spent
+        own = replace(self.options.student, method=_method_of_student(self.options), steps=left)
         run = self.out / CANDIDATES / "student"
         if self.options.targets == "soft":
             cohort, files = self.cohort, {"targets.pt": self._answers()}
@@ -278,6 +291,7 @@ class _Room:
             models[0].card.classes,
             passes,
             options.rule,
+            views=len(views),
             labeled=len(self.cohort.training),
             round_number=number,
         )
@@ -292,6 +306,17 @@ class _Room:
             path.with_suffix(".json"),
             {**facts, "teachers_sha256": [model.weights_sha256 for model in models]},
         )
+        if options.targets == "hard":
+            self._warn_of_classes(path, number, models[0].card.classes)
+
+    def _warn_of_classes(self, path: Path, number: int, classes: Sequence[str]) -> None:
+        """Say at once which classes the labels of a round leave out or drown in (D23); the report shows it, too."""
+        kept = Counter(kept_labels(path).values())
+        given = Counter(item.label for item in self.cohort.training)
+        for said in class_warnings(
+            classes, [kept[name] for name in classes], [given[name] for name in classes]
+        ):
+            logger.warning("Round %d: %s", number, said)
 
 
 def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort:

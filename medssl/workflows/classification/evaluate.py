@@ -18,7 +18,7 @@ from medssl.evaluation.operating_points import (
     score_abstaining,
 )
 from medssl.inference.onnx_runner import FINDING
-from medssl.io.files import require_writable_folder, write_json
+from medssl.io.files import read_json, require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.workflows.classification.models import ImageModel, open_classifier
 from medssl.workflows.classification.predict import (
@@ -117,6 +117,17 @@ def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
         except DatalistError as error:
             logger.info("The images that %s was trained with are not used: %s", Path(model).name, error)
     return ImageCohort(Path(model), tuple(classes))
+
+
+def image_folders(model: Path, data: Path | None = None) -> list[Path]:
+    """Return where the images lie that are given or else those of a run, as far as that is known.
+
+    Nothing is ever written there.
+    """
+    if data is not None:
+        return [data]
+    record = model / "run.json"
+    return [model / read_json(record)["data"]] if record.is_file() else []
 
 
 def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:

@@ -26,6 +26,7 @@ from medssl.io.files import require_writable_folder, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
+from medssl.workflows.classification.evaluate import image_folders
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, prepared
 from medssl.workflows.classification.standalone_archive import write_standalone
@@ -90,10 +91,10 @@ def export_run(
         ConfigError: The promise names no class of the model.
         DatalistError: No images to compare or calibrate with, or none to validate the int8 file or the promise.
         MedsslError: The exported file answers otherwise than the network.
-        OutputError: The folder holds an export, or cannot be written.
+        OutputError: The folder holds an export, lies inside the run or the data, or cannot be written.
     """
     loaded = load_classifier(model)
-    require_writable_folder(out, [model])
+    require_writable_folder(out, [model, *image_folders(model, data)])
     present = [name for name in FILES if (out / name).exists()]
     folders = [name for name in present if (out / name).is_dir()]
     if folders or (present and not overwrite):

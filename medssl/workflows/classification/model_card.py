@@ -70,3 +70,23 @@ def started_from(network: str, values: Mapping[str, Any]) -> str:
     return (
         f"the file {Path(pretrained).name}; its license is not known here" if pretrained else "random weights"
     )
+
+
+def license_warning(network: str, values: Mapping[str, Any]) -> str:
+    """Warn of published weights whose license is no free one; empty where a training does not begin with such.
+
+    Args:
+        network: Name in the registry.
+        values: As in `started_from`.
+    """
+    facts = network_facts(network)
+    pretrained = values.get("pretrained")
+    if facts.license_is_free or not (pretrained or values.get("init_weights")):
+        return ""
+    begin = f"The published weights of {facts.name}" + (
+        "" if pretrained == "cached" and not values.get("init_weights") else ", if it began with those,"
+    )
+    return (
+        f"{begin} are under {facts.license}, which allows less than the usual free licenses: read it before this "
+        "model is used or passed on."
+    )

@@ -70,6 +70,7 @@ def write_pseudo_labels(
     passes: Tensor,
     rule: KeepRule,
     *,
+    views: int,
     labeled: int,
     round_number: int,
 ) -> None:
@@ -81,6 +82,7 @@ def write_pseudo_labels(
         classes: In the order of the probabilities.
         passes: See `predict.predict_passes`.
         rule: Which labels are kept.
+        views: Of an image that each teacher saw.
         labeled: Number of given labels, for the cap.
         round_number: Counted from 1.
 
@@ -110,7 +112,7 @@ def write_pseudo_labels(
                 "kept": "yes" if bool(kept[place]) else "no",
                 "round": round_number,
                 "teacher_votes": int(found.votes[place]),
-                "n_views": len(passes),
+                "n_views": views,
                 **{f"p_{name}": value for name, value in zip(classes, q, strict=True)},
             }
         )

@@ -39,7 +39,7 @@ def split_folder(
         Section -> number of images.
 
     Raises:
-        OutputError: The manifest exists, or cannot be written.
+        OutputError: The manifest exists, lies inside the data, or cannot be written.
         ConfigError: There is no such fold.
         DatalistError: Too few images of a class.
     """
@@ -47,7 +47,7 @@ def split_folder(
         msg = f"{out} exists."
         raise OutputError(msg, "Give another --out.")
     cohort = read_image_cohort(data, allow_outside=allow_outside)
-    require_writable_folder(out.parent)
+    require_writable_folder(out.parent, [data])
     if fold is None:
         divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
     else:

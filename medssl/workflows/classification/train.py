@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.errors import ConfigError, DatalistError, ImageError, InputError, OutputError
 from medssl.functional.image_preparation import white_of
 from medssl.io.files import read_json, require_new_run, sha256, write_json, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
+from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_splits import carve_validation, draw_labeled
 from medssl.io.images import read_image
@@ -26,7 +27,7 @@ from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.methods import online_method
-from medssl.workflows.classification.model_card import started_from, write_model_card
+from medssl.workflows.classification.model_card import license_warning, started_from, write_model_card
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
 from medssl.workflows.devices import choose_device
 from medssl.workflows.models import packaged_bundle, read_config
@@ -165,8 +166,10 @@ def _train_classifier(
 
     def finish(_: object) -> None:
         calibrate(out, validation, record, device)
-        begin = started_from(record["network"], read_config(out / "configs" / "train.yaml", {}))
-        origin = Origin(record["budget"]["steps"], record["seed"], begin)
+        begin = record["network"], read_config(out / "configs" / "train.yaml", {})
+        origin = Origin(
+            record["budget"]["steps"], record["seed"], started_from(*begin), warning=license_warning(*begin)
+        )
         write_model_card(out, record, origin, validation, device=device)
 
     return run_training(out, watcher or Watcher(), resume, finish=finish)
@@ -180,6 +183,8 @@ def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
         DatalistError: There is no labeled image.
     """
     cohort = read_image_cohort(data, unlabeled=options.unlabeled, allow_outside=options.allow_outside)
+    if cohort.passed_over:
+        logger.warning("%s: %s", data, passed_over_remark(cohort.passed_over))
     if not cohort.training:
         msg = f"No labeled image for training was found in {data.name} ({len(cohort.unlabeled)} unlabeled ones were)."
         raise DatalistError(msg, "Put images into train/CLASS/, or list them with a label in images.csv.")
@@ -346,8 +351,19 @@ def with_input_of(cohort: ImageCohort, options: ClassifyOptions) -> ClassifyOpti
 
 
 def channels_of(cohort: ImageCohort) -> int:
-    """Return 1 where images of all classes, and unlabeled ones, are gray, else 3."""
-    return 1 if {image.shape[2] for image in _some_images(cohort)} == {1} else 3
+    """Return what images of all classes, and unlabeled ones, share; 3 where gray and color are mixed.
+
+    Raises:
+        ImageError: Images of other numbers of channels are mixed, which cannot be turned into each other.
+    """
+    found = sorted({image.shape[2] for image in _some_images(cohort)})
+    if len(found) == 1:
+        return found[0]
+    if found != [1, 3]:
+        msg = f"{cohort.root.name} holds images of {', '.join(map(str, found))} channels; expected one number for all."
+        cure = "Only gray and color can be turned into each other: leave out or convert the others."
+        raise ImageError(msg, cure)
+    return 3
 
 
 def white_of_cohort(cohort: ImageCohort) -> int | None:
@@ -386,9 +402,9 @@ def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> d
     pred = metadata["network_data_format"]["outputs"]["pred"]
     image["num_channels"] = values["channels"]
     image["spatial_shape"] = [values["image_size"], values["image_size"]]
-    image["channel_def"] = {
-        str(c): name for c, name in enumerate(["gray"] if values["channels"] == 1 else "RGB")
-    }
+    names = {1: ["gray"], 3: list("RGB")}
+    channels = names.get(values["channels"], [f"channel {c}" for c in range(values["channels"])])
+    image["channel_def"] = {str(c): name for c, name in enumerate(channels)}
     pred["num_channels"] = len(cohort.classes)
     pred["channel_def"] = {str(number): name for number, name in enumerate(cohort.classes)}
     classes = ", ".join(f"{number} {name}" for number, name in enumerate(cohort.classes))

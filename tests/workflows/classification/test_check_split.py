@@ -37,6 +37,19 @@ def test_what_is_missing_is_remarked_on(tmp_path):
         assert word in said
 
 
+def test_files_that_may_be_images_are_remarked_on(tmp_path):
+    images = write_pictures(tmp_path / "images")
+    for name in ("a.webp", "b.webp", "c.gif", "d", "e.png.bak"):
+        (images / "train" / "dark" / name).write_bytes(b"RIFF")
+    (images / "train" / "dark" / "notes.txt").write_text("x")
+    said = check_folder(images).remarks
+    (remark,) = [one for one in said if "may be images" in one]
+    named = ", ".join(f"train/dark/{name}" for name in ("a.webp", "b.webp", "c.gif"))
+    assert f"5 files were passed over that may be images: {named} and 2 more." in remark
+    assert "rename, convert" in remark
+    assert any(one.startswith("1 hidden or other") for one in said)
+
+
 def test_a_split_is_written_and_read_back(tmp_path):
     images = write_pictures(tmp_path / "images", training=20, validation=0, test=0)
     counts = split_folder(images, tmp_path / "split.csv", validation=0.2, test=0.2, labels_per_class=5)
@@ -46,6 +59,14 @@ def test_a_split_is_written_and_read_back(tmp_path):
     assert {name: len(cohort.section(name)) for name in counts} == counts
     with pytest.raises(OutputError, match="exists"):
         split_folder(images, tmp_path / "split.csv")
+
+
+def test_no_manifest_is_written_among_the_images(tmp_path):
+    images = write_pictures(tmp_path / "images", training=20, validation=0, test=0)
+    for out in (images / "images.csv", images / "lists" / "split.csv"):
+        with pytest.raises(OutputError, match=r"lies inside the input folder.*Choose one outside"):
+            split_folder(images, out)
+        assert not out.exists()
 
 
 def test_a_divided_folder_is_not_divided_again(pictures, tmp_path):

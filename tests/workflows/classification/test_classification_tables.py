@@ -75,6 +75,37 @@ def test_the_mark_asks_for_all_cells_and_every_seed(tables):
     assert tables.mednist_mark([one for one in full if one["network"] == "a"])[3] == "open"
 
 
+def errors(method, *found, labels=100):
+    return [run(method, seed, 0.5, error=one, labels_per_class=labels) for seed, one in enumerate(found)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "found", "word"),
+    [
+        (100, [0.004], "open"),
+        (100, [0.004] * 4, "open"),
+        (100, [0.004] * 5, "met"),
+        (100, [0.006], "missed"),
+        (10, [0.004] * 2, "open"),
+        (10, [0.004] * 3, "met"),
+    ],
+)
+def test_few_seeds_can_miss_an_aim_and_not_meet_it(tables, labels, found, word):
+    runs = errors("ssldec", *found, labels=labels)
+    assert tables.mnist_mark(runs, labels, 0.46, "SSLDEC", "ssldec")[3] == word
+
+
+def test_a_method_that_was_picked_by_its_test_error_is_called_so(tables):
+    runs = [*errors("ssldec", 0.004), *errors("fixmatch", 0.005), *errors("supervised", 0.02)]
+    best = tables.mnist_mark(runs, 100, 1.0, "best method", "")
+    assert best[2] == "ssldec (chosen afterwards) 0.40 % (1 seed); supervised 2.00 % (1 seed)"
+    asked = tables.mnist_mark(runs, 100, 1.0, "SSLDEC", "ssldec")
+    assert asked[2].startswith("ssldec 0.40 %")
+    both = tables.mnist_mark([*runs, *errors("ssldec in rounds", 0.003)], 100, 1.0, "SSLDEC", "ssldec")
+    assert both[2].startswith("ssldec in rounds (chosen afterwards) 0.30 %")
+    assert "ssldec (chosen afterwards) 90.0" in tables.mednist_mark(grid(tables, 0.9))[2]
+
+
 def test_the_mark_of_the_networks_asks_for_all_of_the_registry(tables):
     rows = [
         {"name": name, "failed": None} for name, facts in tables.NETWORKS.items() if facts.family != "test"

@@ -186,6 +186,40 @@ def test_the_files(table, tmp_path):
     assert (out / "findings.csv").read_text() == "kind,lines,finding\n"
 
 
+def test_all_pairs_of_treatments_stand_on_the_page(table, tmp_path):
+    out = tmp_path / "out"
+    pairs = compare(table, out).comparison.pairs
+    page = (out / "comparison.md").read_text()
+    assert (
+        "## All pairs\n\nN = 8 data sets, k = 3, Holm over 3 comparisons, missing values: drop_block.\n"
+        in page
+    )
+    lines = list(csv.DictReader((out / "pairs.csv").read_text().splitlines()))
+    assert [(line["first"], line["second"]) for line in lines] == [(one.first, one.second) for one in pairs]
+    for line, one in zip(lines, pairs, strict=True):
+        assert f"| {one.first} | {one.second} |" in page
+        assert float(line["p_holm"]) == pytest.approx(one.p_holm, rel=1e-6)
+        assert (line["comparisons"], line["n_blocks"], line["k"], line["correction"]) == (
+            "3",
+            "8",
+            "3",
+            "holm",
+        )
+
+
+def test_of_many_pairs_the_surest_are_shown(table, tmp_path):
+    out = tmp_path / "out"
+    found = compare(table, out, CompareOptions(analysis="pairs")).comparison.pairs
+    page = (out / "comparison.md").read_text().split("## All pairs")[1].split("##")[0]
+    assert (
+        "Holm over 36 comparisons, missing values: drop_block. The 15 pairs with the smallest p are shown."
+        in page
+    )
+    assert page.count("\n| ") == 2 + 15
+    assert f"| {found[14].first} | {found[14].second} |" in page
+    assert len((out / "pairs.csv").read_text().splitlines()) == 1 + 36
+
+
 def test_two_pairs_have_no_diagram_and_replace_one(table, tmp_path):
     out = tmp_path / "out"
     compare(table, out)
@@ -195,6 +229,7 @@ def test_two_pairs_have_no_diagram_and_replace_one(table, tmp_path):
     found = compare(table, out, options, overwrite=True)
     assert "critical_difference.png" not in [path.name for path in found.files]
     assert not (out / "critical_difference.png").exists()
+    assert not (out / "pairs.csv").exists()
     page = (out / "comparison.md").read_text()
     assert page.startswith("# MixNet + base against ResNet50 + base\n")
     assert "For information only: paired t-test p = " in page

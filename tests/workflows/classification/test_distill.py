@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_several_teachers_and_rounds(pictures, tmp_path):
     if second.is_file():
         assert not set(kept) & {row["path"] for row in rows(second)}, "only what has no label yet is labeled"
     assert done.outcome.rounds <= 2
+
+
+def test_the_table_tells_views_and_votes_of_several_teachers_apart(pictures, tmp_path):
+    run = distill(pictures, tmp_path / "run", chosen("data-model", rounds=1)).training.run
+    table = rows(run / "pseudo_labels" / "round-1.csv")
+    views = json.loads((run / "pseudo_labels" / "round-1.json").read_text())["views"]
+    assert {row["n_views"] for row in table} == {str(len(views))}
+    assert max(int(row["teacher_votes"]) for row in table) > len(views), "two teachers vote once a view"
 
 
 def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, distilled):
@@ -229,7 +238,9 @@ def test_soft_targets_are_the_mean_answers_of_all_passes(pictures, tmp_path):
     config = yaml.safe_load((student / "configs" / "train.yaml").read_text())
     assert config["loss"]["_target_"] == "medssl.objectives.SoftDistillation"
     assert "--targets soft" in json.loads((run / "run.json").read_text())["command"]
-    assert {row["loss_unlabeled"] != "n/a" for row in table(student / "metrics.tsv")} == {True}
+    losses = [float(row["loss_unlabeled"]) for row in table(student / "metrics.tsv")]
+    assert losses
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses)
 
 
 def test_a_setting_of_soft_distillation_reaches_the_student_alone(pictures, tmp_path):
@@ -269,6 +280,58 @@ def test_weights_that_do_not_fit_the_student_are_seen_before_a_teacher_trains(pi
     assert not begun
 
 
-def test_where_nothing_is_kept_rounds_end(pictures, tmp_path):
-    done = distill(pictures, tmp_path / "run", chosen("data", rounds=3, rule=KeepRule(threshold=1.0)))
+def steps_of(run):
+    """Steps of each teacher, of the student and of the baseline."""
+    found = [json.loads(path.read_text())["steps"] for path in sorted(run.glob("teachers/*/run.json"))]
+    own = [
+        json.loads((run / "candidates" / name / "run.json").read_text())["steps"]
+        for name in ("student", "supervised")
+    ]
+    return found, *own
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_teachers_whom_no_round_asks_are_not_trained_and_the_student_has_their_steps(
+    threshold, pictures, tmp_path
+):
+    """All labels are kept in round 1, or none: another round would label nothing, or say the same."""
+    rule = KeepRule(threshold=threshold)
+    done = distill(pictures, tmp_path / "run", chosen("data", rounds=3, rule=rule))
     assert done.outcome.rounds < 3
+    assert steps_of(tmp_path / "run") == ([3], 9, 12)
+    assert [path.name for path in (tmp_path / "run" / "pseudo_labels").glob("*.csv")] == ["round-1.csv"]
+
+
+def test_the_student_has_the_steps_that_equal_shares_leave(pictures, tmp_path):
+    distill(pictures, tmp_path / "run", chosen("model", student={"steps": 11}))
+    assert steps_of(tmp_path / "run") == ([3, 3], 5, 11)
+
+
+def test_rounds_that_keep_more_and_more_share_the_steps(pictures, tmp_path):
+    distill(pictures, tmp_path / "run", chosen("plain", rounds=2, rule=KeepRule(top_k=1)))
+    assert steps_of(tmp_path / "run") == ([4, 4], 4, 12)
+
+
+def test_a_stopped_student_goes_on_with_the_steps_that_were_left(pictures, tmp_path):
+    options_of = chosen("data", rounds=3, rule=KeepRule(threshold=0.0))
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", options_of, StopAfter(5))
+    distill(pictures, tmp_path / "run", options_of, resume=True)
+    assert steps_of(tmp_path / "run") == ([3], 9, 12)
+
+
+def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_stopped(
+    pictures, tmp_path, caplog, monkeypatch
+):
+    """D23."""
+    original = predict_passes
+
+    def one_class(*arguments):
+        passes = original(*arguments)
+        passes[..., 0], passes[..., 1:] = 0.98, 0.02 / (passes.shape[-1] - 1)
+        return passes
+
+    monkeypatch.setattr("medssl.workflows.classification.distill.predict_passes", one_class)
+    distill(pictures, tmp_path / "run", chosen("plain", rule=KeepRule(threshold=0.5)))
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Round 1: ")]
+    assert any("No pseudo-label says" in one for one in told)

@@ -16,7 +16,7 @@ from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_classifier import Parity
 from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.inference.standalone import PREFERRED, probabilities_of
-from medssl.workflows.classification import export
+from medssl.workflows.classification import bench, export
 from medssl.workflows.classification.bench import bench_exports, choose, slow_files
 from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run, write_evaluation
 from medssl.workflows.classification.export import export_run
@@ -57,6 +57,24 @@ def test_a_file_is_scored_as_its_network_is(exported, compared, pictures, tmp_pa
     assert "exported, float32" not in page.read_text()
     assert scored.model.weights_sha256[:16] in page.read_text()
     assert scored.model.weights_sha256 != network.model.weights_sha256
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_nothing_is_exported_into_the_folder_of_the_images(compared, pictures, named):
+    with pytest.raises(OutputError, match="lies inside the input folder"):
+        export_run(compared[0].training.run, pictures / "files", pictures if named else None)
+    assert not (pictures / "files").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_times_are_not_written_into_the_folder_of_the_images(
+    exported, compared, pictures, named, monkeypatch
+):
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: pytest.fail("refused too late"))
+    given = {"data": pictures} if named else {"models": [compared[0].training.run]}
+    with pytest.raises(OutputError, match="lies inside the input folder"):
+        bench_exports([exported.folder], out=pictures / "bench.json", **given)
+    assert not (pictures / "bench.json").exists()
 
 
 def test_int8_is_written_only_if_it_was_chosen(exported):

@@ -19,9 +19,12 @@ from medssl.io.classifier_card import classifier_card_of
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.images import read_image
 from medssl.io.subjects import SECTIONS
+from medssl.networks.compact import build_classifier, network_facts
 from medssl.transforms.classification import image_preprocessing
+from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import ONLINE
+from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import load_classifier, open_classifier
 from medssl.workflows.classification.predict import prepared
 from medssl.workflows.classification.train import (
@@ -157,6 +160,16 @@ def test_a_copy_of_a_test_image_among_the_unlabeled_is_refused(tmp_path):
     assert {row["transductive"] for row in table(tmp_path / "run" / "metrics.tsv")} == {"yes"}
 
 
+def test_files_that_may_be_images_are_told_when_training_begins(tmp_path, caplog):
+    images = write_pictures(tmp_path / "images")
+    (images / "unlabelled" / "scan.webp").write_bytes(b"RIFF")
+    (images / "notes.txt").write_text("x")
+    train_classifier(images, tmp_path / "run", options())
+    (told,) = [one for one in caplog.records if "may be images" in one.getMessage()]
+    assert told.levelname == "WARNING"
+    assert "1 file was passed over that may be images: unlabelled/scan.webp." in told.getMessage()
+
+
 def test_few_labels_are_drawn_and_some_held_out(tmp_path):
     images = write_pictures(tmp_path / "images", training=12, validation=0)
     run = train_classifier(images, tmp_path / "run", options(labels_per_class=10)).run
@@ -227,6 +240,33 @@ def test_color_in_one_class_alone_is_seen(tmp_path):
     for path in (images / "train" / "light").iterdir():
         Image.open(path).convert("RGB").point(lambda value: value // 2 + 40).save(path)
     assert channels_of(usable_cohort(images, options())) == 3
+
+
+def write_arrays(root, channels):
+    """A folder whose images have as many channels as the numbers, in turn."""
+    images = write_pictures(root / "images")
+    for number, path in enumerate(sorted(images.rglob("*.png"))):
+        values = np.asarray(Image.open(path))[..., None].repeat(channels[number % len(channels)], 2)
+        np.save(path.with_suffix(".npy"), values)
+        path.unlink()
+    return images
+
+
+@pytest.mark.parametrize("preset", ["natural", "none"])
+def test_as_many_channels_as_all_images_have_are_taken(preset, tmp_path):
+    images = write_arrays(tmp_path, [5])
+    run = train_classifier(images, tmp_path / "run", options(channels=None, preset=preset)).run
+    metadata = json.loads((run / "configs" / "metadata.json").read_text())
+    described = metadata["network_data_format"]["inputs"]["image"]
+    assert described["num_channels"] == len(described["channel_def"]) == 5
+    assert load_classifier(run).card.channels == 5
+
+
+def test_channels_that_no_network_could_take_together_are_refused(tmp_path):
+    images = write_arrays(tmp_path, [5, 3])
+    with pytest.raises(InputError, match=r"3, 5 channels.*convert the others"):
+        train_classifier(images, tmp_path / "run", options(channels=None))
+    assert not (tmp_path / "run").exists()
 
 
 def test_dark_images_of_16_bits_keep_what_is_bright_in_them(tmp_path):
@@ -307,6 +347,41 @@ def test_the_weights_say_what_made_them(pictures, tmp_path):
     assert extra["validation"]["images"] == 24
     assert 0 <= extra["validation"]["accuracy"] <= 1
     assert str(tmp_path) not in json.dumps(extra)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_license_that_is_not_free_stands_on_the_card(bound, both, pictures, tmp_path, monkeypatch):
+    facts = replace(network_facts("test_resnet"), license="vendor-license" if bound else "mit")
+    monkeypatch.setattr("medssl.workflows.classification.model_card.network_facts", lambda _: facts)
+    torch.save(build_classifier("test_resnet", 2).backbone.state_dict(), tmp_path / "weights.pt")
+    chosen = options(network="test_resnet", channels=3, size=32, pretrained=str(tmp_path / "weights.pt"))
+    if both:
+        train_with_baseline(pictures, tmp_path / "run", replace(chosen, method="mean-teacher", steps=2))
+    else:
+        train_classifier(pictures, tmp_path / "run", chosen)
+    card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    assert "| started from | the file weights.pt; its license is not known here |" in card
+    told = (
+        "**License.** The published weights of test_resnet, if it began with those, are under vendor-license"
+    )
+    assert (told in card) == bound
+
+
+@pytest.mark.parametrize(
+    ("network", "values", "words"),
+    [
+        ("fastvit_t8", {"pretrained": "cached"}, "weights of fastvit_t8 are under fastvit-license"),
+        ("mobileone_s1", {"pretrained": "a.pt"}, "if it began with those, are under mobileone-license"),
+        ("mobileone_s1", {"init_weights": "a.pt", "pretrained": "cached"}, "if it began with those"),
+        ("fastvit_t8", {"pretrained": None}, ""),
+        ("resnet18", {"pretrained": "cached"}, ""),
+    ],
+)
+def test_only_weights_that_are_not_free_are_warned_of(network, values, words):
+    found = license_warning(network, values)
+    assert words in found
+    assert bool(found) == bool(words)
 
 
 def test_training_does_not_look_at_test_images(pictures, tmp_path):
