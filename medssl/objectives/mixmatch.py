@@ -42,7 +42,7 @@ class MixMatch(SemiSupervisedObjective):
         For images only, all of whose labels are known; masks are not looked at. The mean runs over samples and
         classes. Guesses carry no gradient and are made without dropout. Batch norm is updated once a step, by the
         pass over the views that guesses: what is predicted later are whole images, not mixed ones, whose statistics
-        cost 7 points of accuracy (`docs/experiments.md`). Partners and shares are drawn from torch's global CPU
+        cost much accuracy (`docs/experiments.md`). Partners and shares are drawn from torch's global CPU
         random numbers, which the resume point holds: a resumed run goes on bit for bit. ``pred`` are the scores
         of the mixed images.
 

@@ -42,7 +42,8 @@ class ImageLoader:
         prefetch: Make the next batch in a thread while this one is used: pays where the network runs on a GPU.
 
     Yields:
-        ``image (B, C, H, W)`` in [0, 1], ``label (B, 1)`` int64, ``weight (B, 1)`` where any image has one but 1.
+        ``image (B, C, H, W)`` in [0, 1], ``label (B, 1)`` int64, ``weight (B, 1)`` where any image has one but 1,
+        ``target (B, K)`` where the pool has targets.
         ``unlabeled``: ``image`` (weak), ``strong``, ``mask (B, 1)`` of ones, ``index (B,)`` place in the pool,
         ``views (B, V, C, H, W)`` where asked for, ``target (B, K)`` where the pool has targets. A batch without
         labeled images holds ``unlabeled`` only.
@@ -113,6 +114,8 @@ class ImageLoader:
         place = torch.from_numpy(places)
         images = self._changed(pool.at(place, self.device), self.weak, self.seed, _WEAK, numbers)
         batch = {"image": images, "label": pool.label[place, None]}
+        if pool.targets is not None:
+            batch["target"] = pool.targets[place]
         return batch | ({"weight": pool.weight[place, None]} if self._weighted else {})
 
     def _unlabeled(self, pool: ImagePool, numbers: list[int]) -> dict[str, Any]:

@@ -310,3 +310,11 @@ def test_an_ordered_loader_goes_through_the_pool_once(size, lengths):
     assert [value for batch in batches for value in _values(batch["image"])] == list(range(size))
     assert [n for batch in batches for n in batch["index"].tolist()] == list(range(size))
     assert all(batch["label"].shape == (len(batch["image"]), 1) for batch in batches)
+
+
+def test_labeled_images_bring_their_targets_too():
+    loader = _loader()
+    assert "target" not in loader.batch(0)
+    loader.dataset.targets = torch.eye(11)
+    batch = loader.batch(2)
+    assert batch["target"].argmax(1).tolist() == _values(batch["image"])

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from torch import Tensor
+
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.evaluation.audit import class_warnings
@@ -283,8 +285,9 @@ class _Room:
         views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
         passes = predict_passes(items, models, views)
         if options.targets == "soft":
-            log_p = mean_probabilities(passes).clamp_min(1e-12).log().float()
-            save_atomically({"log_p": log_p}, self._answers())
+            labeled = predict_passes(self.cohort.training, models, views)
+            answers = {"log_p": passes, "log_p_labeled": labeled}
+            save_atomically({name: _log_mean(one) for name, one in answers.items()}, self._answers())
         write_pseudo_labels(
             path,
             items,
@@ -317,6 +320,10 @@ class _Room:
             classes, [kept[name] for name in classes], [given[name] for name in classes]
         ):
             logger.warning("Round %d: %s", number, said)
+
+
+def _log_mean(passes: Tensor) -> Tensor:
+    return mean_probabilities(passes).clamp_min(1e-12).log().float()
 
 
 def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort:

@@ -235,6 +235,9 @@ def test_soft_targets_are_the_mean_answers_of_all_passes(pictures, tmp_path):
     views = ("identity", *VIEW_PRESETS["none"])
     passes = predict_passes(cohort.unlabeled, [teacher], views)
     torch.testing.assert_close(answers.double(), passes.double().mean(0), atol=1e-6, rtol=1e-5)
+    labeled = torch.load(student / "targets.pt", weights_only=True)["log_p_labeled"].exp()
+    passes = predict_passes(cohort.training, [teacher], views)
+    torch.testing.assert_close(labeled.double(), passes.double().mean(0), atol=1e-6, rtol=1e-5)
     config = yaml.safe_load((student / "configs" / "train.yaml").read_text())
     assert config["loss"]["_target_"] == "medssl.objectives.SoftDistillation"
     assert "--targets soft" in json.loads((run / "run.json").read_text())["command"]
