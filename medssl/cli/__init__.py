@@ -76,17 +76,28 @@ class Verbs(click.Group):
 
 
 class _Remarks(logging.Handler):
-    """What the package logs, without level and time, on standard error."""
+    """What the package logs, without level and time, on standard error.
+
+    Args:
+        tracebacks: Print those too that belong to a message.
+    """
+
+    def __init__(self, tracebacks: bool) -> None:
+        super().__init__()
+        self.tracebacks = tracebacks
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        click.echo(self.format(record), err=True)
+        try:
+            click.echo(self.format(record) if self.tracebacks else record.getMessage(), err=True)
+        except Exception:  # noqa: BLE001 (a terminal that is gone ends no training)
+            self.handleError(record)
 
 
 @contextmanager
-def _remarks_shown() -> Iterator[None]:
+def _remarks_shown(tracebacks: bool) -> Iterator[None]:
     """Show what the package, and nothing else, logs for people: from INFO on."""
-    logger, shown = logging.getLogger("medssl"), _Remarks()
+    logger, shown = logging.getLogger("medssl"), _Remarks(tracebacks)
     before = logger.level
     logger.addHandler(shown)
     logger.setLevel(logging.INFO)
@@ -110,4 +121,4 @@ def main(debug: bool) -> None:
       medssl train SCANS --out RUN                 learn from its labeled scans
       medssl segment SCANS --out OUT --model RUN   label maps of all scans
     """
-    click.get_current_context().with_resource(_remarks_shown())
+    click.get_current_context().with_resource(_remarks_shown(debug))

@@ -122,7 +122,7 @@ def quantize_within(
         if outcome.chosen is not None:
             with atomic_path(out) as temporary:
                 shutil.copyfile(trial, temporary)
-    logger.log(logging.WARNING if outcome.chosen is None else logging.INFO, "%s.", outcome)
+    logger.log(logging.WARNING if outcome.chosen is None else logging.DEBUG, "%s.", outcome)
     return outcome
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class MixMatch(SemiSupervisedObjective):
         guess = self._guess(network, views)
         targets = sharpen(guess, self.temperature)
         images, mixed, labeled = self._mixed(batch, views, targets)
-        with _statistics_kept(network):
+        with _statistics_kept(network) if len(views.flatten(0, 1)) > 1 else nullcontext():
             scores = network(images)
         log_q = scores.float().log_softmax(1)
         ramp = linear_ramp(float(batch["progress"]), self.start, self.end)

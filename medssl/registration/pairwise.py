@@ -252,7 +252,7 @@ def _registered(fixed: Scan, moving: Scan, settings: RegistrationSettings) -> Re
     warped = [to_array(resampled(image, grid, field, extend=True)) for image in aligned_sources]
     alike = similarity(np.stack([to_array(image) for image in targets]), np.stack(warped), brain)
     made = Registration(fixed.grid, moving.grid, matrix_of(affine), displacement, grid, overlap, alike)
-    if not (fixed.is_masked and moving.is_masked):
+    if settings.deformation != "none" and not (fixed.is_masked and moving.is_masked):
         _require_success(made)
     return made
 

@@ -74,7 +74,7 @@ def other_baseline(record: Mapping[str, Any]) -> str:
         record: Of the run, ``run.json``.
     """
     fits = record.get("contrasts") == list(DEFAULT_CONTRASTS) and record.get("labels") == BRAIN_TISSUES.rows()
-    if not fits or " --init " in f" {record['command']} ":
+    if not fits or any(word in record["command"] for word in (" --init ", "init_weights=")):
         return ""
     return (
         "Training began with random weights. From the packaged ones (--init packaged), which are for iso-intense "

@@ -301,7 +301,7 @@ class _Job:
 
     def note(self, subject: Subject, error: Exception, watcher: RankingWatcher) -> None:
         expected = isinstance(error, MedsslError)
-        logger.log(logging.INFO if expected else logging.WARNING, "%s failed", subject.key, exc_info=error)
+        logger.log(logging.DEBUG if expected else logging.WARNING, "%s failed", subject.key, exc_info=error)
         unexpected = f"{subject.key}: unexpected {type(error).__name__}: {error}"
         why = without_folders(str(error), self.cohort.root) if expected else unexpected
         self.first_failure = self.first_failure or why

@@ -244,7 +244,7 @@ class _Job:
             result.done.append(subject.key)
             return
         expected = isinstance(error, MedsslError)
-        logger.log(logging.INFO if expected else logging.WARNING, "%s failed", subject.key, exc_info=error)
+        logger.log(logging.DEBUG if expected else logging.WARNING, "%s failed", subject.key, exc_info=error)
         reason = f"{subject.key}: unexpected {type(error).__name__}: {error}"
         if expected:
             reason = without_folders(str(error), self.cohort.root)

@@ -48,6 +48,23 @@ def test_what_the_package_logs_for_people_is_shown_on_standard_error(monkeypatch
     assert (logging.getLogger("medssl").handlers, logging.getLogger("medssl").level) == before
 
 
+def test_a_remark_has_no_traceback_unless_asked_and_never_ends_a_command(monkeypatch):
+    @click.command()
+    def tell():
+        logging.getLogger("medssl.somewhere").warning("simplified", exc_info=ValueError("inner"))
+        monkeypatch.setattr(click, "echo", lambda *_, **__: 1 / 0)
+        logging.getLogger("medssl.somewhere").warning("to nobody")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(Verbs, "get_command", lambda *_: tell)
+    assert call("check").stderr == "simplified\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(Verbs, "get_command", lambda *_: tell)
+    result = call("--debug", "check")
+    assert (result.exit_code, "inner" in result.stderr) == (0, True)
+
+
 def test_the_group_lists_every_command():
     output = call("--help").output
     assert all(verb in output for verb in COMMANDS)

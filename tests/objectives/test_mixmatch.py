@@ -128,6 +128,10 @@ def test_an_image_alone_is_guessed_with_the_running_statistics(some_images):
     expected = copy.deepcopy(some_images.network).eval()(some_images.unlabeled["views"][0]).softmax(1)
     assert torch.allclose(guess, expected, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in some_images.network.state_dict().items())
+    MixMatch()(some_images.network, some_images.batch)  # else nothing would ever move them
+    assert any(
+        not torch.equal(value, before[name]) for name, value in some_images.network.state_dict().items()
+    )
 
 
 def test_guesses_are_made_without_dropout_and_every_module_gets_its_mode_back(some_images):

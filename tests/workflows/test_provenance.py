@@ -9,6 +9,7 @@ from medssl.workflows.provenance import other_baseline
     [
         ({}, True),
         ({"command": "medssl train cohort --out run --init packaged"}, False),
+        ({"command": "medssl train cohort --out run --set init_weights=weights.pt"}, False),
         ({"contrasts": ["T1w"]}, False),
         ({"labels": BRAIN_TISSUES.rows()[:2]}, False),
     ],

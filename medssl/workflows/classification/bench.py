@@ -96,7 +96,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     """
     if out is not None:
         known = [folder for run in models for folder in image_folders(run)]
-        require_writable_folder(out.parent, known if data is None else [data, *known])
+        require_writable_folder(out.parent, [*known, *([data] if data is not None and data.is_dir() else [])])
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}

@@ -310,11 +310,11 @@ class _Room:
             {**facts, "teachers_sha256": [model.weights_sha256 for model in models]},
         )
         if options.targets == "hard":
-            self._warn_of_classes(path, number, models[0].card.classes)
+            self._warn_of_classes(number, models[0].card.classes)
 
-    def _warn_of_classes(self, path: Path, number: int, classes: Sequence[str]) -> None:
-        """Say at once which classes the labels of a round leave out or drown in (D23); the report shows it, too."""
-        kept = Counter(kept_labels(path).values())
+    def _warn_of_classes(self, number: int, classes: Sequence[str]) -> None:
+        """Say at once which classes all labels up to a round leave out or drown in (D23)."""
+        kept = Counter(self._kept(number).values())
         given = Counter(item.label for item in self.cohort.training)
         for said in class_warnings(
             classes, [kept[name] for name in classes], [given[name] for name in classes]

@@ -47,7 +47,7 @@ def split_folder(
         msg = f"{out} exists."
         raise OutputError(msg, "Give another --out.")
     cohort = read_image_cohort(data, allow_outside=allow_outside)
-    require_writable_folder(out.parent, [data])
+    require_writable_folder(out.parent, [data] if data.is_dir() else [])  # a manifest is no place of images
     if fold is None:
         divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
     else:

@@ -8,7 +8,7 @@ from pictures import write_pictures
 from PIL import Image
 
 from medssl.errors import ConfigError, DatalistError, OutputError
-from medssl.io.image_cohort import read_image_cohort
+from medssl.io.image_cohort import read_image_cohort, write_manifest
 from medssl.workflows.classification.check import check_folder
 from medssl.workflows.classification.split import split_folder
 
@@ -67,6 +67,14 @@ def test_no_manifest_is_written_among_the_images(tmp_path):
         with pytest.raises(OutputError, match=r"lies inside the input folder.*Choose one outside"):
             split_folder(images, out)
         assert not out.exists()
+
+
+def test_a_manifest_may_be_divided_into_one_beside_it(tmp_path):
+    images = write_pictures(tmp_path / "images", training=20, validation=0, test=0)
+    whole = tmp_path / "lists" / "all.csv"
+    write_manifest(whole, read_image_cohort(images))
+    split_folder(whole, whole.with_name("split.csv"), allow_outside=True)
+    assert read_image_cohort(whole.with_name("split.csv"), allow_outside=True).test
 
 
 def test_a_divided_folder_is_not_divided_again(pictures, tmp_path):

@@ -338,3 +338,22 @@ def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_st
     distill(pictures, tmp_path / "run", chosen("plain", rule=KeepRule(threshold=0.5)))
     told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Round 1: ")]
     assert any("No pseudo-label says" in one for one in told)
+
+
+def test_classes_are_counted_over_all_rounds(pictures, tmp_path, caplog, monkeypatch):
+    """D23: what an earlier round labeled is not missing because a later one says nothing of it."""
+    original, asked = predict_passes, []
+
+    def class_of_the_round(*arguments):
+        passes = original(*arguments)
+        asked.append(len(passes[0]))
+        passes[...] = 0.3 / (passes.shape[-1] - 1)
+        half = torch.arange(len(passes[0])) < len(passes[0]) // 2
+        passes[:, half, (len(asked) - 1) % passes.shape[-1]] = 0.7
+        return passes / passes.sum(-1, keepdim=True)
+
+    monkeypatch.setattr("medssl.workflows.classification.distill.predict_passes", class_of_the_round)
+    distill(pictures, tmp_path / "run", chosen("plain", rounds=2, rule=KeepRule(threshold=0.6)))
+    assert len(asked) == 2
+    second = [one.getMessage() for one in caplog.records if one.getMessage().startswith("Round 2: ")]
+    assert not any(f"says '{CLASSES[0]}'" in one for one in second), second
