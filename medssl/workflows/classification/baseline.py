@@ -195,7 +195,7 @@ METHOD_SETTINGS = frozenset(
 )
 """Values of the overlays, which a supervised configuration does not have; those under them too."""
 
-METHOD_PARTS = ("train#unlabeled", "train#sampler#mixture", "train#dataloader#views")
+METHOD_PARTS = ("train#unlabeled", "train#dataset#targets", "train#sampler#mixture", "train#dataloader#views")
 """Where the overlays change the training itself."""
 
 
