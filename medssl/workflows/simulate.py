@@ -115,7 +115,7 @@ def simulate_cohort(  # noqa: PLR0913 - the options of the command, one for one
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    logger.info("Simulated %d subjects at %s mm into %s", subjects, size, folder)
+    logger.debug("Simulated %d subjects at %s mm into %s", subjects, size, folder)
     return folder
 
 
