@@ -14,8 +14,10 @@ from medssl.cli.classify import VERBS
 from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, train
+from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
 from medssl.transforms import classification, image_augmentation
 from medssl.workflows.classification.distill import TARGETS
+from medssl.workflows.classification.export import Exported
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.train import CLASS_WEIGHTS
 
@@ -93,6 +95,16 @@ def test_from_a_run_to_files_for_a_finding(tmp_path):
     assert "M parameters" in done.stderr
 
 
+@pytest.mark.parametrize(("strict", "code"), [(["--strict"], 1), ([], 0)])
+def test_an_8_bit_file_that_is_not_good_enough_is_an_error_only_where_asked(
+    monkeypatch, tmp_path, strict, code
+):
+    none = Outcome(0.9, 0.01, (Attempt(Recipe(), 0.5),), None)
+    done = Exported(tmp_path, "equal", none)
+    monkeypatch.setattr("medssl.workflows.classification.export.export_run", lambda *_, **__: done)
+    assert call("export", "run", "--out", "files", "--int8", *strict).exit_code == code
+
+
 def test_files_of_other_classes_are_refused_before_anything_is_written(tmp_path):
     pytest.importorskip("onnxruntime")
     images, other = write_pictures(tmp_path / "images"), write_pictures(tmp_path / "other")
@@ -126,6 +138,7 @@ def test_check_says_what_must_be_mended(tmp_path):
         (["train", "nowhere", "--out", "run"], "nowhere"),
         (["predict", "nowhere", "--out", "p.csv", "--model", "nothing"], "no"),
         (["export", "nothing", "--out", "files"], "No classifier"),
+        (["export", "nothing", "--out", "files", "--strict"], "Add --int8"),
         (["bench", "nothing"], "model.onnx"),
         (["evaluate", "nowhere", "--out", "r", "--model", "nothing"], "nothing"),
         (["compare", "nowhere.csv", "--out", "c"], "nowhere.csv"),

@@ -60,6 +60,9 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     if finding is None and (sensitivity is not None or specificity is not None):
         msg = "A sensitivity or specificity belongs to a class."
         raise ConfigError(msg, "Name it: --finding CLASS.")
+    if strict and not int8:
+        msg = "--strict asks for an 8-bit file that is good enough, and none is to be made."
+        raise ConfigError(msg, "Add --int8.")
     promise = None if finding is None else Promise(finding, sensitivity, specificity)
     done = export_run(
         model, out, data, int8=int8, promise=promise, overwrite=overwrite, allow_outside=allow_outside
