@@ -83,7 +83,7 @@ class MixMatch(SemiSupervisedObjective):
         guess = self._guess(network, views)
         targets = sharpen(guess, self.temperature)
         images, mixed, labeled = self._mixed(batch, views, targets)
-        with _statistics_kept(network) if len(views.flatten(0, 1)) > 1 else nullcontext():
+        with nullcontext() if _is_alone(views) else _statistics_kept(network):
             scores = network(images)
         log_q = scores.float().log_softmax(1)
         ramp = linear_ramp(float(batch["progress"]), self.start, self.end)
@@ -106,9 +106,8 @@ class MixMatch(SemiSupervisedObjective):
     def _guess(self, network: nn.Module, views: Tensor) -> Tensor:
         """Return the mean prediction of the views of each image."""
         images = views.flatten(0, 1)
-        with _evaluating_but_batch_norm(
-            getattr(network, "module", network), alone=len(images) < 2
-        ) as student:
+        student = getattr(network, "module", network)
+        with _evaluating_but_batch_norm(student, alone=_is_alone(views)):
             scores = student(images)
         if self.teacher is not None:
             scores = self.teacher(images)
@@ -127,14 +126,19 @@ class MixMatch(SemiSupervisedObjective):
         return mixed, soft, len(together) - len(images[-1])
 
 
+def _is_alone(views: Tensor) -> bool:
+    """Tell whether there is one view of one image, which has no statistics of its own."""
+    return views.shape[:2].numel() < 2
+
+
 @contextmanager
-def _evaluating_but_batch_norm(network: nn.Module, alone: bool) -> Iterator[nn.Module]:
+def _evaluating_but_batch_norm(network: nn.Module, alone: bool) -> Iterator[None]:
     """Hold a network in evaluation mode, its batch norms in training unless an image is alone, then undo that."""
     modes = [(module, module.training) for module in network.modules()]
     for module, mode in modes:
         module.training = mode and isinstance(module, _BatchNorm) and not alone
     try:
-        yield network
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
