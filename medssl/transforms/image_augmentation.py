@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ from medssl.transforms.image_intensity import (
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Maps images ``(B, C, H, W)`` in [0, 1] and random numbers to images of the same shape and type."""
+
+_Drawn = tuple[Tensor, Tensor]
+"""Number of the operation that each image drew, and a strength from 0 to 1, each ``(B,)``."""
 
 POSE_PROBABILITY = 0.75
 LIGHTING_PROBABILITY = 0.75
@@ -207,11 +210,9 @@ class StrongAugmentation:
             (torch.randint(len(names), (count,), generator=generator), torch.rand(count, generator=generator))
             for _ in range(self.n if names else 0)
         ]
-        for choice, strength in drawn:
-            matrices = matrices @ _drawn_matrices(names, choice, strength)
-        images = warp(images, matrices, self.preset.padding)
-        for choice, strength in drawn:
-            images = _changed_intensity(images, names, choice, strength)
+        for changes in _drawn_matrices(names, drawn):
+            matrices = matrices @ changes
+        images = _changed_intensity(warp(images, matrices, self.preset.padding), names, drawn)
         return cut_out(images, self.cutout, generator) if names else images
 
 
@@ -279,8 +280,8 @@ def cut_out(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     y, x = (torch.arange(side, dtype=images.dtype, device=images.device) + 0.5 for side in (H, W))
     in_rows = (y - down[:, None]).abs() < half[:, None]
     in_columns = (x - across[:, None]).abs() < half[:, None]
-    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
-    return torch.where(inside, images.mean((2, 3), keepdim=True), images)
+    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].to(images.dtype)
+    return (images * (1 - inside)).add_(images.mean((2, 3), keepdim=True) * inside)
 
 
 def _preset(preset: str | Preset) -> Preset:
@@ -324,9 +325,12 @@ def _lighting(preset: Preset, count: int, generator: torch.Generator) -> Tensor:
     return torch.where(changed, factor, 1.0)
 
 
-def _drawn_matrices(names: tuple[str, ...], choice: Tensor, strength: Tensor) -> Tensor:
-    """Return the matrix of the operation that each image drew; the unit matrix where it is no pose."""
-    matrices = torch.eye(3).repeat(len(choice), 1, 1)
+def _drawn_matrices(names: tuple[str, ...], drawn: Sequence[_Drawn]) -> Tensor:
+    """Return the matrices of the operations that images drew, ``(n, B, 3, 3)``; unit matrices where it is no pose."""
+    if not drawn:
+        return torch.empty(0, 0, 3, 3)
+    choice, strength = (torch.stack(part) for part in zip(*drawn, strict=True))
+    matrices = torch.eye(3).repeat(*choice.shape, 1, 1)
     for number, name in enumerate(names):
         chosen = choice == number
         if name in GEOMETRY and chosen.any():
@@ -335,17 +339,20 @@ def _drawn_matrices(names: tuple[str, ...], choice: Tensor, strength: Tensor) ->
     return matrices
 
 
-def _changed_intensity(images: Tensor, names: tuple[str, ...], choice: Tensor, strength: Tensor) -> Tensor:
-    """Apply to each image the operation that it drew, in groups of one operation."""
-    images = images.clone()
-    for number, name in enumerate(names):
-        chosen = (choice == number).nonzero()[:, 0]
-        if name in INTENSITY and name != "identity" and len(chosen):
-            operation = INTENSITY[name]
-            amount = operation.amount(strength[chosen])
-            chosen = chosen.to(images.device)
-            images[chosen] = operation.change(images[chosen], amount)
-    return images
+def _changed_intensity(images: Tensor, names: tuple[str, ...], drawn: Sequence[_Drawn]) -> Tensor:
+    """Apply to each image the operations that it drew: sorted by operation, so that each changes one slice."""
+    place = torch.arange(len(images))
+    for choice, strength in drawn:
+        order = choice[place].argsort(stable=True)
+        place = place[order]
+        images = images.index_select(0, order.to(images.device))
+        ends = choice.bincount(minlength=len(names)).cumsum(0).tolist()
+        for name, start, end in zip(names, [0, *ends], ends, strict=False):
+            if name in INTENSITY and name != "identity" and start < end:
+                operation = INTENSITY[name]
+                amount = operation.amount(strength[place[start:end]])
+                images[start:end] = operation.change(images[start:end], amount)
+    return images.index_select(0, place.argsort().to(images.device)) if drawn else images
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:

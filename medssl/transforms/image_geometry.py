@@ -67,9 +67,10 @@ def warp(images: Tensor, matrices: Tensor, padding: str = "reflection") -> Tenso
         (2 * torch.arange(side, dtype=images.dtype, device=images.device) + 1) / side - 1 for side in (W, H)
     )
     a, b, c, d, e, f = matrices[:, :2].flatten(1).unbind(1)
-    across = torch.outer(a, x)[:, None, :] + (torch.outer(b * H / W, y) + c[:, None])[:, :, None]
-    down = torch.outer(d * W / H, x)[:, None, :] + (torch.outer(e, y) + f[:, None])[:, :, None]
-    grid = torch.stack([across, down], -1)
+    grid = images.new_empty(len(images), H, W, 2)
+    for place, (of_x, of_y, shift) in enumerate(((a, b * H / W, c), (d * W / H, e, f))):
+        along_rows, along_columns = torch.outer(of_x, x), torch.outer(of_y, y) + shift[:, None]
+        torch.add(along_rows[:, None, :], along_columns[:, :, None], out=grid[..., place])
     return F.grid_sample(images, grid, padding_mode=padding, align_corners=False).clamp_(0, 1)
 
 

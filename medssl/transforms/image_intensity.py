@@ -218,7 +218,8 @@ def gamma(images: Tensor, exponent: float) -> Tensor:
 
 def _blend(other: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     """Return ``factor`` of each image and the rest of the other, kept in [0, 1]."""
-    return torch.lerp(other, images, _per_image(factor, images)).clamp_(0, 1)
+    share = _per_image(factor, images)
+    return (images * share).add_(other * (1 - share)).clamp_(0, 1)
 
 
 def _per_image(amount: Tensor, images: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class ImagePool:
         Shapes:
             place: ``(B,)`` int64; return: ``(B, C, S, S)``
         """
-        return self.images[place].to(device).float().div_(255)
+        return self.images.index_select(0, place).to(device).float().div_(255)
 
 
 def _result(

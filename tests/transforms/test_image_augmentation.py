@@ -178,18 +178,26 @@ def test_posterize_keeps_four_to_eight_bits():
 @pytest.mark.parametrize("preset", ["natural", "microscopy", "digits"])
 def test_grouped_operations_equal_one_image_after_the_other(preset):
     names, images = PRESETS[preset].operations, _images(60)
-    choice = torch.randint(len(names), (60,), generator=_random(1))
-    strength = torch.rand(60, generator=_random(2))
-    matrices = _drawn_matrices(names, choice, strength)
-    found = _changed_intensity(warp(images, matrices), names, choice, strength)
+    drawn = [
+        (torch.randint(len(names), (60,), generator=_random(n)), torch.rand(60, generator=_random(n + 5)))
+        for n in range(2)
+    ]
+    matrices = torch.eye(3)
+    for changes in _drawn_matrices(names, drawn):
+        matrices = matrices @ changes
+    found = _changed_intensity(warp(images, matrices), names, drawn)
     for number in range(60):
-        name, image = names[choice[number]], images[number : number + 1]
-        amount = (GEOMETRY | INTENSITY)[name].amount(strength[number : number + 1])
-        if name in GEOMETRY:
-            expected = warp(image, GEOMETRY[name].change(amount))
-        else:
-            expected = INTENSITY[name].change(image, amount)
-        assert torch.allclose(found[number], expected[0], atol=1e-5), name
+        own = [(names[int(choice[number])], strength[number : number + 1]) for choice, strength in drawn]
+        matrix, expected = torch.eye(3), images[number : number + 1]
+        for name, strength in own:
+            if name in GEOMETRY:
+                matrix = matrix @ GEOMETRY[name].change(GEOMETRY[name].amount(strength))[0]
+        expected = warp(expected, matrix[None])
+        for name, strength in own:
+            if name in INTENSITY:
+                expected = INTENSITY[name].change(expected, INTENSITY[name].amount(strength))
+        off = (found[number] - expected[0]).abs() > 1e-4
+        assert off.float().mean() < 0.01, own  # a gray level on a step of posterize may fall to either side
 
 
 def test_operations_are_drawn_with_replacement_and_follow_each_other():
