@@ -19,8 +19,11 @@ def update_average(average: Iterable[Tensor], current: Iterable[Tensor], decay: 
         current: Tensors of the same shapes.
         decay: d, the share that is kept.
     """
-    for mean, value in zip(average, current, strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value.to(mean), 1 - decay)
-        else:
+    pairs = [(mean, value.to(mean)) for mean, value in zip(average, current, strict=True)]
+    averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+    if averaged:
+        means, values = zip(*averaged, strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)  # noqa: SLF001 (one pass over all, as torch's optimizers do)
+    for mean, value in pairs:
+        if not mean.is_floating_point():
             mean.copy_(value)
