@@ -23,7 +23,7 @@ def update_average(average: Iterable[Tensor], current: Iterable[Tensor], decay: 
     averaged = [pair for pair in pairs if pair[0].is_floating_point()]
     if averaged:
         means, values = zip(*averaged, strict=True)
-        torch._foreach_lerp_(means, values, 1 - decay)  # noqa: SLF001 (one pass over all, as torch's optimizers do)
+        torch._foreach_lerp_(means, values, 1 - decay)
     for mean, value in pairs:
         if not mean.is_floating_point():
             mean.copy_(value)
