@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.functional.distillation import consensus, kept_images, mean_probabilities, require_keep_rule
+from medssl.functional.distillation import (
+    consensus,
+    kept_images,
+    mean_probabilities,
+    require_keep_rule,
+    teacher_votes,
+)
 from medssl.io.files import write_csv
 from medssl.io.image_items import ImageItem
 
@@ -90,6 +96,7 @@ def write_pseudo_labels(
         OutputError: The folder cannot be written to.
     """
     found = consensus(passes, rule.reduce)
+    votes = teacher_votes(passes, found.label, views)
     places = {name: place for place, name in enumerate(sorted(item.name for item in items))}
     name, value = rule.as_rule
     kept = kept_images(
@@ -111,7 +118,7 @@ def write_pseudo_labels(
                 "confidence": float(found.confidence[place]),
                 "kept": "yes" if bool(kept[place]) else "no",
                 "round": round_number,
-                "teacher_votes": int(found.votes[place]),
+                "teacher_votes": int(votes[place]),
                 "n_views": views,
                 **{f"p_{name}": value for name, value in zip(classes, q, strict=True)},
             }

@@ -96,7 +96,9 @@ def test_the_table_tells_views_and_votes_of_several_teachers_apart(pictures, tmp
     table = rows(run / "pseudo_labels" / "round-1.csv")
     views = json.loads((run / "pseudo_labels" / "round-1.json").read_text())["views"]
     assert {row["n_views"] for row in table} == {str(len(views))}
-    assert max(int(row["teacher_votes"]) for row in table) > len(views), "two teachers vote once a view"
+    votes = {int(row["teacher_votes"]) for row in table}
+    assert votes <= {0, 1, 2}, "a teacher votes once, whatever its views say"
+    assert 2 in votes
 
 
 def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, distilled):
