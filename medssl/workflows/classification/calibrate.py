@@ -15,7 +15,7 @@ from medssl.evaluation.classification import scores
 from medssl.evaluation.temperature import BOUNDS, fit_temperature
 from medssl.io.image_items import ImageItem
 from medssl.workflows.classification.models import load_classifier, weights_file
-from medssl.workflows.classification.predict import numbers_of, predict_passes
+from medssl.workflows.classification.predict import numbers_of, predict_items
 
 LEAST_IMAGES = 20
 """With fewer validation images the temperature stays 1."""
@@ -41,7 +41,7 @@ def calibrate(
     }
     temperature = 1.0
     if validation:
-        q = predict_passes(validation, [model.uncalibrated()], ["identity"], each=False).double().numpy()
+        q = predict_items(validation, [model.uncalibrated()]).probabilities
         labels = numbers_of(validation, model.card.classes)
         told["validation"] = {
             "images": len(labels),
