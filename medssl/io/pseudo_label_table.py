@@ -9,6 +9,7 @@ from typing import Any
 from medssl.errors import DatalistError
 from medssl.io.files import read_csv
 from medssl.io.image_cohort import class_names, image_entries
+from medssl.io.image_items import natural_order
 
 COLUMNS = ("path", "label", "kept")
 """What such a table must have; "kept" is "yes" where the student learns the label."""
@@ -16,28 +17,37 @@ COLUMNS = ("path", "label", "kept")
 _LISTED = 5
 
 
-def kept_labels(path: Path | str) -> dict[str, str]:
-    """Return the labels that are kept.
+def kept_labels(*places: Path | str) -> dict[str, str]:
+    """Return the labels that are kept. What a later table says of an image replaces what an earlier one said.
 
     Args:
-        path: A table, or a folder with one a round.
+        places: Tables, or folders with one a round.
 
     Returns:
         Name of the image -> class.
 
     Raises:
-        InputError: The file is missing or no table.
+        InputError: A file is missing or no table.
         DatalistError: A column is missing.
     """
-    path, found = Path(path), {}
-    for table in sorted(path.glob("*.csv")) if path.is_dir() else [path]:
+    kept: dict[str, str] = {}
+    for table in [table for place in places for table in _tables(Path(place))]:
         rows = read_csv(table)
         missing = [name for name in COLUMNS if rows and name not in rows[0]]
         if missing:
             msg = f"{table.name} lacks the columns {', '.join(missing)}; found {', '.join(rows[0])}."
             raise DatalistError(msg, "Give a table that 'medssl classify distill' wrote.")
-        found |= {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
-    return found
+        said = {row["path"] for row in rows}
+        kept = {name: label for name, label in kept.items() if name not in said}
+        kept |= {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
+    return kept
+
+
+def _tables(place: Path) -> list[Path]:
+    """Return the tables of a folder, round 2 before round 10; a table is one."""
+    if not place.is_dir():
+        return [place]
+    return [place / name for name in natural_order(table.name for table in place.glob("*.csv"))]
 
 
 def taught_entries(

@@ -31,6 +31,15 @@ def test_kept_labels_are_added_to_the_given_ones(images, tmp_path):
     assert taught_entries(images, table, classes=list(CLASSES)) == found
 
 
+def test_a_later_round_replaces_what_an_earlier_one_said(tmp_path):
+    write(tmp_path / "round-1.csv", [("a", "dark", "yes"), ("b", "dark", "yes"), ("c", "dark", "yes")])
+    write(tmp_path / "round-10.csv", [("a", "light", "yes")])
+    write(tmp_path / "round-2.csv", [("a", "dark", "yes"), ("b", "light", "no"), ("d", "light", "yes")])
+    expected = {"a": "light", "c": "dark", "d": "light"}
+    assert kept_labels(tmp_path) == expected
+    assert kept_labels(*[tmp_path / f"round-{number}.csv" for number in (1, 2, 10)]) == expected
+
+
 @pytest.mark.parametrize(("name", "label"), [("elsewhere.png", "dark"), (None, "grey")])
 def test_labels_that_do_not_fit_are_named(images, tmp_path, name, label):
     name = name or image_entries(images, "unlabeled")[0]["name"]

@@ -36,6 +36,8 @@ from medssl.errors import MedsslError
 @click.option(
     "--rounds", default=1, show_default=True, type=click.IntRange(1), help="More: the iterative variant."
 )
+@click.option("--relabel", type=click.Choice(["remaining", "all"]), default="remaining", show_default=True,
+              help="What further rounds label: images without a kept label, or all anew.")  # fmt: skip
 @click.option(
     "--targets", type=click.Choice(["hard", "soft"]), default="hard", show_default=True,
     help="The student learns the labels that are kept, or all answers of the teachers with their doubts.",
@@ -47,8 +49,8 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
     of it. Every label that the teachers gave stands in pseudo_labels/round-N.csv.
     """
-    from medssl.workflows.classification.distill import DistillOptions
     from medssl.workflows.classification.distill import distill as run_distillation
+    from medssl.workflows.classification.distill_options import DistillOptions
     from medssl.workflows.classification.pseudo_labels import KeepRule
     from medssl.workflows.classification.train import ClassifyOptions
     from medssl.workflows.models import quiet_libraries
@@ -56,7 +58,7 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     quiet_libraries()
     names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap")
     rule = KeepRule(**{name: options.pop(name) for name in names})
-    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "targets")}
+    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "relabel", "targets")}
     chosen = DistillOptions(
         **own, views=tuple(options.pop("views")), rule=rule, student=ClassifyOptions(**options)
     )

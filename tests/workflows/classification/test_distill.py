@@ -17,7 +17,8 @@ from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import train_with_baseline
-from medssl.workflows.classification.distill import DistillOptions, distill
+from medssl.workflows.classification.distill import distill
+from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_items, predict_passes
 from medssl.workflows.classification.pseudo_labels import KeepRule
@@ -142,6 +143,8 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"kind": "plain", "teachers": ("vgg-small-28", "vgg-small-28")}, "one teacher"),
         ({"kind": "big"}, "data-model"),
         ({"rounds": 0}, "below 1"),
+        ({"relabel": "all"}, "found one round"),
+        ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
         ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
         ({"teachers": ("vgg-smal-28",)}, "vgg-smal-28"),
@@ -323,6 +326,32 @@ def test_a_stopped_student_goes_on_with_the_steps_that_were_left(pictures, tmp_p
         distill(pictures, tmp_path / "run", options_of, StopAfter(5))
     distill(pictures, tmp_path / "run", options_of, resume=True)
     assert steps_of(tmp_path / "run") == ([3], 9, 12)
+
+
+def test_all_images_are_labeled_anew_and_the_last_round_counts(pictures, tmp_path, monkeypatch):
+    """Round 1 is sure of the first half of the images, round 2 of the second."""
+    original, asked = predict_passes, []
+
+    def half_of_the_round(*arguments):
+        passes = torch.full_like(original(*arguments), 0.5)
+        asked.append(len(passes[0]))
+        half = (torch.arange(len(passes[0])) < 10) == (len(asked) == 1)
+        passes[:, half] = torch.tensor([0.9, 0.1])
+        return passes
+
+    monkeypatch.setattr("medssl.workflows.classification.distill.predict_passes", half_of_the_round)
+    options_of = chosen("plain", rounds=2, relabel="all")
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", options_of, StopAfter(6))
+    run = distill(pictures, tmp_path / "run", DistillOptions(), resume=True).training.run
+    assert asked == [20, 20]
+    cohort, student = (
+        read_image_cohort(folder / "images.csv", allow_outside=True)
+        for folder in (run, run / "candidates" / "student")
+    )
+    taught = {item.path.resolve() for item in student.training}
+    assert taught == {item.path.resolve() for item in (*cohort.training, *cohort.unlabeled[10:])}
+    assert "--relabel all" in json.loads((run / "run.json").read_text())["command"]
 
 
 def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_stopped(
