@@ -19,6 +19,7 @@ from medssl.transforms import classification, image_augmentation
 from medssl.workflows.classification.distill_options import RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
 from medssl.workflows.classification.methods import ONLINE
+from medssl.workflows.classification.pseudo_labels import WEIGHTS
 from medssl.workflows.classification.train import CLASS_WEIGHTS
 
 
@@ -54,6 +55,7 @@ def test_lists_of_the_command_line_are_those_of_the_package():
     assert tuple(choices["class_weights"]) == CLASS_WEIGHTS
     assert tuple(choices["targets"]) == TARGETS
     assert tuple(choices["relabel"]) == RELABEL
+    assert tuple(choices["weight"]) == WEIGHTS
 
 
 def test_from_a_folder_to_predictions(tmp_path):

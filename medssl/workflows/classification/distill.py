@@ -18,7 +18,7 @@ from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
-from medssl.io.pseudo_label_table import kept_labels
+from medssl.io.pseudo_label_table import KeptLabel, kept_labels
 from medssl.self_training import Outcome, self_train
 from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import (
@@ -73,10 +73,10 @@ class PseudoLabels:
     """Labels that teachers gave to the unlabeled images.
 
     Args:
-        labels: Image -> class, of those that are kept after a round.
+        labels: Image -> label, of those that are kept after a round.
     """
 
-    labels: Mapping[str, str]
+    labels: Mapping[str, KeptLabel]
 
 
 def distill(
@@ -211,7 +211,7 @@ class _Room:
 
     @staticmethod
     def changed(before: PseudoLabels, now: PseudoLabels) -> float:
-        """Return the share of labels that are new, gone or other ones."""
+        """Return the share of labels that are new, gone or other ones, or that count otherwise."""
         names = before.labels.keys() | now.labels.keys()
         same = sum(before.labels.get(name) == now.labels.get(name) for name in names)
         return 1 - same / len(names) if names else 0.0
@@ -242,7 +242,7 @@ class _Room:
     def _table(self, number: int) -> Path:
         return self.out / "pseudo_labels" / f"round-{number}.csv"
 
-    def _kept(self, last: int) -> dict[str, str]:
+    def _kept(self, last: int) -> dict[str, KeptLabel]:
         """Return the labels that are kept after a round."""
         tables = [self._table(number) for number in range(1, last + 1)]
         return kept_labels(*[table for table in tables if table.is_file()])
@@ -289,7 +289,7 @@ class _Room:
 
     def _warn_of_classes(self, number: int, classes: Sequence[str]) -> None:
         """Say at once which classes all labels up to a round leave out or drown in (D23)."""
-        kept = Counter(self._kept(number).values())
+        kept = Counter(own.label for own in self._kept(number).values())
         given = Counter(item.label for item in self.cohort.training)
         for said in class_warnings(
             classes, [kept[name] for name in classes], [given[name] for name in classes]
@@ -302,13 +302,14 @@ def _log_mean(passes: Tensor) -> Tensor:
 
 
 def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort:
-    """Add unlabeled images with the labels of the teachers to the training images."""
+    """Add unlabeled images with the labels of the teachers, and the weights of these, to the training images."""
     if labels is None:
         return replace(cohort, unlabeled=())
+    kept = labels.labels
     taught = tuple(
-        ImageItem(item.path, item.name, labels.labels[item.name], item.group)
+        ImageItem(item.path, item.name, kept[item.name].label, item.group, kept[item.name].weight)
         for item in cohort.unlabeled
-        if item.name in labels.labels
+        if item.name in kept
     )
     return replace(cohort, training=cohort.training + taught, unlabeled=())
 

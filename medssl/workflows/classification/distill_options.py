@@ -71,6 +71,9 @@ class DistillOptions:
         if self.targets not in TARGETS or (self.targets == "soft" and self.rounds > 1):
             msg = f"Found targets '{self.targets}' with {self.rounds} rounds; expected hard, or soft with 1 round."
             raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
+        if self.targets == "soft" and self.rule.weight != "none":
+            msg = f"--weight {self.rule.weight} is of labels that are kept; --targets soft keeps none."
+            raise ConfigError(msg, "Leave one of them out.")
 
     def _require_teachers(self) -> None:
         least, found = distillation(self.kind).teachers, len(self.networks_of_teachers)

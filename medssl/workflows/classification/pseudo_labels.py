@@ -20,10 +20,19 @@ from medssl.functional.distillation import (
 from medssl.io.files import write_csv
 from medssl.io.image_items import ImageItem
 
+COLUMNS = (
+    *("path", "label", "class_index", "confidence", "kept", "round", "teacher_votes", "n_views"),
+    "weight",
+)
+"""Of a table of pseudo-labels, before the probabilities of the classes."""
+
+WEIGHTS = ("none", "confidence")
+"""How much a kept label counts in the loss: as much as a given one, or its confidence."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KeepRule:
-    """Which labels a student learns from; see `functional.distillation.kept_images`.
+    """Which labels a student learns from, see `functional.distillation.kept_images`, and how much each counts.
 
     Args:
         threshold: A label is kept where its probability is above; or a threshold a class, in the order of the classes.
@@ -32,9 +41,10 @@ class KeepRule:
         reduce: "mean_prob" or "vote".
         balance: Keep no more than so many times as many of a class as of the scarcest; None: as they come.
         cap: Keep no more than so many times as many as there are given labels; None for no limit.
+        weight: One of `WEIGHTS`.
 
     Raises:
-        ConfigError: A number is out of range, or two rules are given.
+        ConfigError: A number is out of range, a word is unknown, or two rules are given.
     """
 
     threshold: float | Sequence[float] = 0.8
@@ -43,6 +53,7 @@ class KeepRule:
     reduce: str = "mean_prob"
     balance: float | None = None
     cap: float | None = None
+    weight: str = "none"
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.percentile is not None:
@@ -50,6 +61,9 @@ class KeepRule:
                 f"Found top_k {self.top_k} and percentile {self.percentile}; each decides alone what is kept."
             )
             raise ConfigError(msg, "Give one of them.")
+        if self.weight not in WEIGHTS:
+            msg = f"There is no weight '{self.weight}' of kept labels. Choose one of: {', '.join(WEIGHTS)}."
+            raise ConfigError(msg)
         require_keep_rule(*self.as_rule, self.balance)
 
     @property
@@ -66,7 +80,7 @@ class KeepRule:
         told: dict[str, object] = {name.replace("_", "-"): value for name, value in vars(self).items()}
         if isinstance(self.threshold, Sequence):
             told["threshold"] = ",".join(map(str, self.threshold))
-        return [(name, None if value is None else str(value)) for name, value in told.items()]
+        return [(name, None if value in (None, "none") else str(value)) for name, value in told.items()]
 
 
 def write_pseudo_labels(
@@ -120,8 +134,8 @@ def write_pseudo_labels(
                 "round": round_number,
                 "teacher_votes": int(votes[place]),
                 "n_views": views,
+                "weight": float(found.confidence[place]) if rule.weight == "confidence" else 1.0,
                 **{f"p_{name}": value for name, value in zip(classes, q, strict=True)},
             }
         )
-    columns = ["path", "label", "class_index", "confidence", "kept", "round", "teacher_votes", "n_views"]
-    write_csv(path, rows, [*columns, *[f"p_{name}" for name in classes]])
+    write_csv(path, rows, [*COLUMNS, *[f"p_{name}" for name in classes]])

@@ -144,6 +144,7 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"kind": "big"}, "data-model"),
         ({"rounds": 0}, "below 1"),
         ({"relabel": "all"}, "found one round"),
+        ({"targets": "soft", "rule": KeepRule(weight="confidence")}, "--weight confidence is of labels"),
         ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
         ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
@@ -204,6 +205,11 @@ def test_as_many_thresholds_as_classes_are_asked_for_before_a_teacher_trains(pic
     with pytest.raises(ConfigError, match="3 thresholds for 2 classes: dark, light"):
         distill(pictures, tmp_path / "run", chosen(rule=KeepRule(threshold=(0.1, 0.2, 0.3))))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_weight_is_refused():
+    with pytest.raises(ConfigError, match=r"'sureness' of kept labels\. Choose one of: none, confidence"):
+        KeepRule(weight="sureness")
 
 
 def test_two_rules_are_refused():
@@ -352,6 +358,30 @@ def test_all_images_are_labeled_anew_and_the_last_round_counts(pictures, tmp_pat
     taught = {item.path.resolve() for item in student.training}
     assert taught == {item.path.resolve() for item in (*cohort.training, *cohort.unlabeled[10:])}
     assert "--relabel all" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_kept_labels_count_by_their_confidence(pictures, tmp_path):
+    rule = KeepRule(threshold=0.0, weight="confidence")
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", chosen("plain", rule=rule), StopAfter(2))
+    run = distill(pictures, tmp_path / "run", DistillOptions(), resume=True).training.run
+    table = rows(run / "pseudo_labels" / "round-1.csv")
+    assert all(row["weight"] == row["confidence"] for row in table)
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
+    weights_of = {item.path.resolve(): item.weight for item in student.training}
+    expected = {row["path"]: float(row["confidence"]) for row in table}
+    assert [weights_of[item.path.resolve()] for item in cohort.unlabeled] == [
+        expected[item.name] for item in cohort.unlabeled
+    ]
+    assert {weights_of[item.path.resolve()] for item in cohort.training} == {1.0}
+    assert "--weight confidence" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_labels_weigh_the_same_unless_it_is_asked_for(distilled):
+    run = distilled.training.run
+    assert {row["weight"] for row in rows(run / "pseudo_labels" / "round-1.csv")} == {"1"}
+    assert "--weight" not in json.loads((run / "run.json").read_text())["command"]
 
 
 def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_stopped(
