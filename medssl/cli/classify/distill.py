@@ -33,6 +33,8 @@ from medssl.errors import MedsslError
     "--balance", type=float, help="Keep at most so many times as many of a class as of the scarcest."
 )
 @click.option("--cap", type=float, help="Keep at most so many times as many labels as there are given ones.")
+@click.option("--energy-percentile", type=click.FloatRange(0, 100),
+              help="Keep no label of images whose energy is above this percentile of held-out ones.")  # fmt: skip
 @click.option("--weight", type=click.Choice(["none", "confidence"]), default="none", show_default=True,
               help="confidence: a kept label counts in the loss by how sure the teachers are.")  # fmt: skip
 @click.option(
@@ -58,7 +60,7 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
-    names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap", "weight")
+    names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap", "weight", "energy_percentile")
     rule = KeepRule(**{name: options.pop(name) for name in names})
     own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "relabel", "targets")}
     chosen = DistillOptions(

@@ -36,9 +36,9 @@ from medssl.workflows.classification.distill_options import (
     planned_distillation,
 )
 from medssl.workflows.classification.methods import distillation
-from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import predict_passes
-from medssl.workflows.classification.pseudo_labels import write_pseudo_labels
+from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.predict import mean_energies, predict_passes
+from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_labels
 from medssl.workflows.classification.train import (
     cohort_of_run,
     prepare_classifier,
@@ -266,9 +266,8 @@ class _Room:
             path,
             items,
             models[0].card.classes,
-            passes,
+            self._answered(items, models, passes),
             options.rule,
-            views=len(views),
             labeled=len(self.cohort.training),
             round_number=number,
         )
@@ -286,6 +285,17 @@ class _Room:
         )
         if options.targets == "hard":
             self._warn_of_classes(number, models[0].card.classes)
+
+    def _answered(self, items: Sequence[ImageItem], models: Sequence[ImageModel], passes: Tensor) -> Answers:
+        """Add the energies to what the teachers say, where the rule asks for them.
+
+        Held-out images are the reference: teachers know those that they learned too well.
+        """
+        views = len(passes) // len(models)
+        if self.options.rule.energy_percentile is None:
+            return Answers(passes, views)
+        held_out = self.cohort.validation or self.cohort.training
+        return Answers(passes, views, mean_energies(items, models), mean_energies(held_out, models))
 
     def _warn_of_classes(self, number: int, classes: Sequence[str]) -> None:
         """Say at once which classes all labels up to a round leave out or drown in (D23)."""

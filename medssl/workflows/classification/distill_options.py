@@ -71,8 +71,13 @@ class DistillOptions:
         if self.targets not in TARGETS or (self.targets == "soft" and self.rounds > 1):
             msg = f"Found targets '{self.targets}' with {self.rounds} rounds; expected hard, or soft with 1 round."
             raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
-        if self.targets == "soft" and self.rule.weight != "none":
-            msg = f"--weight {self.rule.weight} is of labels that are kept; --targets soft keeps none."
+        told = {
+            "--weight": self.rule.weight != "none",
+            "--energy-percentile": self.rule.energy_percentile is not None,
+        }
+        idle = [name for name, given in told.items() if given]
+        if self.targets == "soft" and idle:
+            msg = f"Found --targets soft, which keeps no labels, with {', '.join(idle)}."
             raise ConfigError(msg, "Leave one of them out.")
 
     def _require_teachers(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medssl.errors import CheckpointError, ImageError, InputError
+from medssl.functional.energy import energy
 from medssl.inference.classification import predict_scores
 from medssl.inference.onnx_runner import FINDING
 from medssl.io.classifier_card import ClassifierCard
@@ -113,6 +114,19 @@ def model_scores(
     images = prepared(items, model.card, views, progress)
     scores = predict_scores(model.network, images, batch_size=BATCH)
     return scores.view(len(items), len(views), len(model.card.classes)).movedim(1, 0)
+
+
+def mean_energies(items: Sequence[ImageItem], models: Sequence[ImageModel]) -> Tensor:
+    """Return the energy of each unchanged image, the mean over the models, see `functional.energy`.
+
+    Shapes:
+        return: ``(N,)``, float64
+
+    Notes:
+        The order of the models changes no bit. Temperatures have no part in it.
+    """
+    energies = torch.stack([energy(model_scores(items, model, ["identity"])[0]) for model in models])
+    return energies.double().sort(0).values.mean(0)
 
 
 def _require_same_classes(models: Sequence[ImageModel]) -> None:

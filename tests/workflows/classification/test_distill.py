@@ -20,7 +20,7 @@ from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import predict_items, predict_passes
+from medssl.workflows.classification.predict import model_scores, predict_items, predict_passes
 from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.train import cohort_of_run
 
@@ -144,7 +144,8 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"kind": "big"}, "data-model"),
         ({"rounds": 0}, "below 1"),
         ({"relabel": "all"}, "found one round"),
-        ({"targets": "soft", "rule": KeepRule(weight="confidence")}, "--weight confidence is of labels"),
+        ({"targets": "soft", "rule": KeepRule(weight="confidence")}, "keeps no labels, with --weight"),
+        ({"targets": "soft", "rule": KeepRule(energy_percentile=95)}, "keeps no labels, with --energy-perc"),
         ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
         ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
@@ -210,6 +211,12 @@ def test_as_many_thresholds_as_classes_are_asked_for_before_a_teacher_trains(pic
 def test_an_unknown_weight_is_refused():
     with pytest.raises(ConfigError, match=r"'sureness' of kept labels\. Choose one of: none, confidence"):
         KeepRule(weight="sureness")
+
+
+@pytest.mark.parametrize("percentile", [-1, 101, math.nan])
+def test_an_energy_percentile_that_is_none_is_refused(percentile):
+    with pytest.raises(ConfigError, match="expected one from 0 to 100"):
+        KeepRule(energy_percentile=percentile)
 
 
 def test_two_rules_are_refused():
@@ -382,6 +389,40 @@ def test_labels_weigh_the_same_unless_it_is_asked_for(distilled):
     run = distilled.training.run
     assert {row["weight"] for row in rows(run / "pseudo_labels" / "round-1.csv")} == {"1"}
     assert "--weight" not in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_images_unlike_the_held_out_ones_get_no_label(pictures, tmp_path):
+    """Nothing else decides: a threshold of 0 keeps all labels of the others."""
+    rule = KeepRule(threshold=0.0, energy_percentile=40)
+    run = distill(pictures, tmp_path / "run", chosen("model", rule=rule)).training.run
+    models = [load_classifier(run) for run in sorted((run / "teachers").glob("round-*"))]
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+
+    def energies(items):
+        """One image and teacher at a time."""
+        return [
+            sum(
+                -model_scores([item], model, ["identity"]).double().exp().sum().log().item()
+                for model in models
+            )
+            / 2
+            for item in items
+        ]
+
+    ordered = sorted(energies(cohort.validation))
+    limit = (
+        ordered[9] + 0.2 * (ordered[10] - ordered[9]) if len(ordered) == 24 else math.nan
+    )  # .4 of 23 steps
+    expected = ["unlike" if value > limit else "yes" for value in energies(cohort.unlabeled)]
+    table = {row["path"]: row for row in rows(run / "pseudo_labels" / "round-1.csv")}
+    assert [table[item.name]["kept"] for item in cohort.unlabeled] == expected
+    assert [float(table[item.name]["energy"]) for item in cohort.unlabeled] == pytest.approx(
+        energies(cohort.unlabeled), rel=1e-4
+    )
+    assert set(expected) == {"yes", "unlike"}
+    student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
+    assert len(student.training) == 12 + expected.count("yes")
+    assert "--energy-percentile 40" in json.loads((run / "run.json").read_text())["command"]
 
 
 def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_stopped(
