@@ -16,7 +16,7 @@ from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, train
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
 from medssl.transforms import classification, image_augmentation
-from medssl.workflows.classification.distill_options import RELABEL, TARGETS
+from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.pseudo_labels import WEIGHTS
@@ -56,6 +56,7 @@ def test_lists_of_the_command_line_are_those_of_the_package():
     assert tuple(choices["targets"]) == TARGETS
     assert tuple(choices["relabel"]) == RELABEL
     assert tuple(choices["weight"]) == WEIGHTS
+    assert tuple(choices["recipe"]) == tuple(RECIPES)
 
 
 def test_from_a_folder_to_predictions(tmp_path):

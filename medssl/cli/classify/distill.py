@@ -43,6 +43,15 @@ from medssl.errors import MedsslError
 @click.option("--relabel", type=click.Choice(["remaining", "all"]), default="remaining", show_default=True,
               help="What further rounds label: images without a kept label, or all anew.")  # fmt: skip
 @click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Fit a temperature to each teacher on the validation images before it labels.",
+)
+@click.option("--recipe", type=click.Choice(["paper", "ours"]),
+              help="Options that belong together; what is given beside it stands. paper: the views of Inés et al. "
+                   "2022 and no averaged weights; ours: weights averaged with .999, calibrated teachers, as many "
+                   "labels of each class.")  # fmt: skip
+@click.option(
     "--targets", type=click.Choice(["hard", "soft"]), default="hard", show_default=True,
     help="The student learns the labels that are kept, or all answers of the teachers with their doubts.",
 )  # fmt: skip
@@ -62,7 +71,10 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     quiet_libraries()
     names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap", "weight", "energy_percentile")
     rule = KeepRule(**{name: options.pop(name) for name in names})
-    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "relabel", "targets")}
+    own = {
+        name: options.pop(name)
+        for name in ("kind", "teachers", "rounds", "relabel", "calibrated", "recipe", "targets")
+    }
     chosen = DistillOptions(
         **own, views=tuple(options.pop("views")), rule=rule, student=ClassifyOptions(**options)
     )

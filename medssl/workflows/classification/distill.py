@@ -29,11 +29,13 @@ from medssl.workflows.classification.baseline import (
     shared_settings,
 )
 from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.calibrate import LEAST_IMAGES, calibrated
 from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.distill_options import (
     DistillOptions,
     distill_command,
     planned_distillation,
+    with_recipe,
 )
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.models import ImageModel, load_classifier
@@ -118,6 +120,7 @@ def _distill(
 ) -> Distilled:
     if resume and (out / "plan.json").is_file():
         options = planned_distillation(out)
+    options = with_recipe(options)
     options.require()
     if (out / "verdict.json").is_file():
         msg = f"The run in {out} is finished."
@@ -249,13 +252,7 @@ class _Room:
 
     def _write_labels(self, path: Path, number: int, items: Sequence[ImageItem]) -> None:
         options = self.options
-        models = [
-            load_classifier(
-                self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}",
-                choose_device(options.student.device),
-            ).uncalibrated()
-            for place, network in enumerate(self.teachers)
-        ]
+        models = self._models(number)
         views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
         passes = predict_passes(items, models, views)
         if options.targets == "soft":
@@ -281,10 +278,26 @@ class _Room:
         }
         write_json(
             path.with_suffix(".json"),
-            {**facts, "teachers_sha256": [model.weights_sha256 for model in models]},
+            {
+                **facts,
+                "teachers_sha256": [model.weights_sha256 for model in models],
+                "temperatures": [model.card.temperature for model in models],
+            },
         )
         if options.targets == "hard":
             self._warn_of_classes(number, models[0].card.classes)
+
+    def _models(self, number: int) -> list[ImageModel]:
+        """Return the teachers whom a round asks, calibrated on the validation images where that is asked for."""
+        device = choose_device(self.options.student.device)
+        folders = [
+            self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}"
+            for place, network in enumerate(self.teachers)
+        ]
+        models = [load_classifier(folder, device).uncalibrated() for folder in folders]
+        if not self.options.calibrated:
+            return models
+        return [calibrated(model, self.cohort.validation) for model in models]
 
     def _answered(self, items: Sequence[ImageItem], models: Sequence[ImageModel], passes: Tensor) -> Answers:
         """Add the energies to what the teachers say, where the rule asks for them.
@@ -331,6 +344,12 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
+    if options.calibrated and len(cohort.validation) < LEAST_IMAGES:
+        logger.warning(
+            "%d validation images are too few to calibrate teachers (%d are asked for): temperatures stay 1.",
+            len(cohort.validation),
+            LEAST_IMAGES,
+        )
     given, classes = options.rule.threshold, cohort.classes
     if isinstance(given, Sequence) and len(given) != len(classes):
         msg = f"Found {len(given)} thresholds for {len(classes)} classes: {', '.join(classes)}."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medssl.errors import ConfigError, OutputError
 from medssl.io.files import read_json
-from medssl.transforms.image_views import VIEW_PRESETS, image_views
+from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, image_views
 from medssl.workflows.classification.baseline import SUPERVISED, planned
 from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.methods import distillation
@@ -36,6 +37,8 @@ class DistillOptions:
         rounds: Most rounds; with more than one the teachers learn from the kept labels too.
         relabel: "remaining": a further round labels the images of which no label was kept; "all": every image anew,
             and what it keeps takes the place of what was kept before.
+        calibrated: Give each teacher the temperature that fits the validation images best before it labels.
+        recipe: A key of `RECIPES`, or None; see `with_recipe`.
         targets: "hard": the student learns the labels that are kept; "soft": what the teachers answered for every
             unlabeled image, their doubts included, see `objectives.SoftDistillation`.
     """
@@ -47,6 +50,8 @@ class DistillOptions:
     rule: KeepRule = field(default_factory=KeepRule)
     rounds: int = 1
     relabel: str = "remaining"
+    calibrated: bool = False
+    recipe: str | None = None
     targets: str = "hard"
 
     @property
@@ -72,6 +77,7 @@ class DistillOptions:
             msg = f"Found targets '{self.targets}' with {self.rounds} rounds; expected hard, or soft with 1 round."
             raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
         told = {
+            "--recipe": self.recipe is not None,
             "--weight": self.rule.weight != "none",
             "--energy-percentile": self.rule.energy_percentile is not None,
         }
@@ -102,6 +108,56 @@ class DistillOptions:
             raise ConfigError(msg, "Give --rounds 2 or more, or leave --relabel out.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Options of a distillation that belong together.
+
+    Args:
+        average: Share of the averaged network that a step of each training keeps; 0: no average.
+        views: Of the teachers, where the kind of distillation has views; none: by preset.
+        balance: See `KeepRule`.
+        calibrated: See `DistillOptions`.
+    """
+
+    average: float
+    views: tuple[str, ...] = ()
+    balance: float | None = None
+    calibrated: bool = False
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "paper": Recipe(average=0.0, views=DATA_DISTILLATION),
+    "ours": Recipe(average=0.999, balance=1.0, calibrated=True),
+}
+"""Inés et al. 2022 (hard labels above .8, their views, no average of weights), and what we add to it.
+
+The threshold and the hard labels are those of `DistillOptions` anyway. Schedule, augmentation and head of the
+trainings are no part of a recipe.
+"""
+
+
+def with_recipe(options: DistillOptions) -> DistillOptions:
+    """Return options with what their recipe sets, but for what is given already.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    if options.recipe is None:
+        return options
+    if options.recipe not in RECIPES:
+        msg = f"There is no recipe '{options.recipe}'. Choose one of: {', '.join(RECIPES)}."
+        raise ConfigError(msg)
+    recipe, student, rule = RECIPES[options.recipe], options.student, options.rule
+    views = recipe.views if distillation(options.kind).views else ()
+    return replace(
+        options,
+        student=replace(student, settings={"average": recipe.average, **student.settings}),
+        views=options.views or views,
+        rule=replace(rule, balance=recipe.balance if rule.balance is None else rule.balance),
+        calibrated=options.calibrated or recipe.calibrated,
+    )
+
+
 def planned_distillation(out: Path) -> DistillOptions:
     """Return the options that a run began with.
 
@@ -127,6 +183,8 @@ def distill_command(data: Path, out: Path, options: DistillOptions) -> str:
         *options.rule.as_options(),
         ("rounds", options.rounds),
         ("relabel", options.relabel if options.relabel != "remaining" else None),
+        ("calibrated", options.calibrated),
+        ("recipe", options.recipe),
         ("targets", options.targets if options.targets != "hard" else None),
         *shared_words(out, options.student),
     ]

@@ -5,10 +5,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from pictures import CLASSES, options
+from pictures import CLASSES, options, write_pictures
 from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
@@ -20,8 +21,14 @@ from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import model_scores, predict_items, predict_passes
+from medssl.workflows.classification.predict import (
+    model_scores,
+    numbers_of,
+    predict_items,
+    predict_passes,
+)
 from medssl.workflows.classification.pseudo_labels import KeepRule
+from medssl.workflows.classification.report import _audit
 from medssl.workflows.classification.train import cohort_of_run
 
 
@@ -144,6 +151,8 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"kind": "big"}, "data-model"),
         ({"rounds": 0}, "below 1"),
         ({"relabel": "all"}, "found one round"),
+        ({"recipe": "best"}, "no recipe 'best'"),
+        ({"targets": "soft", "recipe": "paper"}, "keeps no labels, with --recipe"),
         ({"targets": "soft", "rule": KeepRule(weight="confidence")}, "keeps no labels, with --weight"),
         ({"targets": "soft", "rule": KeepRule(energy_percentile=95)}, "keeps no labels, with --energy-perc"),
         ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
@@ -160,8 +169,6 @@ def test_bad_options_are_refused_before_a_teacher_trains(changes, words, picture
 
 
 def test_without_unlabeled_images_there_is_nothing_to_distill(tmp_path):
-    from pictures import write_pictures
-
     images = write_pictures(tmp_path / "images", unlabeled=0)
     with pytest.raises(DatalistError, match="no unlabeled image"):
         distill(images, tmp_path / "run", chosen())
@@ -423,6 +430,74 @@ def test_images_unlike_the_held_out_ones_get_no_label(pictures, tmp_path):
     student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
     assert len(student.training) == 12 + expected.count("yes")
     assert "--energy-percentile 40" in json.loads((run / "run.json").read_text())["command"]
+
+
+@pytest.fixture(scope="module")
+def by_our_recipe(pictures):
+    """Read only. It was stopped, and goes on with its own options; teachers get the temperatures 2 and 3."""
+    run = pictures.parent / "by_our_recipe"
+    given = chosen("data-model", rule=KeepRule(threshold=0.6), recipe="ours")
+    fitted = []
+
+    def fit(labels, scores):
+        fitted.append((labels.tolist(), np.exp(scores)))
+        return 1.0 + len(fitted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medssl.workflows.classification.calibrate.fit_temperature", fit)
+        with pytest.raises(TrainingInterrupted):
+            distill(pictures, run, given, StopAfter(3))
+        distill(pictures, run, DistillOptions(), resume=True)
+    return run, fitted
+
+
+def test_calibrated_teachers_have_the_temperature_of_the_validation_images(by_our_recipe):
+    """The temperature is fitted to what a teacher says of these images unchanged, and to their labels."""
+    run, fitted = by_our_recipe
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    teachers = [load_classifier(one) for one in sorted((run / "teachers").glob("round-*"))]
+    for teacher, (labels, q) in zip(teachers, fitted[:2], strict=True):
+        assert labels == numbers_of(cohort.validation, CLASSES).tolist()
+        np.testing.assert_allclose(predict_items(cohort.validation, [teacher]).probabilities, q, atol=1e-6)
+    facts = json.loads((run / "pseudo_labels" / "round-1.json").read_text())
+    assert facts["temperatures"] == [2.0, 3.0]
+    models = [teachers[0].at_temperature(2.0), teachers[1].at_temperature(3.0)]
+    confidence = predict_items(cohort.unlabeled, models, facts["views"]).probabilities.max(1)
+    table = {row["path"]: row for row in rows(run / "pseudo_labels" / "round-1.csv")}
+    written = [float(table[item.name]["confidence"]) for item in cohort.unlabeled]
+    assert written == pytest.approx(confidence.tolist(), abs=1e-4)
+
+
+def test_the_audit_asks_the_teachers_as_they_labeled(by_our_recipe):
+    run, _ = by_our_recipe
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    views = json.loads((run / "pseudo_labels" / "round-1.json").read_text())["views"]
+    teachers = [load_classifier(one) for one in sorted((run / "teachers").glob("round-*"))]
+    models = [teachers[0].at_temperature(2.0), teachers[1].at_temperature(3.0)]
+    confidence = predict_items(cohort.validation, models, views).probabilities.max(1)
+    curve = _audit(run, cohort, models[0])["curve"]
+    assert [point["coverage"] for point in curve] == [
+        pytest.approx((confidence > point["threshold"]).mean()) for point in curve
+    ]
+
+
+def test_all_trainings_follow_the_recipe(by_our_recipe):
+    run, _ = by_our_recipe
+    configs = [*run.glob("teachers/*/configs/train.yaml"), *run.glob("candidates/*/configs/train.yaml")]
+    assert [yaml.safe_load(path.read_text())["average"] for path in configs] == [0.999] * 4
+    kept = [row["label"] for row in rows(run / "pseudo_labels" / "round-1.csv") if row["kept"] == "yes"]
+    assert len({kept.count(name) for name in kept}) <= 1, "as many of each class"
+    command = json.loads((run / "run.json").read_text())["command"]
+    assert "--calibrated --recipe ours" in command
+    assert "--balance 1.0" in command
+
+
+def test_too_few_validation_images_to_calibrate_are_told(tmp_path, caplog):
+    images = write_pictures(tmp_path / "images", validation=4)
+    distill(images, tmp_path / "run", chosen("plain", calibrated=True))
+    assert any("8 validation images are too few to calibrate" in one.getMessage() for one in caplog.records)
+    facts = json.loads((tmp_path / "run" / "pseudo_labels" / "round-1.json").read_text())
+    assert facts["temperatures"] == [1.0]
 
 
 def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_stopped(
