@@ -201,3 +201,21 @@ def test_a_manifest_beside_the_images_is_used_when_told_to(tmp_path):
         done = call(*words, "--allow-outside")
         assert done.exit_code == 0, done.output
     assert "--allow-outside" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_a_distillation_by_its_short_name_has_five_rounds_unless_others_are_given(tmp_path):
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+    done = call(
+        "distill", images, "--out", run, "--kind", "IPD", "--network", TINY["network"], "--budget", "quick"
+    )
+    assert done.exit_code == 1
+    assert "--rounds 5: the steps of --budget quick are enough for 2 rounds" in " ".join(done.stderr.split())
+    assert not run.exists()
+    done = call(
+        "distill", images, "--out", run, "--kind", "IPD", "--rounds", 2, *training("--recipe", "paper")
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads((run / "run.json").read_text())["command"]
+    assert "--kind plain" in told
+    assert "--rounds 2" in told
+    assert "--recipe paper" in told
