@@ -21,7 +21,8 @@ def energy(scores: Tensor) -> Tensor:
         Unlike the largest probability, which sees only differences of scores, it sees how large they are.
 
     Source:
-        Liu, Wang, Owens, Li: Energy-based out-of-distribution detection, NeurIPS 2020, section 3, at temperature 1.
+        Liu, Wang, Owens, Li: Energy-based out-of-distribution detection, NeurIPS 2020, sections 2 (the energy) and
+        3.1 (as a score), at temperature 1.
     """
     return -at_least_float32(scores).logsumexp(-1)
 
