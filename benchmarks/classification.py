@@ -23,7 +23,8 @@ import torch
 from studies import add_row, rows_of
 
 from medssl.io.files import read_json
-from medssl.workflows.classification.distill import DistillOptions, distill
+from medssl.workflows.classification.distill import distill
+from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.methods import DISTILLATIONS, ONLINE
 from medssl.workflows.classification.rounds import train_method

@@ -33,15 +33,13 @@ class Consensus:
     Args:
         label: Class number, int64.
         confidence: Of that class, float64.
-        votes: Passes whose own likeliest class it is, int64.
 
     Shapes:
-        label, confidence, votes: ``(N,)``
+        label, confidence: ``(N,)``
     """
 
     label: Tensor
     confidence: Tensor
-    votes: Tensor
 
 
 def mean_probabilities(passes: Tensor) -> Tensor:
@@ -86,14 +84,29 @@ def consensus(passes: Tensor, reduce: str = "mean_prob") -> Consensus:
         msg = f"There is no reduction '{reduce}'. Choose one of: {', '.join(REDUCTIONS)}."
         raise ConfigError(msg)
     mean = mean_probabilities(passes)
+    if reduce == "mean_prob":
+        confidence, label = mean.max(1)
+        return Consensus(label, confidence)
     best, choice = passes.max(2)
     votes = F.one_hot(choice, passes.shape[2]).sum(0)
-    confidence, label = mean.max(1)
-    if reduce == "vote":
-        label = torch.where(votes == votes.amax(1, keepdim=True), mean, -1.0).argmax(1)
-        confidence = _sum_in_any_order(torch.where(choice == label, best, 0.0))
-    own = votes.gather(1, label[:, None])[:, 0]
-    return Consensus(label, confidence / own if reduce == "vote" else confidence, own)
+    most, _ = votes.max(1, keepdim=True)
+    label = torch.where(votes == most, mean, -1.0).argmax(1)
+    return Consensus(label, _sum_in_any_order(torch.where(choice == label, best, 0.0)) / most[:, 0])
+
+
+def teacher_votes(passes: Tensor, label: Tensor, views: int) -> Tensor:
+    r"""Count the teachers whose mean over their views is likeliest for a class, :math:`\arg\max_c \bar p_i(c) = y`.
+
+    Args:
+        passes: Probabilities of each teacher for each view, the views of the first teacher first.
+        label: y, the class of each image.
+        views: Of an image that each teacher saw.
+
+    Shapes:
+        passes: ``(M, N, K)``, M teachers times views; label, return: ``(N,)``, the latter int64
+    """
+    teachers = [mean_probabilities(own) for own in passes.split(views)]
+    return torch.stack([own.argmax(1) == label for own in teachers]).sum(0)
 
 
 def kept_images(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medssl.errors import DatalistError
 from medssl.io.files import read_csv
 from medssl.io.image_cohort import class_names, image_entries
+from medssl.io.image_items import natural_order
 
 COLUMNS = ("path", "label", "kept")
 """What such a table must have; "kept" is "yes" where the student learns the label."""
@@ -16,28 +18,54 @@ COLUMNS = ("path", "label", "kept")
 _LISTED = 5
 
 
-def kept_labels(path: Path | str) -> dict[str, str]:
-    """Return the labels that are kept.
+@dataclass(frozen=True)
+class KeptLabel:
+    """A label that a student learns.
 
     Args:
-        path: A table, or a folder with one a round.
+        label: Name of the class.
+        weight: Of the image in the loss.
+    """
+
+    label: str
+    weight: float = 1.0
+
+
+def kept_labels(*places: Path | str) -> dict[str, KeptLabel]:
+    """Return the labels that are kept. What a later table says of an image replaces what an earlier one said.
+
+    Args:
+        places: Tables, or folders with one a round.
 
     Returns:
-        Name of the image -> class.
+        Name of the image -> label; its weight is 1 where the table has none.
 
     Raises:
-        InputError: The file is missing or no table.
+        InputError: A file is missing or no table.
         DatalistError: A column is missing.
     """
-    path, found = Path(path), {}
-    for table in sorted(path.glob("*.csv")) if path.is_dir() else [path]:
+    kept: dict[str, KeptLabel] = {}
+    for table in [table for place in places for table in _tables(Path(place))]:
         rows = read_csv(table)
         missing = [name for name in COLUMNS if rows and name not in rows[0]]
         if missing:
             msg = f"{table.name} lacks the columns {', '.join(missing)}; found {', '.join(rows[0])}."
             raise DatalistError(msg, "Give a table that 'medssl classify distill' wrote.")
-        found |= {row["path"]: row["label"] for row in rows if row["kept"] == "yes"}
-    return found
+        said = {row["path"] for row in rows}
+        kept = {name: label for name, label in kept.items() if name not in said}
+        kept |= {
+            row["path"]: KeptLabel(row["label"], float(row.get("weight", 1)))
+            for row in rows
+            if row["kept"] == "yes"
+        }
+    return kept
+
+
+def _tables(place: Path) -> list[Path]:
+    """Return the tables of a folder, round 2 before round 10; a table is one."""
+    if not place.is_dir():
+        return [place]
+    return [place / name for name in natural_order(table.name for table in place.glob("*.csv"))]
 
 
 def taught_entries(
@@ -67,7 +95,9 @@ def taught_entries(
     unlabeled = {entry["name"]: entry for entry in image_entries(dataset_dir, "unlabeled", **given)}
     kept = kept_labels(pseudo_labels)
     wrong = [
-        f"{name} ({label})" for name, label in kept.items() if label not in names or name not in unlabeled
+        f"{name} ({own.label})"
+        for name, own in kept.items()
+        if own.label not in names or name not in unlabeled
     ]
     if wrong:
         more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
@@ -77,5 +107,8 @@ def taught_entries(
         )
         cure = "The tables of a run go with its own images.csv: --dataset_dir RUN --allow_outside True."
         raise DatalistError(msg, cure)
-    taught = [{**unlabeled[name], "label": names.index(label)} for name, label in kept.items()]
+    taught = [
+        {**unlabeled[name], "label": names.index(own.label), "weight": own.weight}
+        for name, own in kept.items()
+    ]
     return [*image_entries(dataset_dir, "training", **given), *taught]

@@ -14,7 +14,7 @@ from medssl.transforms.image_filters import bilateral, gaussian_blur, mean_blur,
 from medssl.transforms.image_intensity import clahe, equalize, gamma
 
 View = Callable[[Tensor], Tensor]
-"""Maps images ``(B, C, H, W)`` in [0, 1] to images of the same shape and type."""
+"""Maps images ``(B, C, H, W)`` in [0, 1] to images of the same type and shape (a quarter turn: ``(B, C, W, H)``)."""
 
 
 def identity(images: Tensor) -> Tensor:
@@ -36,22 +36,15 @@ def flip(images: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def quarter_turns(images: Tensor, turns: int) -> Tensor:
-    """Rotate square images counterclockwise.
+    """Rotate images counterclockwise.
 
     Args:
-        images: As high as wide.
+        images: Of any sides.
         turns: Of 90 degrees each.
 
     Shapes:
-        images: ``(B, C, S, S)``; return: ``(B, C, S, S)``
-
-    Raises:
-        InputError: The images are not square.
+        images: ``(B, C, H, W)``; return: ``(B, C, W, H)`` where the turns are odd, else ``(B, C, H, W)``
     """
-    H, W = images.shape[2:]
-    if H != W:
-        msg = f"A view turned by {90 * turns} degrees needs square images: found {W} pixels wide, {H} high."
-        raise InputError(msg, "Preprocess to one size, or leave the views rot90 and rot270 out.")
     return images.rot90(turns, (2, 3))
 
 
@@ -155,4 +148,10 @@ def view_images(images: Tensor, names: Sequence[str]) -> Tensor:
         ConfigError: See `image_views`.
         InputError: A view needs square images and these are not.
     """
-    return torch.stack([view(images) for view in image_views(names)], 1)
+    views = [view(images) for view in image_views(names)]
+    turned = [name for name, view in zip(names, views, strict=True) if view.shape != images.shape]
+    if turned:
+        H, W = images.shape[2:]
+        msg = f"The views {', '.join(turned)} need square images beside others: found {W} pixels wide, {H} high."
+        raise InputError(msg, "Preprocess to one size, or leave these views out.")
+    return torch.stack(views, 1)

@@ -16,9 +16,10 @@ from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, train
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
 from medssl.transforms import classification, image_augmentation
-from medssl.workflows.classification.distill import TARGETS
+from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
 from medssl.workflows.classification.methods import ONLINE
+from medssl.workflows.classification.pseudo_labels import WEIGHTS
 from medssl.workflows.classification.train import CLASS_WEIGHTS
 
 
@@ -53,6 +54,9 @@ def test_lists_of_the_command_line_are_those_of_the_package():
     choices = {one.name: one.type.choices for one in parameters if hasattr(one.type, "choices")}
     assert tuple(choices["class_weights"]) == CLASS_WEIGHTS
     assert tuple(choices["targets"]) == TARGETS
+    assert tuple(choices["relabel"]) == RELABEL
+    assert tuple(choices["weight"]) == WEIGHTS
+    assert tuple(choices["recipe"]) == tuple(RECIPES)
 
 
 def test_from_a_folder_to_predictions(tmp_path):
@@ -197,3 +201,21 @@ def test_a_manifest_beside_the_images_is_used_when_told_to(tmp_path):
         done = call(*words, "--allow-outside")
         assert done.exit_code == 0, done.output
     assert "--allow-outside" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_a_distillation_by_its_short_name_has_five_rounds_unless_others_are_given(tmp_path):
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+    done = call(
+        "distill", images, "--out", run, "--kind", "IPD", "--network", TINY["network"], "--budget", "quick"
+    )
+    assert done.exit_code == 1
+    assert "--rounds 5: the steps of --budget quick are enough for 2 rounds" in " ".join(done.stderr.split())
+    assert not run.exists()
+    done = call(
+        "distill", images, "--out", run, "--kind", "IPD", "--rounds", 2, *training("--recipe", "paper")
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads((run / "run.json").read_text())["command"]
+    assert "--kind plain" in told
+    assert "--rounds 2" in told
+    assert "--recipe paper" in told

@@ -17,6 +17,7 @@ from medssl.functional.distillation import (
     mean_probabilities,
     require_keep_rule,
     softened_divergence,
+    teacher_votes,
     top_k_per_class,
 )
 
@@ -32,7 +33,7 @@ def _passes(count=7, images=37, seed=0):
 def found():
     """What five passes say about 37 images; confidences repeat, as saturated ones do."""
     some = consensus(_passes(5))
-    return Consensus(some.label, (20 * some.confidence).round() / 20, some.votes)
+    return Consensus(some.label, (20 * some.confidence).round() / 20)
 
 
 def _order(images=37, seed=9):
@@ -47,12 +48,12 @@ def _naive_consensus(passes, reduce):
         choices = [row.index(max(row)) for row in rows]
         if reduce == "mean_prob":
             label = mean.index(max(mean))
-            result.append((label, max(mean), choices.count(label)))
+            result.append((label, max(mean)))
             continue
         most = max(choices.count(c) for c in choices)
         label = max((c for c in set(choices) if choices.count(c) == most), key=mean.__getitem__)
         own = [max(row) for row, choice in zip(rows, choices, strict=True) if choice == label]
-        result.append((label, sum(own) / len(own), len(own)))
+        result.append((label, sum(own) / len(own)))
     return result
 
 
@@ -62,16 +63,14 @@ def test_consensus_equals_the_naive_loop(reduce, count):
     passes = _passes(count)
     some = consensus(passes, reduce)
     expected = _naive_consensus(passes, reduce)
-    assert some.label.tolist() == [label for label, _, _ in expected]
-    assert some.confidence.tolist() == pytest.approx([confidence for _, confidence, _ in expected])
-    assert some.votes.tolist() == [votes for _, _, votes in expected]
+    assert some.label.tolist() == [label for label, _ in expected]
+    assert some.confidence.tolist() == pytest.approx([confidence for _, confidence in expected])
 
 
 def test_a_vote_can_differ_from_the_mean():
     passes = torch.tensor([[[0.99, 0.01]], [[0.4, 0.6]], [[0.45, 0.55]]])
     mean, vote = consensus(passes), consensus(passes, "vote")
-    assert (mean.label.item(), mean.votes.item()) == (0, 1)
-    assert (vote.label.item(), vote.votes.item()) == (1, 2)
+    assert (mean.label.item(), vote.label.item()) == (0, 1)
     assert vote.confidence.item() == pytest.approx(0.575)
 
 
@@ -110,7 +109,21 @@ def test_the_mean_over_identical_views_is_the_single_view(reduce):
         assert torch.equal(one.label, two.label)
         assert torch.equal(one.confidence, two.confidence)
         assert torch.equal(one.confidence, single[0].amax(1).double())
-        assert torch.equal(two.votes, times * one.votes)
+
+
+@pytest.mark.parametrize(("teachers", "views"), [(1, 1), (1, 4), (4, 1), (3, 2)])
+def test_a_teacher_votes_once_however_many_views_it_saw(teachers, views):
+    passes = _passes(teachers * views)
+    label = consensus(passes).label
+    expected = [0] * passes.shape[1]
+    for n in range(passes.shape[1]):
+        for teacher in range(teachers):
+            rows = passes[teacher * views : (teacher + 1) * views, n].double().tolist()
+            mean = [sum(column) / views for column in zip(*rows, strict=True)]
+            expected[n] += mean.index(max(mean)) == int(label[n])
+    votes = teacher_votes(passes, label, views)
+    assert votes.tolist() == expected
+    assert votes.max() == teachers
 
 
 def test_every_image_gets_a_row_whether_it_is_kept_or_not():

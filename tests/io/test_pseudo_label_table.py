@@ -6,7 +6,7 @@ from pictures import CLASSES, write_pictures
 from medssl.errors import DatalistError
 from medssl.io.files import write_csv
 from medssl.io.image_cohort import image_entries
-from medssl.io.pseudo_label_table import COLUMNS, kept_labels, taught_entries
+from medssl.io.pseudo_label_table import COLUMNS, KeptLabel, kept_labels, taught_entries
 
 
 @pytest.fixture
@@ -23,12 +23,30 @@ def test_kept_labels_are_added_to_the_given_ones(images, tmp_path):
     first, second, third = [entry["name"] for entry in image_entries(images, "unlabeled")][:3]
     rows = [(first, CLASSES[1], "yes"), (second, CLASSES[0], "no"), (third, CLASSES[0], "yes")]
     table = write(tmp_path / "labels.csv", rows)
-    assert kept_labels(table) == {first: CLASSES[1], third: CLASSES[0]}
+    assert kept_labels(table) == {first: KeptLabel(CLASSES[1]), third: KeptLabel(CLASSES[0])}
     found = taught_entries(images, table)
     given = image_entries(images, "training")
     assert found[: len(given)] == given
     assert [(entry["name"], entry["label"]) for entry in found[len(given) :]] == [(first, 1), (third, 0)]
     assert taught_entries(images, table, classes=list(CLASSES)) == found
+
+
+def test_a_kept_label_counts_as_much_as_its_table_says(images, tmp_path):
+    name = image_entries(images, "unlabeled")[0]["name"]
+    table = write(tmp_path / "labels.csv", [(name, "dark", "yes", "0.75")], (*COLUMNS, "weight"))
+    assert kept_labels(table) == {name: KeptLabel("dark", 0.75)}
+    *given, taught = taught_entries(images, table)
+    assert {entry["weight"] for entry in given} == {1.0}
+    assert taught["weight"] == 0.75
+
+
+def test_a_later_round_replaces_what_an_earlier_one_said(tmp_path):
+    write(tmp_path / "round-1.csv", [("a", "dark", "yes"), ("b", "dark", "yes"), ("c", "dark", "yes")])
+    write(tmp_path / "round-10.csv", [("a", "light", "yes")])
+    write(tmp_path / "round-2.csv", [("a", "dark", "yes"), ("b", "light", "no"), ("d", "light", "yes")])
+    expected = {"a": KeptLabel("light"), "c": KeptLabel("dark"), "d": KeptLabel("light")}
+    assert kept_labels(tmp_path) == expected
+    assert kept_labels(*[tmp_path / f"round-{number}.csv" for number in (1, 2, 10)]) == expected
 
 
 @pytest.mark.parametrize(("name", "label"), [("elsewhere.png", "dark"), (None, "grey")])

@@ -11,13 +11,18 @@ from medssl.cli.classify.common import training_options
 from medssl.cli.common import EXISTING, STDERR, STDOUT, example, watched_training
 from medssl.errors import MedsslError
 
+KINDS = ["plain", "data", "model", "data-model"]
+SHORT_NAMES = ["PD", "DD", "MD", "MDD", "IPD", "IDD", "IMD", "IMDD"]
+"""As in `medssl.workflows.classification.methods`; a test compares both. Help must not import torch."""
+
 
 @example("medssl classify distill images --out run --kind data --teacher resnet18 --network vgg-small-64")
 @click.command()
 @click.argument("data", type=EXISTING)
 @click.option("--out", type=EXISTING, required=True, help="Run folder to make; it is a MONAI bundle.")
-@click.option("--kind", type=click.Choice(["plain", "data", "model", "data-model"]), default="data",
-              show_default=True, help="How many teachers and views: one, or several of either.")  # fmt: skip
+@click.option("--kind", type=click.Choice([*KINDS, *SHORT_NAMES]), default="data", show_default=True,
+              help="How many teachers and views: one, or several of either. PD to MDD are the same by their names in "
+                   "Inés et al. 2022, IPD to IMDD their iterative variants.")  # fmt: skip
 @click.option("--teacher", "teachers", multiple=True, help="Network of a teacher.  [default: the student's]")
 @click.option(
     "--view", "views", multiple=True, help="View for the teachers, such as hflip.  [default: by --preset]"
@@ -33,9 +38,23 @@ from medssl.errors import MedsslError
     "--balance", type=float, help="Keep at most so many times as many of a class as of the scarcest."
 )
 @click.option("--cap", type=float, help="Keep at most so many times as many labels as there are given ones.")
+@click.option("--energy-percentile", type=click.FloatRange(0, 100),
+              help="Keep no label of images whose energy is above this percentile of held-out ones.")  # fmt: skip
+@click.option("--weight", type=click.Choice(["none", "confidence"]), default="none", show_default=True,
+              help="confidence: a kept label counts in the loss by how sure the teachers are.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1),
+              help="More than 1: the iterative variant.  [default: 1; 5 for IPD, IDD, IMD, IMDD]")  # fmt: skip
+@click.option("--relabel", type=click.Choice(["remaining", "all"]), default="remaining", show_default=True,
+              help="What further rounds label: images without a kept label, or all anew.")  # fmt: skip
 @click.option(
-    "--rounds", default=1, show_default=True, type=click.IntRange(1), help="More: the iterative variant."
+    "--calibrated",
+    is_flag=True,
+    help="Fit a temperature to each teacher on the validation images before it labels.",
 )
+@click.option("--recipe", type=click.Choice(["paper", "ours"]),
+              help="Options that belong together; what is given beside it stands. paper: the views of Inés et al. "
+                   "2022 and no averaged weights; ours: weights averaged with .999, calibrated teachers, as many "
+                   "labels of each class.")  # fmt: skip
 @click.option(
     "--targets", type=click.Choice(["hard", "soft"]), default="hard", show_default=True,
     help="The student learns the labels that are kept, or all answers of the teachers with their doubts.",
@@ -47,18 +66,25 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
     of it. Every label that the teachers gave stands in pseudo_labels/round-N.csv.
     """
-    from medssl.workflows.classification.distill import DistillOptions
     from medssl.workflows.classification.distill import distill as run_distillation
+    from medssl.workflows.classification.distill_options import DistillOptions
+    from medssl.workflows.classification.methods import named_distillation
     from medssl.workflows.classification.pseudo_labels import KeepRule
     from medssl.workflows.classification.train import ClassifyOptions
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
-    names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap")
+    names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap", "weight", "energy_percentile")
     rule = KeepRule(**{name: options.pop(name) for name in names})
-    own = {name: options.pop(name) for name in ("kind", "teachers", "rounds", "targets")}
+    kind, rounds = named_distillation(options.pop("kind"), options.pop("rounds"))
+    own = {name: options.pop(name) for name in ("teachers", "relabel", "calibrated", "recipe", "targets")}
     chosen = DistillOptions(
-        **own, views=tuple(options.pop("views")), rule=rule, student=ClassifyOptions(**options)
+        **own,
+        kind=kind,
+        rounds=rounds,
+        views=tuple(options.pop("views")),
+        rule=rule,
+        student=ClassifyOptions(**options),
     )
     try:
         with watched_training("macro F1") as bar:

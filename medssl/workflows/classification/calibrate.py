@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medssl.engines.checkpoints import save_atomically
 from medssl.evaluation.classification import scores
 from medssl.evaluation.temperature import BOUNDS, fit_temperature
 from medssl.io.image_items import ImageItem
-from medssl.workflows.classification.models import load_classifier, weights_file
-from medssl.workflows.classification.predict import numbers_of, predict_passes
+from medssl.workflows.classification.models import ImageModel, load_classifier, weights_file
+from medssl.workflows.classification.predict import numbers_of, predict_items
 
 LEAST_IMAGES = 20
 """With fewer validation images the temperature stays 1."""
@@ -26,7 +27,8 @@ def calibrate(
 ) -> float:
     """Write the temperature, and what made the weights, into their card; return the former. No answer changes by it.
 
-    Targets and pseudo-labels are made without it: they shall know nothing of the validation labels.
+    Targets and pseudo-labels are made without it: they shall know nothing of the validation labels, unless that is
+    asked for (`calibrated`).
 
     Args:
         run: Trained run folder.
@@ -41,20 +43,28 @@ def calibrate(
     }
     temperature = 1.0
     if validation:
-        q = predict_passes(validation, [model.uncalibrated()], ["identity"], each=False).double().numpy()
+        q = predict_items(validation, [model.uncalibrated()]).probabilities
         labels = numbers_of(validation, model.card.classes)
         told["validation"] = {
             "images": len(labels),
             **scores(labels, q, model.card.classes, draws=0).measures,
         }
-        if len(validation) >= LEAST_IMAGES:
-            temperature = _within_bounds(fit_temperature(labels, np.log(q.clip(1e-12))))
+        temperature = _temperature(labels, q)
     card = replace(model.card, temperature=temperature, extra=_finite(told))
     save_atomically(card.attached_to(model.network.state_dict()), weights_file(run))
     return temperature
 
 
-def _within_bounds(temperature: float) -> float:
+def calibrated(model: ImageModel, validation: Sequence[ImageItem]) -> ImageModel:
+    """Return a model at the temperature that `calibrate` would write into its card; nothing is written."""
+    q = predict_items(validation, [model.uncalibrated()]).probabilities
+    return model.at_temperature(_temperature(numbers_of(validation, model.card.classes), q))
+
+
+def _temperature(labels: NDArray[np.int64], q: NDArray[np.float64]) -> float:
+    if len(labels) < LEAST_IMAGES:
+        return 1.0
+    temperature = fit_temperature(labels, np.log(q.clip(1e-12)))
     return temperature if 1.5 * BOUNDS[0] < temperature < BOUNDS[1] / 1.5 else 1.0
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.bench import bench_exports
 from medssl.workflows.classification.check import check_folder
-from medssl.workflows.classification.distill import DistillOptions, distill
+from medssl.workflows.classification.distill import distill
+from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.report import write_report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,66 +18,41 @@ from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
-from medssl.io.pseudo_label_table import kept_labels
+from medssl.io.pseudo_label_table import KeptLabel, kept_labels
 from medssl.self_training import Outcome, self_train
-from medssl.transforms.image_views import VIEW_PRESETS, image_views
+from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
     kept_options,
-    planned,
     promote,
     shared_settings,
 )
-from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
+from medssl.workflows.classification.budgets import image_budget
+from medssl.workflows.classification.calibrate import LEAST_IMAGES, calibrated
 from medssl.workflows.classification.candidates import Say, train_candidate
+from medssl.workflows.classification.distill_options import (
+    DistillOptions,
+    distill_command,
+    planned_distillation,
+    with_recipe,
+)
 from medssl.workflows.classification.methods import distillation
-from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import predict_passes
-from medssl.workflows.classification.pseudo_labels import KeepRule, write_pseudo_labels
+from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.predict import mean_energies, predict_passes
+from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_labels
 from medssl.workflows.classification.train import (
-    ClassifyOptions,
     cohort_of_run,
     prepare_classifier,
     share_of,
-    shared_words,
     usable_cohort,
     with_input_of,
 )
 from medssl.workflows.devices import choose_device
-from medssl.workflows.provenance import command_line
 from medssl.workflows.running import CANDIDATES, Training, only_trainer, require_parts
 from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
-
-TARGETS = ("hard", "soft")
-"""What a student learns from the teachers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions:
-    """What a user chooses for a distillation.
-
-    Args:
-        kind: A key of `methods.DISTILLATIONS`.
-        student: What the student is; its budget is that of all trainings added up, its ``method`` is not used.
-        teachers: Networks of the teachers; the student's own where none is given.
-        views: Further views of an image that teachers look at; none: those that suit the student's preset of
-            augmentation, see `transforms.image_views.VIEW_PRESETS`.
-        rule: Which of the teachers' labels are kept.
-        rounds: Most rounds; with more than one the teachers learn from the kept labels too.
-        targets: "hard": the student learns the labels that are kept; "soft": what the teachers answered for every
-            unlabeled image, their doubts included, see `objectives.SoftDistillation`.
-    """
-
-    kind: str = "data"
-    student: ClassifyOptions = field(default_factory=ClassifyOptions)
-    teachers: tuple[str, ...] = ()
-    views: tuple[str, ...] = ()
-    rule: KeepRule = field(default_factory=KeepRule)
-    rounds: int = 1
-    targets: str = "hard"
 
 
 @dataclass(frozen=True)
@@ -100,10 +75,10 @@ class PseudoLabels:
     """Labels that teachers gave to the unlabeled images.
 
     Args:
-        labels: Image -> class, of those that are kept; of this round and all before.
+        labels: Image -> label, of those that are kept after a round.
     """
 
-    labels: Mapping[str, str]
+    labels: Mapping[str, KeptLabel]
 
 
 def distill(
@@ -144,8 +119,9 @@ def _distill(
     say: Say,
 ) -> Distilled:
     if resume and (out / "plan.json").is_file():
-        options = _planned(out)
-    teachers = _teachers(options)
+        options = planned_distillation(out)
+    options = with_recipe(options)
+    options.require()
     if (out / "verdict.json").is_file():
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
@@ -157,7 +133,7 @@ def _distill(
         )
         _begin(out, cohort, options, data)
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
-    room = _Room(data, out, cohort, options, teachers, watcher, say)
+    room = _Room(data, out, cohort, options, watcher, say)
     outcome = self_train(
         fit=room.fit,
         predict=room.predict,
@@ -173,7 +149,7 @@ def _distill(
     device = choose_device(options.student.device)
     found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run, device)
     winner = student if found.method_wins else baseline
-    promote(out, winner.run, winner.run.name, found, _command(data, out, options), device)
+    promote(out, winner.run, winner.run.name, found, distill_command(data, out, options), device)
     say(found.sentence)
     return Distilled(replace(winner, run=out), found, outcome)
 
@@ -190,14 +166,13 @@ class _Room:
         out: Path,
         cohort: ImageCohort,
         options: DistillOptions,
-        teachers: Sequence[str],
         watcher: Watcher | None,
         say: Say,
     ) -> None:
         self.data, self.out, self.cohort, self.options = data, out, cohort, options
-        self.teachers, self.watcher, self.say = tuple(teachers), watcher, say
+        self.teachers, self.watcher, self.say = options.networks_of_teachers, watcher, say
         self.steps = options.student.steps or image_budget(options.student.budget).steps
-        self.share = share_of(self.steps, len(teachers) * options.rounds + 1)
+        self.share = share_of(self.steps, len(self.teachers) * options.rounds + 1)
         self.spent = 0
         self.kept: PseudoLabels | None = None
 
@@ -221,24 +196,28 @@ class _Room:
             self.spent += self.share
 
     def predict(self, number: int) -> PseudoLabels:
-        """Let the teachers of the round before label the images that have no label yet; the record is a CSV."""
+        """Let the teachers of the round before label the images whose label is open; the record is a CSV."""
         path = self._table(number)
         if self._asks(number) and not path.is_file():
-            kept = self._kept(number - 1)
-            remaining = [item for item in self.cohort.unlabeled if item.name not in kept]
-            self._write_labels(path, number, remaining)
+            self._write_labels(path, number, self._open(number))
         return PseudoLabels(self._kept(number))
 
+    def _open(self, number: int) -> list[ImageItem]:
+        """Return the images that a round labels: all of them, or those without a label that was kept."""
+        kept = {} if self.options.relabel == "all" else self._kept(number - 1)
+        return [item for item in self.cohort.unlabeled if item.name not in kept]
+
     def _asks(self, number: int) -> bool:
-        """Tell whether a round has images to label, and teachers that learned more than those of the round before."""
+        """Tell whether a round has images to label, and teachers that learned other labels than those before."""
         before, kept = self._kept(number - 2), self._kept(number - 1)
-        return len(kept) < len(self.cohort.unlabeled) and (number == 1 or len(kept) > len(before))
+        return bool(self._open(number)) and (number == 1 or kept != before)
 
     @staticmethod
     def changed(before: PseudoLabels, now: PseudoLabels) -> float:
-        """Return the share of labels that are new or other ones."""
-        same = sum(before.labels.get(name) == label for name, label in now.labels.items())
-        return 1 - same / len(now.labels) if now.labels else 0.0
+        """Return the share of labels that are new, gone or other ones, or that count otherwise."""
+        names = before.labels.keys() | now.labels.keys()
+        same = sum(before.labels.get(name) == now.labels.get(name) for name in names)
+        return 1 - same / len(names) if names else 0.0
 
     def train_student(self, outcome: Outcome) -> Training:
         """Train the student on the given labels and on those that were kept, or on all that the teachers answered.
@@ -246,7 +225,7 @@ class _Room:
         It has the steps that the teachers left, so that the whole has those of the baseline.
         """
         left = self.steps - self.spent
-        own = replace(self.options.student, method=_method_of_student(self.options), steps=left)
+        own = replace(self.options.student, method=self.options.method_of_student, steps=left)
         run = self.out / CANDIDATES / "student"
         if self.options.targets == "soft":
             cohort, files = self.cohort, {"targets.pt": self._answers()}
@@ -266,22 +245,14 @@ class _Room:
     def _table(self, number: int) -> Path:
         return self.out / "pseudo_labels" / f"round-{number}.csv"
 
-    def _kept(self, last: int) -> dict[str, str]:
-        """Return the labels that were kept up to a round."""
+    def _kept(self, last: int) -> dict[str, KeptLabel]:
+        """Return the labels that are kept after a round."""
         tables = [self._table(number) for number in range(1, last + 1)]
-        return {
-            name: label for table in tables if table.is_file() for name, label in kept_labels(table).items()
-        }
+        return kept_labels(*[table for table in tables if table.is_file()])
 
     def _write_labels(self, path: Path, number: int, items: Sequence[ImageItem]) -> None:
         options = self.options
-        models = [
-            load_classifier(
-                self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}",
-                choose_device(options.student.device),
-            ).uncalibrated()
-            for place, network in enumerate(self.teachers)
-        ]
+        models = self._models(number)
         views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
         passes = predict_passes(items, models, views)
         if options.targets == "soft":
@@ -292,29 +263,56 @@ class _Room:
             path,
             items,
             models[0].card.classes,
-            passes,
+            self._answered(items, models, passes),
             options.rule,
-            views=len(views),
             labeled=len(self.cohort.training),
             round_number=number,
         )
         facts = {
             "distillation": options.kind,
             "targets": options.targets,
+            "relabel": options.relabel,
             "views": views,
             "seed": options.student.seed,
             **vars(options.rule),
         }
         write_json(
             path.with_suffix(".json"),
-            {**facts, "teachers_sha256": [model.weights_sha256 for model in models]},
+            {
+                **facts,
+                "teachers_sha256": [model.weights_sha256 for model in models],
+                "temperatures": [model.card.temperature for model in models],
+            },
         )
         if options.targets == "hard":
             self._warn_of_classes(number, models[0].card.classes)
 
+    def _models(self, number: int) -> list[ImageModel]:
+        """Return the teachers whom a round asks, calibrated on the validation images where that is asked for."""
+        device = choose_device(self.options.student.device)
+        folders = [
+            self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}"
+            for place, network in enumerate(self.teachers)
+        ]
+        models = [load_classifier(folder, device).uncalibrated() for folder in folders]
+        if not self.options.calibrated:
+            return models
+        return [calibrated(model, self.cohort.validation) for model in models]
+
+    def _answered(self, items: Sequence[ImageItem], models: Sequence[ImageModel], passes: Tensor) -> Answers:
+        """Add the energies to what the teachers say, where the rule asks for them.
+
+        Held-out images are the reference: teachers know those that they learned too well.
+        """
+        views = len(passes) // len(models)
+        if self.options.rule.energy_percentile is None:
+            return Answers(passes, views)
+        held_out = self.cohort.validation or self.cohort.training
+        return Answers(passes, views, mean_energies(items, models), mean_energies(held_out, models))
+
     def _warn_of_classes(self, number: int, classes: Sequence[str]) -> None:
         """Say at once which classes all labels up to a round leave out or drown in (D23)."""
-        kept = Counter(self._kept(number).values())
+        kept = Counter(own.label for own in self._kept(number).values())
         given = Counter(item.label for item in self.cohort.training)
         for said in class_warnings(
             classes, [kept[name] for name in classes], [given[name] for name in classes]
@@ -327,13 +325,14 @@ def _log_mean(passes: Tensor) -> Tensor:
 
 
 def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort:
-    """Add unlabeled images with the labels of the teachers to the training images."""
+    """Add unlabeled images with the labels of the teachers, and the weights of these, to the training images."""
     if labels is None:
         return replace(cohort, unlabeled=())
+    kept = labels.labels
     taught = tuple(
-        ImageItem(item.path, item.name, labels.labels[item.name], item.group)
+        ImageItem(item.path, item.name, kept[item.name].label, item.group, kept[item.name].weight)
         for item in cohort.unlabeled
-        if item.name in labels.labels
+        if item.name in kept
     )
     return replace(cohort, training=cohort.training + taught, unlabeled=())
 
@@ -345,72 +344,23 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")
+    if options.calibrated and len(cohort.validation) < LEAST_IMAGES:
+        logger.warning(
+            "%d validation images are too few to calibrate teachers (%d are asked for): temperatures stay 1.",
+            len(cohort.validation),
+            LEAST_IMAGES,
+        )
     given, classes = options.rule.threshold, cohort.classes
     if isinstance(given, Sequence) and len(given) != len(classes):
         msg = f"Found {len(given)} thresholds for {len(classes)} classes: {', '.join(classes)}."
         raise ConfigError(msg, "Give one for all, or one a class in this order.")
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
-        student = replace(options.student, method=_method_of_student(options))
+        student = replace(options.student, method=options.method_of_student)
         shared = {"method": SUPERVISED, "settings": shared_settings(student)}
-        teachers = [replace(student, network=network, **shared) for network in _teachers(options)]
+        teachers = [replace(student, network=network, **shared) for network in options.networks_of_teachers]
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "network_def"))
     write_manifest(out / "images.csv", cohort)
     kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
     write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
-
-
-def _method_of_student(options: DistillOptions) -> str:
-    return "soft-targets" if options.targets == "soft" else SUPERVISED
-
-
-def _planned(out: Path) -> DistillOptions:
-    """Return the options that a run began with."""
-    kept = read_json(out / "plan.json")["options"]
-    if "student" not in kept:
-        msg = f"The run in {out} is no distillation."
-        raise OutputError(msg, f"Go on with: medssl classify train IMAGES --out {out} --resume")
-    named = {"teachers": tuple(kept["teachers"]), "views": tuple(kept["views"])}
-    student = planned(kept["student"], out)
-    return DistillOptions(**{**kept, **named, "rule": KeepRule(**kept["rule"]), "student": student})
-
-
-def _teachers(options: DistillOptions) -> tuple[str, ...]:
-    """Return the networks of the teachers.
-
-    Raises:
-        ConfigError: Too few or too many for this kind of distillation.
-    """
-    least = distillation(options.kind).teachers
-    teachers = options.teachers or (options.student.network,) * least
-    if len(teachers) < least or (least == 1 and len(teachers) > 1):
-        wanted = "one teacher" if least == 1 else f"at least {least} teachers"
-        msg = f"{options.kind} distillation takes {wanted}; found {len(teachers)}."
-        raise ConfigError(msg, "Give --teacher as often as there are teachers.")
-    image_views(["identity", *options.views])
-    if options.rounds < 1:
-        msg = f"--rounds {options.rounds} is below 1."
-        raise ConfigError(msg, "Give 1 or more.")
-    require_steps_for_rounds(image_budget(options.student.budget), options.rounds, options.student.steps)
-    if options.targets not in TARGETS or (options.targets == "soft" and options.rounds > 1):
-        msg = f"Found targets '{options.targets}' with {options.rounds} rounds; expected hard, or soft with 1 round."
-        raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
-    return teachers
-
-
-def _command(data: Path, out: Path, options: DistillOptions) -> str:
-    chosen = [
-        ("kind", options.kind),
-        *[("teacher", name) for name in options.teachers],
-        *[
-            ("view", name)
-            for name in options.views
-            if options.views != VIEW_PRESETS.get(options.student.preset)
-        ],
-        *options.rule.as_options(),
-        ("rounds", options.rounds),
-        ("targets", options.targets if options.targets != "hard" else None),
-        *shared_words(out, options.student),
-    ]
-    return command_line("classify distill", [data], out, chosen)

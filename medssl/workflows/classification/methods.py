@@ -83,6 +83,13 @@ DISTILLATIONS: Mapping[str, Distillation] = {
 """Methods of `medssl classify distill`; with more rounds than one each is its iterative variant."""
 
 
+SHORT_NAMES: Mapping[str, str] = {"PD": "plain", "DD": "data", "MD": "model", "MDD": "data-model"}
+"""The study's names of distillations -> ours; IPD, IDD, IMD and IMDD are the iterative variants."""
+
+ITERATIVE_ROUNDS = 5
+"""Most rounds of an iterative variant by its short name, where no number is given."""
+
+
 def online_method(name: str) -> OnlineMethod:
     """Return a method of `medssl classify train`.
 
@@ -107,3 +114,21 @@ def distillation(name: str) -> Distillation:
         msg = f"There is no distillation '{name}'. Choose one of: {', '.join(DISTILLATIONS)}."
         raise ConfigError(msg)
     return DISTILLATIONS[name]
+
+
+def named_distillation(name: str, rounds: int | None = None) -> tuple[str, int]:
+    """Return the kind of a distillation and its most rounds, by our name or the study's.
+
+    Args:
+        name: A key of `DISTILLATIONS` or of `SHORT_NAMES`, the latter with an I before it for the iterative variant.
+        rounds: What is asked for; None: `ITERATIVE_ROUNDS` for an iterative variant, else 1.
+
+    Raises:
+        ConfigError: An iterative variant is asked for one round.
+    """
+    iterative = name.startswith("I") and name[1:] in SHORT_NAMES
+    kind = SHORT_NAMES.get(name[1:] if iterative else name, name)
+    if iterative and rounds == 1:
+        msg = f"--kind {name} is iterative; found --rounds 1."
+        raise ConfigError(msg, f"Give --rounds 2 or more, or --kind {name[1:]}.")
+    return kind, rounds or (ITERATIVE_ROUNDS if iterative else 1)

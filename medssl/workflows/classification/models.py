@@ -36,9 +36,13 @@ class ImageModel:
     weights_sha256: str
     device: str = "cpu"
 
+    def at_temperature(self, temperature: float) -> ImageModel:
+        """Return the same model with another temperature."""
+        return replace(self, card=replace(self.card, temperature=temperature))
+
     def uncalibrated(self) -> ImageModel:
-        """Return the same model at temperature 1, as targets and pseudo-labels want it."""
-        return replace(self, card=replace(self.card, temperature=1.0))
+        """Return the same model at temperature 1, as targets want it, and pseudo-labels where nothing else is said."""
+        return self.at_temperature(1.0)
 
 
 def open_classifier(model: Path | str, device: str = "cpu") -> ImageModel:

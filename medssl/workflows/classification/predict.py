@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from medssl.errors import CheckpointError, ImageError, InputError
-from medssl.inference.classification import predict_probabilities
+from medssl.functional.energy import energy
+from medssl.inference.classification import predict_scores
 from medssl.inference.onnx_runner import FINDING
 from medssl.io.classifier_card import ClassifierCard
 from medssl.io.files import require_writable_folder
@@ -69,10 +70,8 @@ def predict_items(
         CheckpointError: The models do not belong together.
         ImageError: An image cannot be read.
     """
-    mean = predict_passes(items, models, views, progress, each=False)
-    return Predictions(
-        tuple(item.name for item in items), tuple(models[0].card.classes), mean.double().numpy()
-    )
+    mean = predict_passes(items, models, views, progress).double().mean(0)
+    return Predictions(tuple(item.name for item in items), tuple(models[0].card.classes), mean.numpy())
 
 
 def predict_passes(
@@ -80,30 +79,54 @@ def predict_passes(
     models: Sequence[ImageModel],
     views: Sequence[str],
     progress: Progress | None = None,
-    *,
-    each: bool = True,
 ) -> Tensor:
-    """Return the probabilities of every model for every view, or their mean.
+    """Return the probabilities of every model for every view, calibrated by the model's temperature.
+
+    Raises:
+        ConfigError: A view is unknown.
+        CheckpointError: The models do not belong together.
+        ImageError: An image cannot be read.
 
     Shapes:
-        return: ``(M, N, K)``, M models times views, the views of the first model first; ``(N, K)`` as a mean
+        return: ``(M, N, K)``, M models times views, the views of the first model first
     """
     _require_same_classes(models)
-    if not items:
-        shape = (0, len(models[0].card.classes))
-        return torch.zeros((len(models) * len(views), *shape) if each else shape)
-    passes = [
-        predict_probabilities(
-            model.network,
-            prepared(items, model.card, progress),
-            views=image_views(views),
-            temperatures=[model.card.temperature],
-            batch_size=BATCH,
-            each=each,
-        )
-        for model in models
-    ]
-    return torch.cat(passes) if each else torch.stack(passes).mean(0)
+    return torch.cat(
+        [
+            (model_scores(items, model, views, progress) / model.card.temperature).softmax(2)
+            for model in models
+        ]
+    )
+
+
+def model_scores(
+    items: Sequence[ImageItem],
+    model: ImageModel,
+    views: Sequence[str],
+    progress: Progress | None = None,
+) -> Tensor:
+    """Return what one model says of every view before the softmax.
+
+    Shapes:
+        return: ``(V, N, K)``
+    """
+    image_views(views)
+    images = prepared(items, model.card, views, progress)
+    scores = predict_scores(model.network, images, batch_size=BATCH)
+    return scores.view(len(items), len(views), len(model.card.classes)).movedim(1, 0)
+
+
+def mean_energies(items: Sequence[ImageItem], models: Sequence[ImageModel]) -> Tensor:
+    """Return the energy of each unchanged image, the mean over the models, see `functional.energy`.
+
+    Shapes:
+        return: ``(N,)``, float64
+
+    Notes:
+        The order of the models changes no bit. Temperatures have no part in it.
+    """
+    energies = torch.stack([energy(model_scores(items, model, ["identity"])[0]) for model in models])
+    return energies.double().sort(0).values.mean(0)
 
 
 def _require_same_classes(models: Sequence[ImageModel]) -> None:
@@ -120,16 +143,25 @@ def _require_same_classes(models: Sequence[ImageModel]) -> None:
 
 
 def prepared(
-    items: Sequence[ImageItem], card: ClassifierCard, progress: Progress | None = None
+    items: Sequence[ImageItem],
+    card: ClassifierCard,
+    views: Sequence[str] = ("identity",),
+    progress: Progress | None = None,
 ) -> Iterator[Tensor]:
-    """Yield images in batches as a model takes them, ``(B, C, S, S)`` uint8.
+    """Yield images in batches as a model takes them, each read once; a view is of the image as it was read.
 
     Raises:
         ImageError: Images cannot be read; all of them are named.
+
+    Shapes:
+        return: ``(B * V, C, S, S)`` uint8, the views of an image side by side
     """
-    prepare = image_preprocessing(
-        card.size, card.channels, card.interpolation, fit=card.fit, white=card.white
-    )
+    steps = [
+        image_preprocessing(
+            card.size, card.channels, card.interpolation, fit=card.fit, white=card.white, view=view
+        )
+        for view in views
+    ]
     for first in range(0, len(items), BATCH):
         batch = items[first : first + BATCH]
         try:
@@ -140,7 +172,7 @@ def prepared(
         images = []
         for image, item in zip(pixels, batch, strict=True):
             with naming(item.path):
-                images.append(prepare(image))
+                images += [prepare(image) for prepare in steps]
         yield torch.stack(images)
         if progress is not None:
             progress(batch[-1].name, first + len(batch), len(items))

@@ -16,7 +16,7 @@ from medssl.evaluation.classification import as_text, scores
 from medssl.inference.latency import this_machine
 from medssl.io.files import read_csv, read_json, read_tsv, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
-from medssl.io.image_items import ImageItem
+from medssl.io.image_items import ImageItem, natural_order
 from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
@@ -210,11 +210,15 @@ def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] 
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
     labeled = Counter(item.label for item in cohort.training)
     validation = None
-    teachers = sorted((run / "teachers").glob(f"round-{last - 1}-teacher-*/models"))
+    teachers = natural_order(path.name for path in (run / "teachers").glob(f"round-{last - 1}-teacher-*"))
     if cohort.validation and teachers:
-        models = [load_classifier(folder.parent).uncalibrated() for folder in teachers]
-        views = read_json(tables[last].with_suffix(".json"))["views"]
-        q = predict_items(cohort.validation, models, views).probabilities
+        facts = read_json(tables[last].with_suffix(".json"))
+        temperatures = facts.get("temperatures", [1.0] * len(teachers))
+        models = [
+            load_classifier(run / "teachers" / name).at_temperature(temperature)
+            for name, temperature in zip(teachers, temperatures, strict=True)
+        ]
+        q = predict_items(cohort.validation, models, facts["views"]).probabilities
         validation = (numbers_of(cohort.validation, classes), q)
     return audit_pseudo_labels(
         [Path(row["path"]).name for row in rows],

@@ -135,7 +135,7 @@ class _Stages:
         """Cluster the pool with the network of the stage before, and sharpen."""
         device = choose_device(self.options.device)
         model = load_classifier(self._run(number - 1), device).uncalibrated()
-        q = predict_passes(self.cohort.unlabeled, [model], ["identity"], each=False).double()
+        q = predict_passes(self.cohort.unlabeled, [model], ["identity"])[0].double()
         log_q = q.clamp_min(1e-12).log()
         mass = cluster_mass(q, torch.ones(len(q), dtype=torch.bool))
         known = torch.tensor([self.cohort.number(item) for item in self.cohort.training])

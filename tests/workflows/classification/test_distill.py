@@ -5,10 +5,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from pictures import CLASSES, options
+from pictures import CLASSES, options, write_pictures
 from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
@@ -17,10 +18,17 @@ from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import train_with_baseline
-from medssl.workflows.classification.distill import DistillOptions, distill
+from medssl.workflows.classification.distill import distill
+from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import predict_items, predict_passes
+from medssl.workflows.classification.predict import (
+    model_scores,
+    numbers_of,
+    predict_items,
+    predict_passes,
+)
 from medssl.workflows.classification.pseudo_labels import KeepRule
+from medssl.workflows.classification.report import _audit
 from medssl.workflows.classification.train import cohort_of_run
 
 
@@ -96,7 +104,9 @@ def test_the_table_tells_views_and_votes_of_several_teachers_apart(pictures, tmp
     table = rows(run / "pseudo_labels" / "round-1.csv")
     views = json.loads((run / "pseudo_labels" / "round-1.json").read_text())["views"]
     assert {row["n_views"] for row in table} == {str(len(views))}
-    assert max(int(row["teacher_votes"]) for row in table) > len(views), "two teachers vote once a view"
+    votes = {int(row["teacher_votes"]) for row in table}
+    assert votes <= {0, 1, 2}, "a teacher votes once, whatever its views say"
+    assert 2 in votes
 
 
 def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, distilled):
@@ -140,6 +150,12 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"kind": "plain", "teachers": ("vgg-small-28", "vgg-small-28")}, "one teacher"),
         ({"kind": "big"}, "data-model"),
         ({"rounds": 0}, "below 1"),
+        ({"relabel": "all"}, "found one round"),
+        ({"recipe": "best"}, "no recipe 'best'"),
+        ({"targets": "soft", "recipe": "paper"}, "keeps no labels, with --recipe"),
+        ({"targets": "soft", "rule": KeepRule(weight="confidence")}, "keeps no labels, with --weight"),
+        ({"targets": "soft", "rule": KeepRule(energy_percentile=95)}, "keeps no labels, with --energy-perc"),
+        ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
         ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
         ({"teachers": ("vgg-smal-28",)}, "vgg-smal-28"),
@@ -153,8 +169,6 @@ def test_bad_options_are_refused_before_a_teacher_trains(changes, words, picture
 
 
 def test_without_unlabeled_images_there_is_nothing_to_distill(tmp_path):
-    from pictures import write_pictures
-
     images = write_pictures(tmp_path / "images", unlabeled=0)
     with pytest.raises(DatalistError, match="no unlabeled image"):
         distill(images, tmp_path / "run", chosen())
@@ -199,6 +213,17 @@ def test_as_many_thresholds_as_classes_are_asked_for_before_a_teacher_trains(pic
     with pytest.raises(ConfigError, match="3 thresholds for 2 classes: dark, light"):
         distill(pictures, tmp_path / "run", chosen(rule=KeepRule(threshold=(0.1, 0.2, 0.3))))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_weight_is_refused():
+    with pytest.raises(ConfigError, match=r"'sureness' of kept labels\. Choose one of: none, confidence"):
+        KeepRule(weight="sureness")
+
+
+@pytest.mark.parametrize("percentile", [-1, 101, math.nan])
+def test_an_energy_percentile_that_is_none_is_refused(percentile):
+    with pytest.raises(ConfigError, match="expected one from 0 to 100"):
+        KeepRule(energy_percentile=percentile)
 
 
 def test_two_rules_are_refused():
@@ -321,6 +346,158 @@ def test_a_stopped_student_goes_on_with_the_steps_that_were_left(pictures, tmp_p
         distill(pictures, tmp_path / "run", options_of, StopAfter(5))
     distill(pictures, tmp_path / "run", options_of, resume=True)
     assert steps_of(tmp_path / "run") == ([3], 9, 12)
+
+
+def test_all_images_are_labeled_anew_and_the_last_round_counts(pictures, tmp_path, monkeypatch):
+    """Round 1 is sure of the first half of the images, round 2 of the second."""
+    original, asked = predict_passes, []
+
+    def half_of_the_round(*arguments):
+        passes = torch.full_like(original(*arguments), 0.5)
+        asked.append(len(passes[0]))
+        half = (torch.arange(len(passes[0])) < 10) == (len(asked) == 1)
+        passes[:, half] = torch.tensor([0.9, 0.1])
+        return passes
+
+    monkeypatch.setattr("medssl.workflows.classification.distill.predict_passes", half_of_the_round)
+    options_of = chosen("plain", rounds=2, relabel="all")
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", options_of, StopAfter(6))
+    run = distill(pictures, tmp_path / "run", DistillOptions(), resume=True).training.run
+    assert asked == [20, 20]
+    cohort, student = (
+        read_image_cohort(folder / "images.csv", allow_outside=True)
+        for folder in (run, run / "candidates" / "student")
+    )
+    taught = {item.path.resolve() for item in student.training}
+    assert taught == {item.path.resolve() for item in (*cohort.training, *cohort.unlabeled[10:])}
+    assert "--relabel all" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_kept_labels_count_by_their_confidence(pictures, tmp_path):
+    rule = KeepRule(threshold=0.0, weight="confidence")
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", chosen("plain", rule=rule), StopAfter(2))
+    run = distill(pictures, tmp_path / "run", DistillOptions(), resume=True).training.run
+    table = rows(run / "pseudo_labels" / "round-1.csv")
+    assert all(row["weight"] == row["confidence"] for row in table)
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
+    weights_of = {item.path.resolve(): item.weight for item in student.training}
+    expected = {row["path"]: float(row["confidence"]) for row in table}
+    assert [weights_of[item.path.resolve()] for item in cohort.unlabeled] == [
+        expected[item.name] for item in cohort.unlabeled
+    ]
+    assert {weights_of[item.path.resolve()] for item in cohort.training} == {1.0}
+    assert "--weight confidence" in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_labels_weigh_the_same_unless_it_is_asked_for(distilled):
+    run = distilled.training.run
+    assert {row["weight"] for row in rows(run / "pseudo_labels" / "round-1.csv")} == {"1"}
+    assert "--weight" not in json.loads((run / "run.json").read_text())["command"]
+
+
+def test_images_unlike_the_held_out_ones_get_no_label(pictures, tmp_path):
+    """Nothing else decides: a threshold of 0 keeps all labels of the others."""
+    rule = KeepRule(threshold=0.0, energy_percentile=40)
+    run = distill(pictures, tmp_path / "run", chosen("model", rule=rule)).training.run
+    models = [load_classifier(run) for run in sorted((run / "teachers").glob("round-*"))]
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+
+    def energies(items):
+        """One image and teacher at a time."""
+        return [
+            sum(
+                -model_scores([item], model, ["identity"]).double().exp().sum().log().item()
+                for model in models
+            )
+            / 2
+            for item in items
+        ]
+
+    ordered = sorted(energies(cohort.validation))
+    limit = (
+        ordered[9] + 0.2 * (ordered[10] - ordered[9]) if len(ordered) == 24 else math.nan
+    )  # .4 of 23 steps
+    expected = ["unlike" if value > limit else "yes" for value in energies(cohort.unlabeled)]
+    table = {row["path"]: row for row in rows(run / "pseudo_labels" / "round-1.csv")}
+    assert [table[item.name]["kept"] for item in cohort.unlabeled] == expected
+    assert [float(table[item.name]["energy"]) for item in cohort.unlabeled] == pytest.approx(
+        energies(cohort.unlabeled), rel=1e-4
+    )
+    assert set(expected) == {"yes", "unlike"}
+    student = read_image_cohort(run / "candidates" / "student" / "images.csv", allow_outside=True)
+    assert len(student.training) == 12 + expected.count("yes")
+    assert "--energy-percentile 40" in json.loads((run / "run.json").read_text())["command"]
+
+
+@pytest.fixture(scope="module")
+def by_our_recipe(pictures):
+    """Read only. It was stopped, and goes on with its own options; teachers get the temperatures 2 and 3."""
+    run = pictures.parent / "by_our_recipe"
+    given = chosen("data-model", rule=KeepRule(threshold=0.6), recipe="ours")
+    fitted = []
+
+    def fit(labels, scores):
+        fitted.append((labels.tolist(), np.exp(scores)))
+        return 1.0 + len(fitted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medssl.workflows.classification.calibrate.fit_temperature", fit)
+        with pytest.raises(TrainingInterrupted):
+            distill(pictures, run, given, StopAfter(3))
+        distill(pictures, run, DistillOptions(), resume=True)
+    return run, fitted
+
+
+def test_calibrated_teachers_have_the_temperature_of_the_validation_images(by_our_recipe):
+    """The temperature is fitted to what a teacher says of these images unchanged, and to their labels."""
+    run, fitted = by_our_recipe
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    teachers = [load_classifier(one) for one in sorted((run / "teachers").glob("round-*"))]
+    for teacher, (labels, q) in zip(teachers, fitted[:2], strict=True):
+        assert labels == numbers_of(cohort.validation, CLASSES).tolist()
+        np.testing.assert_allclose(predict_items(cohort.validation, [teacher]).probabilities, q, atol=1e-6)
+    facts = json.loads((run / "pseudo_labels" / "round-1.json").read_text())
+    assert facts["temperatures"] == [2.0, 3.0]
+    models = [teachers[0].at_temperature(2.0), teachers[1].at_temperature(3.0)]
+    confidence = predict_items(cohort.unlabeled, models, facts["views"]).probabilities.max(1)
+    table = {row["path"]: row for row in rows(run / "pseudo_labels" / "round-1.csv")}
+    written = [float(table[item.name]["confidence"]) for item in cohort.unlabeled]
+    assert written == pytest.approx(confidence.tolist(), abs=1e-4)
+
+
+def test_the_audit_asks_the_teachers_as_they_labeled(by_our_recipe):
+    run, _ = by_our_recipe
+    cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    views = json.loads((run / "pseudo_labels" / "round-1.json").read_text())["views"]
+    teachers = [load_classifier(one) for one in sorted((run / "teachers").glob("round-*"))]
+    models = [teachers[0].at_temperature(2.0), teachers[1].at_temperature(3.0)]
+    confidence = predict_items(cohort.validation, models, views).probabilities.max(1)
+    curve = _audit(run, cohort, models[0])["curve"]
+    assert [point["coverage"] for point in curve] == [
+        pytest.approx((confidence > point["threshold"]).mean()) for point in curve
+    ]
+
+
+def test_all_trainings_follow_the_recipe(by_our_recipe):
+    run, _ = by_our_recipe
+    configs = [*run.glob("teachers/*/configs/train.yaml"), *run.glob("candidates/*/configs/train.yaml")]
+    assert [yaml.safe_load(path.read_text())["average"] for path in configs] == [0.999] * 4
+    kept = [row["label"] for row in rows(run / "pseudo_labels" / "round-1.csv") if row["kept"] == "yes"]
+    assert len({kept.count(name) for name in kept}) <= 1, "as many of each class"
+    command = json.loads((run / "run.json").read_text())["command"]
+    assert "--calibrated --recipe ours" in command
+    assert "--balance 1.0" in command
+
+
+def test_too_few_validation_images_to_calibrate_are_told(tmp_path, caplog):
+    images = write_pictures(tmp_path / "images", validation=4)
+    distill(images, tmp_path / "run", chosen("plain", calibrated=True))
+    assert any("8 validation images are too few to calibrate" in one.getMessage() for one in caplog.records)
+    facts = json.loads((tmp_path / "run" / "pseudo_labels" / "round-1.json").read_text())
+    assert facts["temperatures"] == [1.0]
 
 
 def test_a_class_that_no_teacher_names_is_told_while_the_student_can_still_be_stopped(

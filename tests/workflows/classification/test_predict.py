@@ -6,15 +6,21 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from pictures import CLASSES, picture
 from PIL import Image
+from torch import nn
 
 from medssl.errors import CheckpointError, ConfigError, InputError
+from medssl.io.classifier_card import ClassifierCard
 from medssl.io.image_cohort import read_image_cohort
+from medssl.io.image_items import ImageItem
+from medssl.transforms.classification import image_preprocessing
+from medssl.transforms.image_views import VIEWS
 from medssl.workflows.classification import predict
 from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
-from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import numbers_of, predict_folder, predict_items
+from medssl.workflows.classification.models import ImageModel, load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_folder, predict_items, predict_passes
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,37 @@ def test_views_are_averaged_and_unknown_ones_refused(run, pictures, tmp_path):
     assert np.allclose(both, (plain + alone) / 2, atol=1e-6)
     with pytest.raises(ConfigError, match="upside_down"):
         predict_folder(pictures, tmp_path / "a.csv", run, views=["upside_down"])
+
+
+class FirstPixels(nn.Module):
+    """Says of an image what its upper left corner holds."""
+
+    def forward(self, images):
+        return 10 * images[:, :, :2, :2].mean((1, 3))
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (4, np.uint8), (1, np.uint16)])
+def test_a_view_is_of_the_image_as_it_was_read(channels, dtype, fit, tmp_path, monkeypatch):
+    """Decoded, then changed, then resized; oblong images can be turned."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr("medssl.workflows.classification.predict.BATCH", 2)
+    images = [rng.integers(0, np.iinfo(dtype).max, (40, 24, channels), dtype=dtype) for _ in range(5)]
+    items = [ImageItem(tmp_path / f"{number}.npy", f"{number}.npy", None) for number in range(5)]
+    for item, image in zip(items, images, strict=True):
+        np.save(item.path, image)
+    card = ClassifierCard(CLASSES, {}, 10, channels, "bilinear", 2.0, fit=fit, white=65535)
+    views = ("identity", "mean_blur", "rot90", "equalize")
+    passes = predict_passes(items, [ImageModel("one", FirstPixels(), card, "")] * 2, views)
+    assert passes.shape == (8, 5, 2)
+    for number, view in enumerate(views):
+        prepare = image_preprocessing(10, channels, fit=fit, white=65535, view=view)
+        scores = FirstPixels()(torch.stack([prepare(image) for image in images]) / 255)
+        for found in (passes[number], passes[4 + number]):
+            torch.testing.assert_close(found, (scores / 2).softmax(1))
+    plain = image_preprocessing(10, channels, fit=fit, white=65535)
+    late = VIEWS["mean_blur"](torch.stack([plain(image) for image in images]) / 255)
+    assert (passes[1] - (FirstPixels()(late) / 2).softmax(1)).abs().max() > 0.01
 
 
 def test_unsure_images_get_no_label(run, pictures, tmp_path):

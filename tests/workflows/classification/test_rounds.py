@@ -29,9 +29,8 @@ def test_targets_are_those_of_the_paper(in_rounds):
         cohort.unlabeled,
         [load_classifier(folder / "ssldec-round-0").uncalibrated()],
         ["identity"],
-        each=False,
     )
-    q = q.double()
+    q = q[0].double()
     expected = q**2 / q.sum(0)
     expected = expected / expected.sum(1, keepdim=True)
     stored = torch.load(folder / "ssldec-round" / "targets-1.pt", weights_only=True)["log_p"].exp().double()
