@@ -28,7 +28,7 @@ from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
 from medssl.workflows.classification.evaluate import image_folders
 from medssl.workflows.classification.models import ImageModel, load_classifier
-from medssl.workflows.classification.predict import numbers_of, prepared
+from medssl.workflows.classification.predict import numbers_of, prepared, preprocessings
 from medssl.workflows.classification.standalone_archive import write_standalone
 from medssl.workflows.classification.thresholds import Promise, require_promise, thresholds_of
 
@@ -256,4 +256,4 @@ def _quantized(
 
 def _pixels(items: Sequence[ImageItem], model: ImageModel) -> np.ndarray:
     """Read and prepare images, ``(N, C, S, S)`` uint8."""
-    return torch.cat(list(prepared(items, model.card))).numpy()
+    return torch.cat(list(prepared(items, preprocessings(model.card)))).numpy()

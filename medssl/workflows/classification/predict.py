@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
 from medssl.io.images import naming, read_image
 from medssl.io.prediction_table import write_prediction_table
-from medssl.transforms.classification import image_preprocessing
+from medssl.transforms.classification import ImagePreprocessing
 from medssl.transforms.image_views import image_views
 from medssl.workflows.classification.models import ImageModel, open_classifier
 
@@ -90,30 +92,39 @@ def predict_passes(
     Shapes:
         return: ``(M, N, K)``, M models times views, the views of the first model first
     """
-    _require_same_classes(models)
-    return torch.cat(
-        [
-            (model_scores(items, model, views, progress) / model.card.temperature).softmax(2)
-            for model in models
-        ]
-    )
+    scores = scores_of(items, models, views, progress)
+    tempered = [own / model.card.temperature for own, model in zip(scores, models, strict=True)]
+    return torch.cat(tempered).softmax(2)
 
 
-def model_scores(
+def scores_of(
     items: Sequence[ImageItem],
-    model: ImageModel,
+    models: Sequence[ImageModel],
     views: Sequence[str],
     progress: Progress | None = None,
 ) -> Tensor:
-    """Return what one model says of every view before the softmax.
+    """Return what every model says of every view before the softmax; models of one input share its preparation.
+
+    Raises:
+        ConfigError: A view is unknown.
+        CheckpointError: The models do not belong together.
+        ImageError: An image cannot be read.
 
     Shapes:
-        return: ``(V, N, K)``
+        return: ``(M, V, N, K)``
     """
+    _require_same_classes(models)
     image_views(views)
-    images = prepared(items, model.card, views, progress)
-    scores = predict_scores(model.network, images, batch_size=BATCH)
-    return scores.view(len(items), len(views), len(model.card.classes)).movedim(1, 0)
+    found: list[list[Tensor]] = [[] for _ in models]
+    inputs = [preprocessings(model.card, views) for model in models]
+    for steps in dict.fromkeys(inputs):
+        for images in prepared(items, steps, progress):
+            for own, model, needed in zip(found, models, inputs, strict=True):
+                if needed == steps:
+                    own.append(predict_scores(model.network, images, batch_size=BATCH))
+    shape = (len(items), len(views), len(models[0].card.classes))
+    scores = [torch.cat(own).view(shape) if own else torch.zeros(shape) for own in found]
+    return torch.stack(scores).movedim(2, 1)
 
 
 def mean_energies(items: Sequence[ImageItem], models: Sequence[ImageModel]) -> Tensor:
@@ -125,7 +136,7 @@ def mean_energies(items: Sequence[ImageItem], models: Sequence[ImageModel]) -> T
     Notes:
         The order of the models changes no bit. Temperatures have no part in it.
     """
-    energies = torch.stack([energy(model_scores(items, model, ["identity"])[0]) for model in models])
+    energies = energy(scores_of(items, models, ["identity"])[:, 0])
     return energies.double().sort(0).values.mean(0)
 
 
@@ -144,11 +155,15 @@ def _require_same_classes(models: Sequence[ImageModel]) -> None:
 
 def prepared(
     items: Sequence[ImageItem],
-    card: ClassifierCard,
-    views: Sequence[str] = ("identity",),
+    steps: Sequence[Callable[[np.ndarray], Tensor]],
     progress: Progress | None = None,
 ) -> Iterator[Tensor]:
-    """Yield images in batches as a model takes them, each read once; a view is of the image as it was read.
+    """Yield images in batches as a model takes them, each read once, by as many threads as there are cores.
+
+    Args:
+        items: Images.
+        steps: What makes each view of an image as it was read, see `transforms.classification.image_preprocessing`.
+        progress: See `Progress`.
 
     Raises:
         ImageError: Images cannot be read; all of them are named.
@@ -156,26 +171,33 @@ def prepared(
     Shapes:
         return: ``(B * V, C, S, S)`` uint8, the views of an image side by side
     """
-    steps = [
-        image_preprocessing(
-            card.size, card.channels, card.interpolation, fit=card.fit, white=card.white, view=view
-        )
+
+    def views_of(item: ImageItem) -> Tensor:
+        image = read_image(item.path)
+        with naming(item.path):
+            return torch.stack([prepare(image) for prepare in steps])
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for first in range(0, len(items), BATCH):
+            batch = items[first : first + BATCH]
+            try:
+                images = torch.cat(list(threads.map(views_of, batch)))
+            except ImageError:
+                check_images(ImageCohort(Path(), (), unlabeled=tuple(items[first:])))
+                raise
+            yield images
+            if progress is not None:
+                progress(batch[-1].name, first + len(batch), len(items))
+
+
+def preprocessings(
+    card: ClassifierCard, views: Sequence[str] = ("identity",)
+) -> tuple[ImagePreprocessing, ...]:
+    """Return what makes the views of an image for a model."""
+    return tuple(
+        ImagePreprocessing(card.size, card.channels, card.interpolation, card.fit, card.white, view)
         for view in views
-    ]
-    for first in range(0, len(items), BATCH):
-        batch = items[first : first + BATCH]
-        try:
-            pixels = [read_image(item.path) for item in batch]
-        except ImageError:
-            check_images(ImageCohort(Path(), (), unlabeled=tuple(items[first:])))
-            raise
-        images = []
-        for image, item in zip(pixels, batch, strict=True):
-            with naming(item.path):
-                images += [prepare(image) for prepare in steps]
-        yield torch.stack(images)
-        if progress is not None:
-            progress(batch[-1].name, first + len(batch), len(items))
+    )
 
 
 def write_predictions(

@@ -22,10 +22,10 @@ from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import (
-    model_scores,
     numbers_of,
     predict_items,
     predict_passes,
+    scores_of,
 )
 from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.report import _audit
@@ -409,7 +409,7 @@ def test_images_unlike_the_held_out_ones_get_no_label(pictures, tmp_path):
         """One image and teacher at a time."""
         return [
             sum(
-                -model_scores([item], model, ["identity"]).double().exp().sum().log().item()
+                -scores_of([item], [model], ["identity"]).double().exp().sum().log().item()
                 for model in models
             )
             / 2

@@ -15,6 +15,7 @@ from medssl.errors import CheckpointError, ConfigError, InputError
 from medssl.io.classifier_card import ClassifierCard
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.image_items import ImageItem
+from medssl.io.images import read_image
 from medssl.transforms.classification import image_preprocessing
 from medssl.transforms.image_views import VIEWS
 from medssl.workflows.classification import predict
@@ -93,6 +94,26 @@ def test_a_view_is_of_the_image_as_it_was_read(channels, dtype, fit, tmp_path, m
     plain = image_preprocessing(10, channels, fit=fit, white=65535)
     late = VIEWS["mean_blur"](torch.stack([plain(image) for image in images]) / 255)
     assert (passes[1] - (FirstPixels()(late) / 2).softmax(1)).abs().max() > 0.01
+
+
+def test_models_of_one_input_share_the_images_and_others_get_their_own(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (5, 24, 24, 1), dtype=np.uint8)
+    items = [ImageItem(tmp_path / f"{number}.npy", f"{number}.npy", None) for number in range(5)]
+    for item, image in zip(items, images, strict=True):
+        np.save(item.path, image)
+    opened = []
+    reads = lambda path: opened.append(path) or read_image(path)  # noqa: E731
+    monkeypatch.setattr("medssl.workflows.classification.predict.read_image", reads)
+    small, large = (ClassifierCard(CLASSES, {}, size, 1, "bilinear", 1.0) for size in (10, 20))
+    models = [
+        ImageModel(name, FirstPixels(), card, "")
+        for name, card in zip("abc", (small, large, small), strict=True)
+    ]
+    together = predict_passes(items, models, ["identity", "hflip"])
+    assert len(opened) == 2 * len(items)
+    apart = [predict_passes(items, [model], ["identity", "hflip"]) for model in models]
+    assert torch.equal(together, torch.cat(apart))
+    assert not torch.allclose(apart[0], apart[1])
 
 
 def test_unsure_images_get_no_label(run, pictures, tmp_path):
