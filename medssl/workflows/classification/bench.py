@@ -14,7 +14,7 @@ from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominat
 from medssl.inference.latency import Forms, Latency, SpeedGate, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
-from medssl.io.files import require_writable_folder, write_json
+from medssl.io.files import require_writable_file, write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
 from medssl.workflows.classification.evaluate import image_folders, images_of_run
@@ -96,7 +96,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     """
     if out is not None:
         known = [folder for run in models for folder in image_folders(run)]
-        require_writable_folder(out.parent, [*known, *([data] if data is not None and data.is_dir() else [])])
+        require_writable_file(out, known if data is None else [*known, data])
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}
