@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from image_trees import hash_of_tree
 from pictures import options
 from runs import same, table, weights
@@ -38,6 +39,12 @@ def train(verb, images, run, watcher=None, *, resume=False):
         train_with_baseline(images, run, chosen, watcher, resume=resume)
 
 
+def last_average(run):
+    """Return the averaged weights after the last step; those that are kept may be of an earlier one."""
+    point = run / "checkpoints" / "resume.pt"
+    return torch.load(point, weights_only=True)["teacher"] if point.is_file() else {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "distill"])
 def test_a_killed_run_ends_as_one_that_was_not(verb, pictures, tmp_path):
@@ -57,6 +64,7 @@ def test_a_killed_run_ends_as_one_that_was_not(verb, pictures, tmp_path):
     assert len(runs) > 2
     for run in runs:
         assert same(weights(killed / run), weights(whole / run)), run
+        assert same(*(last_average(place / run) for place in (killed, whole))), run
         assert table(killed / run / "metrics.tsv") == table(whole / run / "metrics.tsv"), run
     assert hash_of_tree(pictures) == before
 
