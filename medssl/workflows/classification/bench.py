@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,9 +22,6 @@ from medssl.reporting.figures import figure_to_png
 from medssl.workflows.classification.evaluate import image_folders, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,7 @@ def write_bench(out: Path, done: Bench, max_ms: float | None = None) -> None:
     picture = out.with_suffix(".png") if any(one.measured for one in done.candidates) else None
     if picture is not None:
         with atomic_path(picture) as temporary:
-            temporary.write_bytes(figure_to_png(_figure(done, max_ms)))
+            temporary.write_bytes(_picture(done, max_ms))
     write_json(
         out,
         {
@@ -183,11 +179,11 @@ def write_bench(out: Path, done: Bench, max_ms: float | None = None) -> None:
     )
 
 
-def _figure(done: Bench, max_ms: float | None) -> Figure:
+def _picture(done: Bench, max_ms: float | None) -> bytes:
     columns = zip(
         *((one.name, one.macro_f1, one.p50_ms, one.size_mb) for one in done.candidates), strict=True
     )
-    return plot_pareto(*columns, [one.name for one in done.best], max_ms, key=True)
+    return figure_to_png(plot_pareto(*columns, [one.name for one in done.best], max_ms, key=True))
 
 
 def cost_of(runner: OnnxClassifier) -> Cost:
