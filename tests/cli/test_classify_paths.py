@@ -24,6 +24,8 @@ def place(tmp_path_factory):
     """A folder of images, a file, and a folder that is in use: read only."""
     root = tmp_path_factory.mktemp("paths")
     (root / "file").write_text("")
+    (root / "scored").mkdir()
+    (root / "scored" / "scores.json").write_text("{}")
     (root / "full").mkdir()
     (root / "full" / "notes.txt").write_text("")
     write_pictures(root / NAME, training=4, validation=4, test=3, unlabeled=8)
@@ -77,3 +79,19 @@ def test_all_paths_are_looked_at_before_anything_is_trained(place, monkeypatch, 
     done = CliRunner().invoke(main, ["classify", verb, *told, *method, *map(str, TRAINING)])
     assert (done.exit_code, words in done.output.replace("\n", " ")) == (1, True), done.output
     assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        (f"{NAME}/report", "lies inside the input folder"),
+        ("file/report", "is a file"),
+        ("scored", "--overwrite"),
+    ],
+)
+def test_a_place_for_scores_is_looked_at_before_anything_is_scored(place, monkeypatch, out, words):
+    monkeypatch.chdir(place)
+    late = "medssl.workflows.classification.evaluate.evaluate_classifier"
+    monkeypatch.setattr(late, lambda *_, **__: pytest.fail("refused too late"))
+    done = CliRunner().invoke(main, ["classify", "evaluate", NAME, "--out", out, "--model", "run"])
+    assert (done.exit_code, words in done.output.replace("\n", " ")) == (1, True), done.output

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 
 import pytest
@@ -25,6 +26,7 @@ def test_the_packaged_weights_are_named_where_they_fit_and_were_not_used(changes
     assert ("--init packaged" in other_baseline(record | changes)) is said
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_checkout_tells_its_revision_and_what_is_installed_none(tmp_path):
     def git(*words):
         given = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", *words]
