@@ -1,8 +1,9 @@
-"""Where the cluster centers start from, after a short warm-up on labeled crops."""
+"""Where the cluster centers start from, after a short warm-up on labeled crops or images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,21 +12,20 @@ from torch import Tensor, nn
 
 from medssl.engines.checkpoints import share_buffers
 
-CROPS = 16
-"""Crops of either kind that the starts are made from."""
-
 
 class CenterStart:
     """Move the centers of a clustering head after some steps from new weights; other networks are left alone.
 
     Args:
         network: Perhaps a `medssl.networks.ClusteringNetwork`.
-        labeled: Labeled crops.
-        unlabeled: Unlabeled crops, may be empty; "kmeans" uses them.
+        labeled: Labeled crops, or whole images with a label ``(1,)``.
+        unlabeled: Unlabeled ones with a mask, may be empty (their ``cache`` is); "kmeans" uses them.
         step: Steps of warm-up before.
         start: "random" (trained from the first step on, as published), "class_means" or "kmeans", see
             `medssl.networks.ClusteringNetwork.start_centers`.
         restarts: Steps after which training begins from new weights again, beside its beginning.
+        samples: Crops or images of either kind that the starts are made from, the first ones of each; all where there
+            are fewer.
     """
 
     def __init__(
@@ -36,11 +36,12 @@ class CenterStart:
         step: int,
         start: str = "random",
         restarts: Sequence[int] = (),
+        samples: int = 16,
     ) -> None:
         self.network = getattr(network, "module", network)
         self.labeled, self.unlabeled = labeled, unlabeled
         self.steps = {begin + step for begin in (0, *restarts)}
-        self.start = start
+        self.start, self.samples = start, samples
 
     def attach(self, engine: Engine) -> None:
         """Register the start of a step."""
@@ -54,13 +55,13 @@ class CenterStart:
         if move is not None:
             share_buffers(self.network)  # the same centers in every process
             device = next(self.network.parameters()).device
-            unlabeled = _crops(self.unlabeled, "mask", device) if self.unlabeled.cache else ()
-            move(self.start, _crops(self.labeled, "label", device), unlabeled)
+            unlabeled = self._some(self.unlabeled, "mask", device) if self.unlabeled.cache else ()
+            move(self.start, self._some(self.labeled, "label", device), unlabeled)
 
-
-def _crops(dataset: Sequence[Any], what: str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images with their labels, or with their masks as booleans, one crop a batch."""
-    for number in range(CROPS):
-        crop = dataset[number]
-        beside = crop[what] > 0.5 if what == "mask" else crop[what].long()
-        yield crop["image"][None].to(device), beside.to(device)
+    def _some(
+        self, dataset: Iterable[Any], what: str, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images with their labels, or with their masks as booleans, one crop a batch."""
+        for sample in islice(dataset, self.samples):
+            beside = sample[what] > 0.5 if what == "mask" else sample[what].long()
+            yield sample["image"][None].to(device), beside.to(device)

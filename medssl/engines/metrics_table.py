@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from ignite.engine import Engine, Events
 from medssl.engines.checkpoints import torch_rank
 from medssl.engines.watching import PARTS, scalars
 from medssl.io.subjects import TRANSDUCTIVE
+
+
+def measured(rows: Iterable[Mapping[str, str]], column: str) -> list[float]:
+    """Return what was measured of a column of a curve, in its order."""
+    return [float(row[column]) for row in rows if row.get(column, "") not in ("", "n/a")]
 
 
 class MetricsTable:

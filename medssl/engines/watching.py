@@ -12,6 +12,7 @@ from monai.handlers import TensorBoardHandler
 from torch import Tensor
 
 from medssl.engines.checkpoints import torch_rank
+from medssl.functional.clustering import dead_clusters
 
 logger = logging.getLogger(__name__)
 
@@ -117,3 +118,26 @@ class VanishingClasses:
                         engine.state.iteration,
                         100 * float(wanted),
                     )
+
+
+def warn_of_dead_clusters(number: int, mass: Tensor, names: Sequence[str], element: str) -> None:
+    """Say which classes the targets of a round have lost: the frequency of their cluster is at its floor.
+
+    Args:
+        number: Of the round.
+        mass: f, the mass of each cluster over the pool.
+        names: Of the clusters.
+        element: What is counted, such as "voxel of the unlabeled scans".
+
+    Shapes:
+        mass: ``(K,)``
+    """
+    dead = [names[cluster] for cluster in dead_clusters(mass)]
+    if dead:
+        logger.warning(
+            "Round %d: no %s goes to %s; its targets stay finite, but the class is lost. Use the target rule 'soft' or "
+            "'prior', or go back to the labeled-only network.",
+            number,
+            element,
+            ", ".join(dead),
+        )

@@ -19,7 +19,7 @@ import numpy as np
 from medssl.errors import ConfigError, ImageError, InputError, MedsslError, OutputError
 from medssl.functional.image_preparation import prepare_image
 from medssl.inference.onnx_runner import FILES, FINDING, OnnxCard, OnnxClassifier
-from medssl.io.files import require_writable_folder
+from medssl.io.files import require_writable_file
 from medssl.io.image_cohort import find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.images import naming, read_image
@@ -85,7 +85,7 @@ def classify(
         msg = f"{out} is there already."
         raise OutputError(msg, "Give another name to --out, or remove it.")
     items = (ImageItem(images, images.name, None),) if images.is_file() else find_images(images)
-    require_writable_folder(out.parent, [images] if images.is_dir() else [])
+    require_writable_file(out, [images])
     runner = OnnxClassifier(model, threads=threads)
     card = runner.card
     least = card.extra.get("abstain_below") if abstain_below == CHOSEN else abstain_below

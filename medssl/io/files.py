@@ -215,6 +215,22 @@ def require_writable_folder(path: Path | str, inputs: Iterable[Path | str] = ())
         raise OutputError(msg, "Choose another folder, or change its permissions.")
 
 
+def require_writable_file(path: Path | str, inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse an output file inside a folder of images, or in a folder that cannot be written to; write nothing.
+
+    A manifest or a single image is no place of images: one file may lie beside it. An output folder may not, see
+    `require_writable_folder`: it would be read as data with the folder.
+
+    Args:
+        path: The file to write.
+        inputs: What the command reads.
+
+    Raises:
+        OutputError: The file would lie in an input folder or below, or its folder is not writable.
+    """
+    require_writable_folder(Path(path).parent, [source for source in inputs if Path(source).is_dir()])
+
+
 def require_new_run(path: Path, inputs: Iterable[Path | str] = ()) -> None:
     """Refuse a run folder that holds something, or that cannot be written; write nothing.
 

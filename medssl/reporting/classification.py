@@ -391,8 +391,8 @@ def _networks(networks: Networks | None) -> tuple[Block, ...]:
         for number, (name, f1, ms, mb) in enumerate(order, start=1)
     )
     caption = (
-        'Orange, and "yes" below: no other network is better, faster and smaller. The numbers are those of the '
-        "table, the area of a dot is the size of the file."
+        'Orange and joined, and "yes" below: no other network is better, faster and smaller. The numbers are those of '
+        "the table, the area of a dot is the size of the file."
     )
     alt = "Macro F1 against latency, one dot a network"
     heads = ("network", "macro F1", "latency, ms", "size, MB", "on the front")

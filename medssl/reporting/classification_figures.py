@@ -28,6 +28,7 @@ MAX_COUNTED = 14
 
 SMOOTHED_FROM = 60
 
+_KEY_LINE = 0.19  # inches
 _WIDTH = 4.7
 _LABEL = 9
 
@@ -232,6 +233,8 @@ def plot_pareto(
     size_mb: Sequence[float],
     front: Sequence[str],
     max_ms: float | None = None,
+    *,
+    key: bool = False,
 ) -> Figure:
     """Draw macro F1 against latency; the area of a dot is the size of the file, its number the place in the names.
 
@@ -240,24 +243,25 @@ def plot_pareto(
         macro_f1: 0 to 1.
         p50_ms: Median latency of one image in ms, on a logarithmic axis.
         size_mb: In MB.
-        front: Names of those that none other beats in everything; they are colored, the others gray.
+        front: Names of those that none other beats in everything; they are colored and joined, the others gray.
         max_ms: Longest latency allowed, drawn as a line.
+        key: Write the names and sizes below, for a picture that has no table beside it.
     """
-    figure = blank_figure(_WIDTH, 3.5)
-    axis = figure.subplots()
     rows = zip(names, macro_f1, p50_ms, size_mb, strict=True)
     measured = [(number, row) for number, row in enumerate(rows, start=1) if all(map(isfinite, row[1:]))]
+    lines = len(measured) if key else 0
+    figure = blank_figure(_WIDTH, 3.5 + _KEY_LINE * lines)
+    axis = figure.subplots()
+    ahead = sorted((ms, score) for _, (name, score, ms, _) in measured if name in front)
+    axis.plot(*zip(*ahead, strict=True) if ahead else ((), ()), color=COLORS[0], linewidth=1.2, alpha=0.6)
     largest = max((mb for _, (*_, mb) in measured), default=1.0)
     for number, (name, score, ms, mb) in measured:
-        ahead = name in front
+        color, alpha = (COLORS[0], 0.7) if name in front else (INK, 0.4)
         area = 18 + 240 * mb / largest
-        axis.scatter(
-            ms, score, s=area, color=COLORS[0] if ahead else INK, alpha=0.7 if ahead else 0.4, zorder=3
-        )
-        place = (0, 0.55 * np.sqrt(area) + 1.5)
+        axis.scatter(ms, score, s=area, color=color, alpha=alpha, zorder=3)
         axis.annotate(
-            str(number), (ms, score), xytext=place, textcoords="offset points", ha="center", va="bottom",
-            color=INK, fontsize=8, weight="bold" if ahead else "normal",
+            str(number), (ms, score), xytext=(0, 0.55 * np.sqrt(area) + 1.5), textcoords="offset points",
+            ha="center", va="bottom", color=INK, fontsize=8, weight="bold" if name in front else "normal",
         )  # fmt: skip
     axis.set_xscale("log")
     if max_ms is not None:
@@ -265,7 +269,12 @@ def plot_pareto(
     _axis(axis, "median latency of one image, ms", "macro F1")
     _plain_log_ticks(axis, [ms for _, (_, _, ms, _) in measured])
     axis.margins(x=0.12, y=0.16)
-    figure.set_layout_engine("constrained")
+    figure.set_layout_engine("constrained", rect=_above(lines, figure))
+    for line, (number, (name, _, _, mb)) in enumerate(measured if key else ()):
+        height = _KEY_LINE * (lines - line - 0.6) / figure.get_figheight()
+        weight = "bold" if name in front else "normal"
+        text = f"{number}  {_short(name, 48)}, {mb:.3g} MB"
+        figure.text(0.03, height, text, color=INK, fontsize=8, weight=weight)
     return figure
 
 
@@ -398,12 +407,21 @@ def _draw_seeds(axis: Axes, curves: Sequence[Floats], color: str, name: str) -> 
         axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
 
 
+def _above(lines: int, figure: Figure) -> tuple[float, float, float, float]:
+    """Return the part of a figure above some lines of names: left, bottom, width, height."""
+    below = _KEY_LINE * lines / figure.get_figheight()
+    return (0.0, below, 1.0, 1.0 - below)
+
+
 def _plain_log_ticks(axis: Axes, values: Sequence[float]) -> None:
-    """Write 1, 2, 5, 10, ... below a logarithmic axis."""
+    """Write 1, 2, 5, 10, ... below a logarithmic axis, more numbers where it is short."""
     low, high = min(values, default=1.0), max(values, default=1.0)
-    ticks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
+    digits = (1, 2, 5) if high > 4 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    ticks = [digit * 10.0**power for power in range(-3, 6) for digit in digits]
     near = [tick for tick in ticks if low / 2 <= tick <= high * 2]
-    axis.set_xticks(near, [f"{tick:g}" for tick in near])
+    if not any(low <= tick <= high for tick in near):
+        near = [low]
+    axis.set_xticks(near, [f"{tick:.3g}" for tick in near])
     axis.set_xticks([], minor=True)
 
 

@@ -103,6 +103,30 @@ class ImagePool:
         return self.images.index_select(0, place).to(device).float().div_(255)
 
 
+class EvenSamples:
+    """Some images of a pool one by one and unchanged, spread evenly over it: a pool may be sorted by class.
+
+    Args:
+        pool: Images.
+        samples: How many; all where there are fewer.
+
+    Yields:
+        ``image (C, H, W)`` in [0, 1], ``label (1,)`` int64, ``mask (1,)`` of ones.
+
+    Attributes:
+        cache: Empty where the pool is.
+    """
+
+    def __init__(self, pool: ImagePool, samples: int) -> None:
+        self.pool, self.cache = pool, pool.data
+        self.samples = min(samples, len(pool))
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for number in range(self.samples):
+            place = torch.tensor([number * len(self.pool) // self.samples])
+            yield {"image": self.pool.at(place)[0], "label": self.pool.label[place], "mask": torch.ones(1)}
+
+
 def _result(
     path: Path, read: Callable[[Path], NDArray[Any]], preprocessing: Callable[[NDArray[Any]], Tensor]
 ) -> Tensor | str:

@@ -10,7 +10,7 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.functional.clustering import RULES, cluster_mass, dead_clusters, log_target_distribution
+from medssl.functional.clustering import RULES, cluster_mass, log_target_distribution
 from medssl.functional.pseudo_label import pseudo_label
 from medssl.labels import UNKNOWN
 from medssl.transforms.masking import plain
@@ -67,10 +67,6 @@ class Targets:
         if subject is not None and self.scope == "subject":
             return self.mass[subject]
         return torch.stack([self.mass[name] for name in sorted(self.mass)]).sum(0)
-
-    def dead(self) -> list[int]:
-        """Return the clusters that got no mass."""
-        return dead_clusters(self.frequencies())
 
     def changed(self, before: Targets) -> float:
         """Return the share of mask voxels whose likeliest class differs from an earlier prediction."""

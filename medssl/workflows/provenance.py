@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import subprocess
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,35 @@ LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, medssl and the libraries that touch the numbers."""
+    """Return the versions of Python, medssl and the libraries that touch the numbers; the `code_revision` if any."""
     found = {"python": platform.python_version(), "medssl": medssl.__version__}
+    revision = code_revision()
+    if revision is not None:
+        found["revision"] = revision
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+@cache
+def code_revision(root: Path = Path(medssl.__file__).parents[1]) -> str | None:
+    """Return the git revision of the code, ``-dirty`` where files were changed since; None where it is no checkout.
+
+    Args:
+        root: Folder that holds the package. An installed one has no ``.git`` beside it, whatever lies above.
+    """
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.strip() or None
 
 
 def relative(path: Path | str, start: Path | str) -> str:

@@ -19,6 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.calibration import METRIC
 from medssl.engines.checkpoints import save_atomically, share_buffers
+from medssl.engines.metrics_table import measured
+from medssl.engines.watching import warn_of_dead_clusters
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.clustering import fused_assignment
@@ -233,14 +235,9 @@ class Rounds:
 
     def _record(self, number: int, targets: Targets) -> None:
         """Append a row to ``rounds.tsv``, once a round, and the same numbers to TensorBoard."""
-        dead = [self.names[self.first + cluster] for cluster in targets.dead()]
-        if dead:
-            logger.warning(
-                "Round %d: no voxel of the unlabeled scans goes to %s; its targets stay finite, but the class is "
-                "lost. Use target_rule 'soft' or 'prior', or go back to the labeled-only network.",
-                number,
-                ", ".join(dead),
-            )
+        warn_of_dead_clusters(
+            number, targets.frequencies(), self.names[self.first :], "voxel of the unlabeled scans"
+        )
         if torch_rank() != 0:
             return
         before = self.folder / "targets" / f"round-{number - 1:02d}"
@@ -292,21 +289,18 @@ class Rounds:
 
     def _mean_of_stage(self, part: str, stage: int) -> str:
         """Return the mean of a part of the loss over the epochs of a stage, from the curve."""
-        path = self.folder / "metrics.tsv"
         epochs = range(self.ends[stage] + 1, self.ends[stage + 1] + 1)
-        found = [
-            row.get(part, "")
-            for row in (read_tsv(path) if path.is_file() else [])
-            if int(row["epoch"]) in epochs
-        ]
-        values = [float(value) for value in found if value not in ("", "n/a")]
+        values = measured((row for row in self._curve() if int(row["epoch"]) in epochs), part)
         return _text(sum(values) / len(values) if values else None)
 
     def _last(self, metric: str) -> str:
         """Return a metric of the last validation from the curve, which a resumed run has too."""
+        values = measured(self._curve(), metric)
+        return _text(values[-1] if values else None)
+
+    def _curve(self) -> list[dict[str, str]]:
         path = self.folder / "metrics.tsv"
-        found = [row.get(metric, "") for row in read_tsv(path)] if path.is_file() else []
-        return next((value for value in reversed(found) if value not in ("", "n/a")), "n/a")
+        return read_tsv(path) if path.is_file() else []
 
 
 def _changed(before: Targets, now: Targets) -> float:

@@ -13,9 +13,9 @@ from medssl.cli import main
 from medssl.cli.classify import VERBS
 from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
-from medssl.cli.classify.train import METHODS, train
+from medssl.cli.classify.train import METHODS, SCHEDULES, train
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
-from medssl.transforms import classification, image_augmentation
+from medssl.transforms import classification, image_augmentation, mixture
 from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
 from medssl.workflows.classification.methods import ONLINE
@@ -48,6 +48,7 @@ def test_help_answers_without_torch():
 
 def test_lists_of_the_command_line_are_those_of_the_package():
     assert list(ONLINE) == METHODS
+    assert set(mixture.SCHEDULES) == set(SCHEDULES)
     assert set(image_augmentation.PRESETS) == set(PRESETS)
     assert list(classification.FITS) == FITS
     parameters = (*train.params, *distill.params)

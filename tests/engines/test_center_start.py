@@ -68,3 +68,17 @@ def test_random_centers_stay_and_other_networks_are_left_alone():
     engine = Engine(lambda engine, batch: None)
     CenterStart(nn.Conv3d(1, 1, 1), Crops(), Crops(), 0, "class_means").attach(engine)
     engine.run([0], max_epochs=1)
+
+
+def test_whole_images_give_as_many_samples_as_are_asked_for():
+    """Intensities 0, 1, 2, ... in turn of class 0 and 1; the mean of the first four alone."""
+    images = [
+        {"image": torch.full((1, 2, 2), float(number)), "label": torch.tensor([number % 2])}
+        for number in range(9)
+    ]
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = ClusteringNetwork(backbone, 1, 2, background=True)
+    engine = Engine(lambda engine, batch: None)
+    CenterStart(found, images, Crops(), 0, "class_means", samples=4).attach(engine)
+    engine.run([0], max_epochs=1)
+    assert found.head.centers.flatten().tolist() == [1.0, 2.0]

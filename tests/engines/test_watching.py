@@ -5,7 +5,7 @@ import torch
 from ignite.engine import Engine
 
 from medssl.engines import PartsToTensorBoard, VanishingClasses
-from medssl.engines.watching import scalars
+from medssl.engines.watching import scalars, warn_of_dead_clusters
 
 NAMES = ["background", "gray matter", "white matter", "fluid"]
 SHARES = torch.tensor([0.0, 500.0, 300.0, 200.0])
@@ -134,3 +134,11 @@ def test_class_shares_become_curves(tmp_path, monkeypatch):
     watcher.close()
     shares = {"gray matter": 0.6, "white matter": 0.3, "fluid": 0.1}
     assert written == {f"train_share_{name}": pytest.approx(share) for name, share in shares.items()}
+
+
+def test_clusters_that_targets_have_lost_are_named_once_their_frequency_is_at_its_floor(caplog):
+    warn_of_dead_clusters(2, torch.tensor([1e6, 1.1, 5.0]), ["a", "b", "c"], "unlabeled image")
+    assert not caplog.records
+    warn_of_dead_clusters(2, torch.tensor([1e6, 0.9, 0.0]), ["a", "b", "c"], "unlabeled image")
+    (told,) = caplog.messages
+    assert told.startswith("Round 2: no unlabeled image goes to b, c; ")

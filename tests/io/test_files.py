@@ -159,6 +159,19 @@ def test_the_folder_of_a_list_of_data_is_no_place_for_outputs(tmp_path: Path, na
         files.require_writable_folder(tmp_path / "out", [tmp_path / name])
 
 
+@pytest.mark.parametrize("name", ["images.csv", "one.png"])
+def test_a_file_may_lie_beside_a_list_or_a_single_image(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    files.require_writable_file(tmp_path / "table.csv", [tmp_path / name])
+
+
+@pytest.mark.parametrize("out", ["table.csv", "train/table.csv"])
+def test_a_file_inside_a_folder_of_images_is_refused(tmp_path: Path, out: str) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(OutputError, match="lies inside the input folder"):
+        files.require_writable_file(tmp_path / "images" / out, [tmp_path / "images"])
+
+
 def test_comma_separated_tables_come_back_whatever_the_names_hold(tmp_path: Path) -> None:
     rows = [{"path": 'a, "b"  c.png', "p": 0.25}, {"path": "zwei\nZeilen ä.png", "p": None}]
     files.write_csv(tmp_path / "t.csv", rows, ["path", "p"])

@@ -124,8 +124,26 @@ def test_pareto_numbers_the_networks_and_colors_the_front():
     good, poor = axis.collections
     assert poor.get_sizes()[0] > good.get_sizes()[0]
     assert good.get_facecolor()[0][0] > 0.8
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "5"]
+    assert {"2", "2.5", "3"} < {tick.get_text() for tick in axis.get_xticklabels()}
     assert texts(plot_pareto([], [], [], [], []).axes[0]) == []
+
+
+def test_pareto_joins_the_front_by_latency_and_names_all_below():
+    names = ["slow", "poor", "fast"]
+    given = [0.9, 0.5, 0.8], [20.0, 8.0, 2.0], [5.0, 6.0, 1.0], ["slow", "fast"]
+    figure = plot_pareto(names, *given, key=True)
+    (axis,) = figure.axes
+    (joined,) = axis.lines
+    assert list(zip(*joined.get_data(), strict=True)) == [(2.0, 0.8), (20.0, 0.9)]
+    assert [text.get_text() for text in figure.texts] == ["1  slow, 5 MB", "2  poor, 6 MB", "3  fast, 1 MB"]
+    assert figure.texts[0].get_position()[1] > figure.texts[2].get_position()[1] > 0
+    assert not plot_pareto(names, *given).texts
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "5", "10", "20"]
+
+
+def test_pareto_of_equal_times_has_a_number_below():
+    (axis,) = plot_pareto(["a"], [0.9], [2.13], [5.0], ["a"]).axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2.13"]
 
 
 def test_critical_difference_joins_what_it_does_not_tell_apart():

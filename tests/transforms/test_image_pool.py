@@ -6,6 +6,7 @@ import torch
 
 from medssl.errors import ConfigError, InputError, OutputError
 from medssl.transforms import ImagePool, image_preprocessing
+from medssl.transforms.image_pool import EvenSamples
 
 PREPARE = image_preprocessing(4, 1)
 
@@ -54,6 +55,22 @@ def test_images_come_out_between_0_and_1(data):
     images = pool.at(torch.tensor([6, 0, 3]))
     assert images.dtype == torch.float32
     assert images[:, 0, 0, 0].tolist() == pytest.approx([240 / 255, 0, 120 / 255])
+
+
+@pytest.mark.parametrize(("samples", "places"), [(3, [0, 2, 4]), (7, [*range(7)]), (99, [*range(7)])])
+def test_some_images_are_spread_over_the_pool(data, samples, places):
+    pool = ImagePool(data, np.load, PREPARE)
+    some = list(EvenSamples(pool, samples))
+    assert [float(one["image"][0, 0, 0]) * 255 for one in some] == pytest.approx(places)
+    assert [one["label"].tolist() for one in some] == [[place % 3] for place in places]
+    assert some[0]["image"].shape == (1, 4, 4)
+    assert some[0]["mask"].tolist() == [1]
+
+
+def test_an_empty_pool_has_no_samples():
+    some = EvenSamples(ImagePool([], np.load, PREPARE), 4)
+    assert not list(some)
+    assert not some.cache
 
 
 def test_progress_is_told_image_by_image(data):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medssl.errors import ConfigError
-from medssl.functional.clustering import RULES
+from medssl.functional.clustering import RULES, dead_clusters
 from medssl.transforms.targets import HARD, IndexMaskd, LookUpTargetd, NormalizeTargetd, Targets
 
 PRIOR = torch.tensor([100.0, 700.0, 200.0])
@@ -131,7 +131,7 @@ def test_a_probability_of_zero_stays_finite():
     found = targets.look_up("a", torch.arange(2).reshape(2, 1, 1))
     assert torch.isfinite(found).all()
     assert found[:, 0, 0, 0].tolist() == [1, 0, 0]
-    assert targets.dead() == [2]
+    assert dead_clusters(targets.frequencies()) == [2]
 
 
 def test_changed_is_the_share_of_moved_voxels():

@@ -32,7 +32,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.option("--openvino", is_flag=True, help="Time OpenVINO as well.")
 @click.option("--max-mb", type=float, help="Which is the best within this size?")
 @click.option("--max-ms", type=float, help="Which is the best within this time?")
-@click.option("--out", type=EXISTING, help="JSON to write.")
+@click.option("--out", type=EXISTING, help="JSON to write, with a picture of the same name beside it.")
 @outside_option
 def bench(exports: tuple[Path, ...], **options: object) -> None:
     """Time the exported classifiers in the folders EXPORTS, one image at a time, and say which one fits.

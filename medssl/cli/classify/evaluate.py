@@ -38,13 +38,18 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
 ) -> None:
     """Score a classifier on the labeled images of DATA, and write a report to open."""
     from medssl.workflows.classification.bench import require_files_of
-    from medssl.workflows.classification.evaluate import evaluate_classifier, write_evaluation
+    from medssl.workflows.classification.evaluate import (
+        evaluate_classifier,
+        require_new_evaluation,
+        write_evaluation,
+    )
     from medssl.workflows.classification.report import write_report
     from medssl.workflows.classification.thresholds import spoken
     from medssl.workflows.devices import choose_device
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
+    require_new_evaluation(out, data, overwrite)
     if exported is not None:
         require_files_of(model, exported)
     with progress_bar("Classifying") as progress:

@@ -17,6 +17,9 @@ METHODS = [
 ]
 """As in `medssl.workflows.classification.methods.ONLINE`; a test compares both."""
 
+SCHEDULES = ["union_warm", "union_reinit", "alternate"]
+"""As in `medssl.transforms.mixture.SCHEDULES`; a test compares both."""
+
 
 @example(
     "medssl classify train images --out run --method ssldec --labels-per-class 10\n"
@@ -31,8 +34,8 @@ METHODS = [
               help="SSLDEC: rounds with stored targets; 0: targets are made online.")  # fmt: skip
 @click.option("--target-rule", type=click.Choice(["dec", "sharpen", "prior", "soft"]),
               help="SSLDEC: how assignments become targets.")  # fmt: skip
-@click.option("--schedule", type=click.Choice(["union_warm", "union_reinit"]), default="union_warm",
-              show_default=True, help="SSLDEC: how rounds go on.")  # fmt: skip
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="union_warm", show_default=True,
+              help="SSLDEC: rounds go on, start anew, or take one kind of images at a time.")  # fmt: skip
 @click.option("--baseline/--no-baseline", default=True, show_default=True,
               help="Train supervised with the same budget too, return what is better.")  # fmt: skip
 @training_options

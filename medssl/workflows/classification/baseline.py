@@ -189,13 +189,16 @@ METHOD_SETTINGS = frozenset(
             "rule_options",
             "alignment",
         ),
-        *("target_rule", "features", "alpha", "views", "temperature", "teacher_weight", "loss"),
+        *("target_rule", "features", "alpha", "views", "temperature", "teacher_weight", "loss", "alternate"),
         *("network_def", "card"),
     }
 )
 """Values of the overlays, which a supervised configuration does not have; those under them too."""
 
-METHOD_PARTS = ("train#unlabeled", "train#dataset#targets", "train#sampler#mixture", "train#dataloader#views")
+METHOD_PARTS = (
+    *("train#unlabeled", "train#dataset#targets", "train#sampler#mixture", "train#dataloader#views"),
+    "train#center_start",
+)
 """Where the overlays change the training itself."""
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import torch
 
-from medssl.errors import CheckpointError, InputError
+from medssl.errors import CheckpointError, InputError, OutputError
 from medssl.evaluation.classification import scores
 from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
 from medssl.inference.latency import Forms, Latency, SpeedGate, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
-from medssl.io.files import require_writable_folder, write_json
+from medssl.io.files import atomic_path, require_writable_file, write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
+from medssl.reporting.classification_figures import plot_pareto
+from medssl.reporting.figures import figure_to_png
 from medssl.workflows.classification.evaluate import image_folders, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
@@ -87,16 +89,15 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         models: Runs of the exports, in their order, to time torch as well.
         max_mb: Limit of the file.
         max_ms: Limit of the median of one image at the first number of threads.
-        out: JSON to write.
+        out: JSON to write, and beside it a PNG of the same name where the files were scored.
         allow_outside: Accept paths and links that leave the folder of the data.
 
     Raises:
         InputError: A folder holds no export.
-        OutputError: ``out`` lies inside the data, or cannot be written.
+        OutputError: ``out`` lies inside the data, cannot be written, or does not end in .json.
     """
     if out is not None:
-        known = [folder for run in models for folder in image_folders(run)]
-        require_writable_folder(out.parent, [*known, *([data] if data is not None and data.is_dir() else [])])
+        _require_place(out, data, models)
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}
@@ -136,23 +137,53 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         rows, peaks, costs, tuple(candidates), non_dominated(candidates), choice, tuple(slow.values())
     )
     if out is not None:
-        write_json(
-            out,
-            {
-                "machine": asdict(this_machine()),
-                "times": {
-                    name: [asdict(row) | {"images_per_second": row.images_per_second} for row in some]
-                    for name, some in rows.items()
-                },
-                "peak_memory_mb": peaks,
-                "networks": {name: asdict(cost) for name, cost in costs.items()},
-                "candidates": [asdict(one) for one in candidates],
-                "non_dominated": [one.name for one in done.best],
-                "choice": done.choice.sentence,
-                "warnings": list(done.warnings),
-            },
-        )
+        write_bench(out, done, max_ms)
     return done
+
+
+def _require_place(out: Path, data: Path | None, models: Sequence[Path]) -> None:
+    """Refuse a file inside the data, or whose name is no JSON's: that of the picture is made from it."""
+    known = [folder for run in models for folder in image_folders(run)]
+    require_writable_file(out, known if data is None else [*known, data])
+    if out.suffix != ".json":
+        msg = f"The table would be named {out.name}; expected a name that ends in .json."
+        raise OutputError(msg, f"Write --out {out.stem}.json.")
+
+
+def write_bench(out: Path, done: Bench, max_ms: float | None = None) -> None:
+    """Write the measurements as JSON, and a picture of what there is to choose from where anything was scored.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    picture = out.with_suffix(".png") if any(one.measured for one in done.candidates) else None
+    if picture is not None:
+        with atomic_path(picture) as temporary:
+            temporary.write_bytes(_picture(done, max_ms))
+    write_json(
+        out,
+        {
+            "machine": asdict(this_machine()),
+            "times": {
+                name: [asdict(row) | {"images_per_second": row.images_per_second} for row in some]
+                for name, some in done.rows.items()
+            },
+            "peak_memory_mb": done.peak_mb,
+            "networks": {name: asdict(cost) for name, cost in done.costs.items()},
+            "candidates": [asdict(one) for one in done.candidates],
+            "non_dominated": [one.name for one in done.best],
+            "choice": done.choice.sentence,
+            "warnings": list(done.warnings),
+            "picture": picture and picture.name,
+        },
+    )
+
+
+def _picture(done: Bench, max_ms: float | None) -> bytes:
+    columns = zip(
+        *((one.name, one.macro_f1, one.p50_ms, one.size_mb) for one in done.candidates), strict=True
+    )
+    return figure_to_png(plot_pareto(*columns, [one.name for one in done.best], max_ms, key=True))
 
 
 def cost_of(runner: OnnxClassifier) -> Cost:

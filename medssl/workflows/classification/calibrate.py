@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from medssl.engines.checkpoints import save_atomically
 from medssl.evaluation.classification import scores
 from medssl.evaluation.temperature import BOUNDS, fit_temperature
 from medssl.io.image_items import ImageItem
+from medssl.workflows.classification.card_facts import card_facts, finite
 from medssl.workflows.classification.models import ImageModel, load_classifier, weights_file
 from medssl.workflows.classification.predict import numbers_of, predict_items
 
@@ -38,9 +38,7 @@ def calibrate(
         device: Where the network runs.
     """
     model = load_classifier(run, device)
-    told = {
-        name: record[name] for name in ("command", "seed", "budget", "versions", "images") if name in record
-    }
+    told = card_facts(run, record, model.network)
     temperature = 1.0
     if validation:
         q = predict_items(validation, [model.uncalibrated()]).probabilities
@@ -50,7 +48,7 @@ def calibrate(
             **scores(labels, q, model.card.classes, draws=0).measures,
         }
         temperature = _temperature(labels, q)
-    card = replace(model.card, temperature=temperature, extra=_finite(told))
+    card = replace(model.card, temperature=temperature, extra=finite(told))
     save_atomically(card.attached_to(model.network.state_dict()), weights_file(run))
     return temperature
 
@@ -66,10 +64,3 @@ def _temperature(labels: NDArray[np.int64], q: NDArray[np.float64]) -> float:
         return 1.0
     temperature = fit_temperature(labels, np.log(q.clip(1e-12)))
     return temperature if 1.5 * BOUNDS[0] < temperature < BOUNDS[1] / 1.5 else 1.0
-
-
-def _finite(told: Any) -> Any:
-    """Return JSON values with null for numbers that are none, as a macro precision without answers of a class."""
-    if isinstance(told, dict):
-        return {name: _finite(value) for name, value in told.items()}
-    return None if isinstance(told, float) and not math.isfinite(told) else told

@@ -130,16 +130,25 @@ def image_folders(model: Path, data: Path | None = None) -> list[Path]:
     return [model / read_json(record)["data"]] if record.is_file() else []
 
 
-def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:
-    """Write ``scores.json``, ``predictions.csv`` and return the folder.
+def require_new_evaluation(out: Path, data: Path, overwrite: bool = False) -> None:
+    """Refuse a folder for an evaluation, before anything is scored for it; write nothing.
 
     Raises:
-        OutputError: The folder holds an evaluation already, or cannot be written.
+        OutputError: The folder holds an evaluation already, lies inside the data, or cannot be written.
     """
     require_writable_folder(out, [data])
     if (out / "scores.json").exists() and not overwrite:
         msg = f"{out} holds an evaluation already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
+
+
+def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool = False) -> Path:
+    """Write ``scores.json``, ``predictions.csv`` and return the folder.
+
+    Raises:
+        OutputError: See `require_new_evaluation`.
+    """
+    require_new_evaluation(out, data, overwrite)
     finding = result.model.card.extra.get(FINDING)
     write_predictions(out / "predictions.csv", result.predictions, finding=finding)
     found = result.scores

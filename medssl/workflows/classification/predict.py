@@ -19,7 +19,7 @@ from medssl.functional.energy import energy
 from medssl.inference.classification import predict_scores
 from medssl.inference.onnx_runner import FINDING
 from medssl.io.classifier_card import ClassifierCard
-from medssl.io.files import require_writable_folder
+from medssl.io.files import require_writable_file
 from medssl.io.image_cohort import ImageCohort, find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
@@ -245,8 +245,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
         ConfigError: A view is unknown.
     """
     place = Path(data)
-    if place.is_dir():
-        require_writable_folder(Path(out).parent, [place])
+    require_writable_file(out, [place])
     items = (
         [ImageItem(place, place.name, None)]
         if place.is_file()

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from medssl.engines.checkpoints import save_atomically
-from medssl.engines.metrics_table import TRANSDUCTIVE
+from medssl.engines.metrics_table import TRANSDUCTIVE, measured
+from medssl.engines.watching import warn_of_dead_clusters
 from medssl.errors import ConfigError, DatalistError
 from medssl.functional.clustering import RULES, cluster_mass, log_target_distribution
-from medssl.io.files import read_json, write_json, write_tsv
+from medssl.io.files import read_json, read_tsv, write_json, write_tsv
 from medssl.io.image_cohort import ImageCohort
 from medssl.self_training import self_train
+from medssl.transforms.mixture import SCHEDULES
 from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.candidates import Say, train_candidate
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
 from medssl.workflows.classification.train import INIT_FILE, ClassifyOptions, share_of
 from medssl.workflows.devices import choose_device
+from medssl.workflows.rounds import LOSSES
 from medssl.workflows.running import Training
 from medssl.workflows.watching import Watcher
 
 logger = logging.getLogger(__name__)
 
-SCHEDULES = ("union_warm", "union_reinit")
-"""A round goes on from the weights of the one before, or (as published) from new ones."""
+CENTER_START = "train#center_start#start"
+"""Setting that says where the centers of the clusters start, see `engines.CenterStart`."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,17 @@ def train_in_rounds(
 
     Source:
         Enguehard et al., IEEE Access 2019 ("dec", "union_reinit").
+
+    Notes:
+        ``<run>-round/rounds.tsv`` has a row a network: its best score on the validation images and its mean losses on
+        labeled and unlabeled images; and the targets that it makes for the round that follows, where one does.
     """
     require_rounds(options, cohort)
     stages = _Stages(run.with_name(f"{run.name}-round"), cohort, options, data, watcher, say)
     outcome = self_train(
         fit=stages.fit, predict=stages.predict, changed=stages.changed, rounds=options.rounds
     )
+    stages.record_last(outcome.rounds)
     done = stages.trainings[outcome.rounds]
     if not (run / "run.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
@@ -123,9 +133,13 @@ class _Stages:
         else:
             files["targets.pt"] = targets.path
             settings = dict(own.settings)
-            if self.options.schedule == "union_warm":
+            settings["alternate"] = self.options.schedule == "alternate"
+            if self.options.schedule != "union_reinit":
                 files[INIT_FILE] = self._run(stage - 1) / "models" / "model.pt"
-                settings["init_weights"] = f"$@bundle_root + '/{INIT_FILE}'"
+                settings |= {
+                    "init_weights": f"$@bundle_root + '/{INIT_FILE}'",
+                    CENTER_START: "random",
+                }  # have started
             own = replace(own, method="stored-targets", settings=settings)
         self.trainings[stage] = train_candidate(
             self._run(stage), cohort, own, self.data, self.watcher, self.say, files
@@ -143,6 +157,7 @@ class _Stages:
         log_p = log_target_distribution(log_q, self.options.target_rule or "prior", mass, prior).float()
         path = self.folder / f"targets-{number}.pt"
         save_atomically({"log_p": log_p}, path)
+        warn_of_dead_clusters(number, mass, self.cohort.classes, "unlabeled image")
         self._record(number, q, mass)
         return PoolTargets(log_p, q.argmax(1), path)
 
@@ -150,18 +165,44 @@ class _Stages:
         """Return the share of images whose likeliest class is another one."""
         share = float((before.label != now.label).double().mean())
         self.rows[-1]["changed"] = share
-        write_tsv(self.folder / "rounds.tsv", self.rows, list(self.rows[0]))
+        self._write()
         return share
+
+    def record_last(self, rounds: int) -> None:
+        """Append the row of the last network where it made no targets."""
+        if len(self.rows) == rounds:
+            self.rows.append(self._row(rounds + 1))
+            self._write()
 
     def _run(self, stage: int) -> Path:
         return self.folder.with_name(f"{self.folder.name}-{stage}")
 
     def _record(self, number: int, q: Tensor, mass: Tensor) -> None:
         shares = (mass / mass.sum()).tolist()
-        row = {"round": number, "changed": float("nan"), "confidence": float(q.amax(1).mean())}
         named = {f"share_{name}": share for name, share in zip(self.cohort.classes, shares, strict=True)}
-        self.rows.append({**row, **named, **(TRANSDUCTIVE if self.options.transductive else {})})
+        self.rows.append(self._row(number) | {"confidence": float(q.amax(1).mean()), **named})
+        self._write()
+
+    def _row(self, number: int) -> dict[str, object]:
+        """Say how the network did that makes the targets of a round; of these nothing is known yet."""
+        training = self.trainings[number - 1]
+        curve = read_tsv(training.run / "metrics.tsv")
+        return {
+            "round": number,
+            **dict.fromkeys(
+                ("changed", "confidence", *(f"share_{name}" for name in self.cohort.classes)), nan
+            ),
+            "val_f1": nan if training.best is None else training.best,
+            **{part: _mean(measured(curve, part)) for part in LOSSES},
+            **(TRANSDUCTIVE if self.options.transductive else {}),
+        }
+
+    def _write(self) -> None:
         write_tsv(self.folder / "rounds.tsv", self.rows, list(self.rows[0]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else nan
 
 
 def require_rounds(options: ClassifyOptions, cohort: ImageCohort) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medssl.errors import ConfigError, OutputError
-from medssl.io.files import require_writable_folder
+from medssl.io.files import require_writable_file
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
 from medssl.io.image_splits import draw_labeled, fold_cohort, split_cohort
@@ -47,7 +47,7 @@ def split_folder(
         msg = f"{out} exists."
         raise OutputError(msg, "Give another --out.")
     cohort = read_image_cohort(data, allow_outside=allow_outside)
-    require_writable_folder(out.parent, [data] if data.is_dir() else [])  # a manifest is no place of images
+    require_writable_file(out, [data])
     if fold is None:
         divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
     else:

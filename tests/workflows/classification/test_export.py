@@ -77,6 +77,15 @@ def test_times_are_not_written_into_the_folder_of_the_images(
     assert not (pictures / "bench.json").exists()
 
 
+def test_times_in_a_file_of_another_kind_are_refused_before_anything_is_timed(
+    exported, tmp_path, monkeypatch
+):
+    """A name that ends in .png would be that of the picture."""
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: pytest.fail("refused too late"))
+    with pytest.raises(OutputError, match=r"ends in \.json"):
+        bench_exports([exported.folder], out=tmp_path / "bench.png")
+
+
 def test_int8_is_written_only_if_it_was_chosen(exported):
     written = (exported.folder / "model.int8.onnx").is_file()
     assert written == (exported.int8.chosen is not None)
@@ -210,6 +219,8 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
     assert done.choice.best is not None
     assert told["choice"] == done.choice.sentence
     assert str(tmp_path) not in (tmp_path / "bench.json").read_text()
+    assert told["picture"] == "bench.png"
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert bench_exports([exported.folder], pictures, max_mb=0.0001).choice.best is None
 
 
@@ -271,7 +282,9 @@ def test_images_that_a_run_held_out_score_its_files(exported, compared, pictures
     bare = tmp_path / "bare"
     shutil.copytree(pictures / "train", bare / "train")
     run = compared[0].training.run
-    unscored = bench_exports([exported.folder], bare, max_mb=100)
+    unscored = bench_exports([exported.folder], bare, max_mb=100, out=tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text())["picture"] is None
+    assert not (tmp_path / "bench.png").exists()
     assert unscored.choice.best is None
     assert "none was scored" in unscored.choice.sentence
     scored = bench_exports([exported.folder], bare, models=[run], max_mb=100)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from pictures import options
 from runs import same, table, texts, weights
 
@@ -11,13 +12,23 @@ from medssl.errors import ConfigError
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
-from medssl.workflows.classification.train import cohort_of_run
+from medssl.workflows.classification.rounds import CENTER_START
+from medssl.workflows.classification.train import cohort_of_run, train_classifier
+
+RUNS = ("supervised", "ssldec-round-0", "ssldec-round-1")
 
 
 @pytest.fixture(scope="module")
 def in_rounds(pictures):
     """Read only."""
-    chosen = options(method="ssldec", steps=75, rounds=2, target_rule="dec", schedule="union_reinit")
+    chosen = options(
+        method="ssldec",
+        steps=75,
+        rounds=2,
+        target_rule="dec",
+        schedule="union_reinit",
+        settings={CENTER_START: "class_means"},
+    )
     return train_with_baseline(pictures, pictures.parent / "rounds", chosen).training.run
 
 
@@ -67,3 +78,72 @@ def test_rounds_belong_to_ssldec(pictures, tmp_path):
     with pytest.raises(ConfigError, match="distill"):
         train_with_baseline(pictures, tmp_path / "run", options(method="fixmatch", rounds=2))
     assert not (tmp_path / "run").exists(), "before the baseline trains"
+
+
+def test_every_network_has_a_row_with_its_losses_apart(in_rounds):
+    """Those of the labeled and of the unlabeled images, as in the curve of the stage that trained it."""
+    folder = in_rounds / "candidates"
+    rows = table(folder / "ssldec-round" / "rounds.tsv")
+    stages = sorted(folder.glob("ssldec-round-*"))
+    assert len(rows) == len(stages)
+    for row, stage in zip(rows, stages, strict=True):
+        for part in ("loss_labeled", "loss_unlabeled"):
+            values = [float(one[part]) for one in table(stage / "metrics.tsv") if one[part]]
+            if stage == stages[0] and part == "loss_unlabeled":
+                assert (values, row[part]) == ([], "n/a")
+            else:
+                assert float(row[part]) == pytest.approx(sum(values) / len(values), rel=1e-5)
+        best = json.loads((stage / "run.json").read_text())["best_validation_score"]
+        assert float(row["val_f1"]) == pytest.approx(best, rel=1e-5)
+
+
+def test_a_class_that_targets_lose_is_told_in_every_round(pictures, tmp_path, monkeypatch, caplog):
+    def all_dark(items, *_, **__):
+        return torch.tensor([[1.0, 0.0]]).repeat(len(items), 1)
+
+    monkeypatch.setattr("medssl.workflows.classification.rounds.predict_passes", all_dark)
+    train_with_baseline(pictures, tmp_path / "run", options(method="ssldec", steps=6, rounds=2))
+    told = [one for one in caplog.messages if "goes to light; its targets stay finite" in one]
+    assert [one.partition(":")[0] for one in told] == ["Round 1", "Round 2"]
+
+
+@pytest.fixture(scope="module")
+def in_turn(pictures):
+    """Read only: rounds of four epochs of a step, centers at the means of the classes."""
+    chosen = options(
+        method="ssldec",
+        steps=8,
+        rounds=1,
+        schedule="alternate",
+        settings={"steps_per_epoch": 1, "epochs": 4, "val_interval": 1, CENTER_START: "class_means"},
+    )
+    return train_with_baseline(pictures, pictures.parent / "in-turn", chosen).training.run
+
+
+def test_in_turn_a_round_sees_unlabeled_images_first_and_labeled_ones_then(in_turn):
+    rows = table(in_turn / "candidates" / "ssldec-round-1" / "metrics.tsv")
+    assert [bool(row["loss_unlabeled"]) for row in rows] == [True, True, False, False]
+    assert [bool(row["loss_labeled"]) for row in rows] == [False, False, True, True]
+
+
+def test_centers_start_anew_only_where_weights_do(in_turn, in_rounds):
+    def starts(run):
+        configs = [run / "candidates" / name / "configs" / "train.yaml" for name in RUNS]
+        return [yaml.safe_load(path.read_text())["train"]["center_start"]["start"] for path in configs]
+
+    assert starts(in_turn) == ["random", "class_means", "random"]
+    assert starts(in_rounds) == ["random", "class_means", "class_means"]
+    assert (in_turn / "candidates" / "ssldec-round-1" / "models" / "init.pt").is_file()
+    assert not (in_rounds / "candidates" / "ssldec-round-1" / "models" / "init.pt").exists()
+
+
+def test_centers_at_the_means_of_the_classes_give_other_weights(pictures, tmp_path):
+    def centers(start):
+        chosen = options(
+            method="ssldec", steps=2, settings={CENTER_START: start, "learning_rate": 0.0, "average": 0.0}
+        )
+        return weights(train_classifier(pictures, tmp_path / start, chosen).run)["head.centers"]
+
+    random, means = centers("random"), centers("class_means")
+    assert not torch.allclose(random, means)
+    assert random.shape == means.shape == (2, 16)
