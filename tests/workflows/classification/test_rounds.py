@@ -99,7 +99,7 @@ def test_every_network_has_a_row_with_its_losses_apart(in_rounds):
 
 def test_a_class_that_targets_lose_is_told_in_every_round(pictures, tmp_path, monkeypatch, caplog):
     def all_dark(items, *_, **__):
-        return torch.tensor([[1.0, 0.0]]).repeat(len(items), 1)
+        return torch.tensor([[[1.0, 0.0]]]).repeat(1, len(items), 1)
 
     monkeypatch.setattr("medssl.workflows.classification.rounds.predict_passes", all_dark)
     train_with_baseline(pictures, tmp_path / "run", options(method="ssldec", steps=6, rounds=2))
