@@ -76,12 +76,9 @@ class DistillOptions:
         if self.targets not in TARGETS or (self.targets == "soft" and self.rounds > 1):
             msg = f"Found targets '{self.targets}' with {self.rounds} rounds; expected hard, or soft with 1 round."
             raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
-        told = {
-            "--recipe": self.recipe is not None,
-            "--weight": self.rule.weight != "none",
-            "--energy-percentile": self.rule.energy_percentile is not None,
-        }
-        idle = [name for name, given in told.items() if given]
+        usual = vars(KeepRule())
+        given = [name for name, value in vars(self.rule).items() if value != usual[name]]
+        idle = [f"--{name.replace('_', '-')}" for name in [*(["recipe"] if self.recipe else []), *given]]
         if self.targets == "soft" and idle:
             msg = f"Found --targets soft, which keeps no labels, with {', '.join(idle)}."
             raise ConfigError(msg, "Leave one of them out.")

@@ -155,6 +155,7 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"targets": "soft", "recipe": "paper"}, "keeps no labels, with --recipe"),
         ({"targets": "soft", "rule": KeepRule(weight="confidence")}, "keeps no labels, with --weight"),
         ({"targets": "soft", "rule": KeepRule(energy_percentile=95)}, "keeps no labels, with --energy-perc"),
+        ({"targets": "soft", "rule": KeepRule(threshold=0.9)}, "keeps no labels, with --threshold"),
         ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
         ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
