@@ -166,7 +166,7 @@ def launched(*words):
 
 
 def test_two_processes_predict_what_one_does_and_train_all_rounds(bundle_with_unlabeled, shell, tmp_path):
-    """Three scans and one held out: the processes have different numbers of scans to predict."""
+    """Invariants 4 and 10: the processes have different numbers of scans to predict, two and one."""
     script = str(Path(__file__).with_name("predict_round.py"))
     rounds = ["train.yaml", "train_ssldec.yaml", "train_rounds.yaml"]
     one, two = tmp_path / "one", tmp_path / "two"

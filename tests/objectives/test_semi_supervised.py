@@ -121,6 +121,7 @@ def test_only_the_loss_and_the_prediction_carry_a_graph(case, method):
 
 
 def test_an_empty_mask_gives_exactly_zero_with_a_graph(case, method):
+    """Invariant 8."""
     case.unlabeled["mask"] = torch.zeros_like(case.unlabeled["mask"])
     output = method(case.teacher)(case.network, case.only("unlabeled"))
     assert output["loss"].item() == 0
@@ -132,6 +133,7 @@ def test_an_empty_mask_gives_exactly_zero_with_a_graph(case, method):
 
 
 def test_what_lies_outside_the_mask_does_not_count(case, method):
+    """Invariant 4."""
     before = method(case.teacher)(case.network, case.batch)
     outside = case.unlabeled["mask"] < 0.5
     for key in ("image", "strong", "target"):

@@ -36,6 +36,7 @@ def test_the_first_unlabeled_crop_comes_at_the_start():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_alternate_takes_turns_and_never_mixes(batch_size):
+    """Invariant 6."""
     mixture = Mixture(start=4, ends=[4, 9, 13], alternate=True)
     counts = [mixture.unlabeled(step, batch_size) for step in range(16)]
     assert set(counts) == {0, batch_size}

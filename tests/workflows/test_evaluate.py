@@ -96,6 +96,7 @@ def test_labels_without_a_score_are_written_as_na_and_mentioned(tmp_path):
 
 @pytest.mark.parametrize("stamped", [True, False])
 def test_scores_of_a_transductive_model_say_so(folders, stamped):
+    """Invariant 10."""
     pred, _, out = folders
     told = "4 labeled scans and 2 unlabeled" + ", transductive: held-out scans may be among them" * stamped
     beside = next(pred.rglob("sub-01_*_dseg.nii.gz"))
