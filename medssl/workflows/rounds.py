@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from torch.utils.tensorboard import SummaryWriter
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.calibration import METRIC
 from medssl.engines.checkpoints import save_atomically, share_buffers
+from medssl.engines.watching import COUNTS
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
-from medssl.functional.clustering import fused_assignment
+from medssl.functional.clustering import center_distances, fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
 from medssl.io.subjects import TRANSDUCTIVE
 from medssl.networks import reinitialize
+from medssl.networks.clustering_head import ClusteringHead
 from medssl.self_training import TOLERANCE, Outcome, self_train
 from medssl.transforms import CropDataset, Targets
 from medssl.transforms.mixture import SCHEDULES
@@ -32,7 +35,10 @@ from medssl.transforms.mixture import SCHEDULES
 logger = logging.getLogger(__name__)
 
 LOSSES = ("loss_labeled", "loss_unlabeled")
-"""Parts of the loss that ``rounds.tsv`` has the mean of, over the stage that trained the network of a row."""
+"""Parts of the loss that ``rounds.tsv`` has the mean of, over the stage that trained the network of a row.
+
+Beside them stand the voxels that they ran over in that stage, added up (`COUNTS`).
+"""
 
 
 class Rounds:
@@ -265,7 +271,9 @@ class Rounds:
             },
             "val_dice": self._last("val_dice"),
             METRIC: self._last(METRIC),
-            **{part: self._mean_of_stage(part, number - 1) for part in LOSSES},
+            **{part: _text(_mean(self._of_stage(part, number - 1))) for part in LOSSES},
+            **{count: _whole(self._of_stage(count, number - 1)) for count in COUNTS},
+            **self._distances(),
             **self.stamp,
         }
 
@@ -290,8 +298,19 @@ class Rounds:
             stored.restore(str(sample["subject"]), content["log_q"], content["mass"])
         return stored
 
-    def _mean_of_stage(self, part: str, stage: int) -> str:
-        """Return the mean of a part of the loss over the epochs of a stage, from the curve."""
+    def _distances(self) -> dict[str, str]:
+        """Return the distance between the centers of each two classes, where the network has centers."""
+        head = getattr(getattr(self.network, "module", self.network), "head", None)
+        if not isinstance(head, ClusteringHead):
+            return {}
+        pairs = combinations(self.names[self.first :], 2)
+        found = center_distances(head.centers).tolist()
+        return {
+            f"distance_{one}_{other}": _text(value) for (one, other), value in zip(pairs, found, strict=True)
+        }
+
+    def _of_stage(self, part: str, stage: int) -> list[float]:
+        """Return what the epochs of a stage have of a part of the loss, from the curve."""
         path = self.folder / "metrics.tsv"
         epochs = range(self.ends[stage] + 1, self.ends[stage + 1] + 1)
         found = [
@@ -299,8 +318,7 @@ class Rounds:
             for row in (read_tsv(path) if path.is_file() else [])
             if int(row["epoch"]) in epochs
         ]
-        values = [float(value) for value in found if value not in ("", "n/a")]
-        return _text(sum(values) / len(values) if values else None)
+        return [float(value) for value in found if value not in ("", "n/a")]
 
     def _last(self, metric: str) -> str:
         """Return a metric of the last validation from the curve, which a resumed run has too."""
@@ -312,6 +330,14 @@ class Rounds:
 def _changed(before: Targets, now: Targets) -> float:
     """Return the share of labels that changed; of rounds that a resumed run has behind it: all."""
     return now.changed(before) if before.log_q and now.log_q else 1.0
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _whole(counts: Sequence[float]) -> str:
+    return f"{sum(counts):.0f}" if counts else "n/a"
 
 
 def _text(value: float | None) -> str:

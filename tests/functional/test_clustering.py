@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medssl.functional.clustering import (
     DEAD_SHARE,
     RULES,
+    center_distances,
     class_means,
     cluster_mass,
     dead_clusters,
@@ -398,6 +399,15 @@ def test_what_stands_outside_the_mask_has_no_mass(outside):
     valid = torch.rand(5, 3, 2, 4, generator=_generator()) < 0.6
     changed = torch.where(valid.unsqueeze(1), q, outside)
     assert torch.equal(cluster_mass(changed, valid), cluster_mass(q, valid))
+
+
+def test_distances_of_centers_equal_the_naive_loop():
+    mu = torch.randn(4, 3, generator=_generator(), requires_grad=True)
+    found = center_distances(mu)
+    pairs = itertools.combinations(mu.tolist(), 2)
+    assert found.tolist() == pytest.approx([math.dist(one, other) for one, other in pairs], abs=1e-6)
+    assert found.dtype == torch.float64
+    assert not found.requires_grad
 
 
 def test_shares_sum_to_one_and_have_a_floor():

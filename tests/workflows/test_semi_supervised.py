@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 from dataclasses import replace
+from itertools import combinations
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from phantoms import TINY, ellipsoid_labels, save, write_subject
 from runs import StopAfter, same, table, texts, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError
@@ -229,6 +231,18 @@ def test_labeled_crops_keep_their_labels_in_every_round(scans, tmp_path, monkeyp
     assert listed == {f"sub-{name}" for name in SCANS}
 
 
+def test_turns_say_how_rounds_alternate(scans, tmp_path, monkeypatch):
+    seen = watch_batches(monkeypatch)
+    train(scans, tmp_path / "run", options("alternate", settings={"turns": [1, 2]}))
+    assert [unlabeled for _, unlabeled in seen] == [False] * START + 2 * [True, True, False]
+
+
+def test_turns_without_alternate_are_refused_before_anything_is_written(scans, tmp_path):
+    with pytest.raises(ConfigError, match="both kinds in every step"):
+        train(scans, tmp_path / "run", options("union_warm", settings={"turns": [1, 2]}))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("schedule", ["union_warm", "union_reinit"])
 def test_other_labels_leave_the_frequencies_alone_while_the_network_answers_the_same(
     scans, tmp_path, schedule
@@ -271,6 +285,8 @@ def test_the_table_of_rounds_is_filled(whole, case):
     rows = table(whole(case) / "rounds.tsv")
     assert [(row["round"], int(row["step"])) for row in rows] == [("1", 6), ("2", 9), ("3", 12)]
     last = rows.pop()  # of the last student, which makes no targets
+    names = ["gray matter", "white matter", "cerebrospinal fluid"]
+    distances = [f"distance_{one}_{other}" for one, other in combinations(names, 2)] * (case != "hard")
     assert {name for name, value in last.items() if value != "n/a"} == {
         "round",
         "step",
@@ -278,11 +294,16 @@ def test_the_table_of_rounds_is_filled(whole, case):
         "val_calibration_error",
         "loss_labeled",
         "loss_unlabeled",
+        "n_labeled",
+        "n_unlabeled",
+        *distances,
     }
-    assert rows[0].pop("loss_unlabeled") == "n/a"  # the first network saw labels alone
+    assert (
+        rows[0].pop("loss_unlabeled") == rows[0].pop("n_unlabeled") == "n/a"
+    )  # the first network saw labels alone
     assert rows[0].pop("changed") == "n/a"
     for row in rows:
-        losses = {"loss_labeled", "loss_unlabeled"} & set(row)
+        losses = {"loss_labeled", "loss_unlabeled", "n_labeled", "n_unlabeled", *distances} & set(row)
         assert all(float(row[name]) > 0 for name in losses)
         assert all(
             0 <= float(value) <= 1 for name, value in row.items() if name not in {"round", "step", *losses}
@@ -294,6 +315,29 @@ def test_the_table_of_rounds_is_filled(whole, case):
         "rounds": 2,
         "reason": "all 2 rounds are done",
     }
+
+
+@pytest.mark.parametrize("case", ["union_warm", "alternate"])
+def test_rounds_tell_what_their_terms_ran_over_and_how_far_centers_are_apart(whole, case):
+    """In the table and in TensorBoard: voxels added up over the steps of a stage, distances of its last network."""
+    rows, curve = (table(whole(case) / f"{name}.tsv") for name in ("rounds", "metrics"))
+    events = EventAccumulator(str(whole(case) / "events")).Reload()
+    for name in ("n_labeled", "n_unlabeled"):
+        steps = [int(row["step"]) for row in rows]
+        stages = [
+            [float(row[name]) for row in curve if begin < int(row["step"]) <= end and row[name]]
+            for begin, end in zip([0, *steps], steps, strict=False)
+        ]
+        assert [row[name] for row in rows] == [f"{sum(stage):.0f}" if stage else "n/a" for stage in stages]
+        told = {str(point.step): point.value for point in events.Scalars(f"round_{name}")}
+        assert told == {row["round"]: float(row[name]) for row in rows if row[name] != "n/a"}
+    labeled, unlabeled = (int(rows[-1][name]) for name in ("n_labeled", "n_unlabeled"))
+    assert labeled > unlabeled if case == "alternate" else labeled > 0  # two of three steps have labels alone
+    last = torch.load(whole(case) / "checkpoints" / "resume.pt", weights_only=True)["model"]["head.centers"]
+    found = [float(value) for name, value in rows[-1].items() if name.startswith("distance_")]
+    wanted = [float((last[j] - last[k]).norm()) for j, k in combinations(range(3), 2)]
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert "round_distance_gray matter_white matter" in events.Tags()["scalars"]
 
 
 def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
