@@ -165,9 +165,7 @@ class Rounds:
                 self._predict_one(sample, folder / f"{sample['subject']}.pt")
         _wait_for_all()
         made = Targets(self.targets.rule, self.targets.scope, self.targets.threshold, self.targets.prior)
-        for sample in self.unlabeled.cache:
-            stored = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
-            made.restore(str(sample["subject"]), stored["log_q"], stored["mass"])
+        self._restore(made, folder)
         self.targets.log_q, self.targets.mass = made.log_q, made.mass
         if number > 1:
             shutil.rmtree(self.folder / "targets" / f"round-{number - 2:02d}", ignore_errors=True)
@@ -252,7 +250,9 @@ class Rounds:
         before = self.folder / "targets" / f"round-{number - 1:02d}"
         self._append(
             number,
-            lambda number: self._row(number, targets, self._stored(before) if before.is_dir() else None),
+            lambda number: self._row(
+                number, targets, self._restore(Targets("soft"), before) if before.is_dir() else None
+            ),
         )
 
     def _row(
@@ -291,12 +291,12 @@ class Rounds:
                 if name not in ("round", "step", *self.stamp) and value != "n/a":
                     writer.add_scalar(f"round_{name}", float(value), row["round"])
 
-    def _stored(self, folder: Path) -> Targets:
-        stored = Targets("soft")
+    def _restore(self, targets: Targets, folder: Path) -> Targets:
+        """Fill targets with the predictions of every unlabeled scan that a folder keeps."""
         for sample in self.unlabeled.cache:
-            content = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
-            stored.restore(str(sample["subject"]), content["log_q"], content["mass"])
-        return stored
+            stored = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
+            targets.restore(str(sample["subject"]), stored["log_q"], stored["mass"])
+        return targets
 
     def _distances(self) -> dict[str, str]:
         """Return the distance between the centers of each two classes, where the network has centers."""

@@ -45,16 +45,25 @@ def dseg(out: Path, name: str = "a") -> Path:
     return out / f"sub-{name}" / "anat" / f"sub-{name}_seg-braintissues_dseg.nii.gz"
 
 
+@pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("stamped", [True, False])
-def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped):
-    """Invariant 10."""
+def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped, old):
+    """Invariant 10; a run of earlier versions says it in words alone."""
     model = shutil.copytree(run, tmp_path / "model")
     metadata = json.loads((model / "configs" / "metadata.json").read_text())
-    metadata["data_source"] += ", transductive: held-out scans may be among the unlabeled" * stamped
+    assert metadata["transductive"] is False
+    if old:
+        del metadata["transductive"]
+        metadata["data_source"] += ", transductive: held-out scans may be among the unlabeled" * stamped
+    else:
+        metadata["transductive"] = stamped
+        metadata["data_source"] += ", nothing of it transductive"
     (model / "configs" / "metadata.json").write_text(json.dumps(metadata))
     segment(scans, tmp_path / "out", model, FAST)
     header, row = (tmp_path / "out" / "volumes.tsv").read_text().splitlines()
     assert header.endswith("\ttransductive") is row.endswith("\tyes") is stamped
+    beside = json.loads(dseg(tmp_path / "out").with_name(dseg(tmp_path).name[:-7] + ".json").read_text())
+    assert beside["Model"]["Transductive"] is stamped
 
 
 def test_label_maps_volumes_and_records_are_written(run, scans, tmp_path):

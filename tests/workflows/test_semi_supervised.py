@@ -472,7 +472,10 @@ def test_a_test_scan_that_training_would_see_is_refused(scans, tmp_path, section
 
 
 def test_a_labeled_only_run_does_not_care_for_unlabeled_scans(leaking, tmp_path):
-    train(leaking, tmp_path / "run", options("ssldec", method="supervised", hold_out=0))
+    train(leaking, tmp_path / "run", options("ssldec", method="supervised", hold_out=0, transductive=True))
+    metadata = json.loads((tmp_path / "run" / "configs" / "metadata.json").read_text())
+    assert metadata["transductive"] is False
+    assert "transductive" not in metadata["data_source"]
     assert not json.loads((tmp_path / "run" / "run.json").read_text())["subjects"]["unlabeled"]
 
 
@@ -482,6 +485,7 @@ def test_a_transductive_run_says_so(leaking, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert "sub-03" in record["transductive"][0]
     assert "--transductive" in record["command"]
+    assert load_model(tmp_path / "run").transductive
     assert {row["transductive"] for row in table(tmp_path / "run" / "metrics.tsv")} == {"yes"}
 
 
