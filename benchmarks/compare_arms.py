@@ -6,6 +6,9 @@ r"""Tables, tests and a figure of what `ssl_segmentation.py` measured.
 An arm is compared with labeled-only on the seeds that both have, scan by scan with the seeds averaged: mean
 difference with a 95 % bootstrap interval over scans, Wilcoxon's signed-rank test, Holm's correction over the
 arms of a table. Scans of one test set are the units; seeds are not.
+
+On the unlabeled scans, which are others with each draw of the labeled ones, the gain is that of each draw (seed), with
+its interval over the scans of that draw. It is transductive.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import click
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 from medssl.evaluation.bootstrap import mean_interval
 from medssl.evaluation.ranks import holm, wilcoxon
@@ -94,6 +98,7 @@ def print_table(arms: Mapping[str, Mapping[int, Mapping[str, Any]]], ceiling: Ma
                 top = np.mean(list(ceiling.values()))
                 share = (np.mean([dice[seed] for seed in shared]) - base) / (top - base)
                 line += f", {share:.0%} of the gap"
+            line += in_words(gains_of_draws(seeds, arms[BASELINE]))
         print(line)
 
 
@@ -104,19 +109,37 @@ def against(
     shared = [seed for seed in seeds if seed in base]
     if not shared:
         return {}
-    scans = sorted(seeds[shared[0]][SCORES[0]]["dice_per_scan"])
-    per_scan = [
-        [
-            100
-            * (seeds[seed][SCORES[0]]["dice_per_scan"][scan] - base[seed][SCORES[0]]["dice_per_scan"][scan])
-            for scan in scans
-        ]
-        for seed in shared
-    ]
+    per_scan = [differences(seeds[seed][SCORES[0]], base[seed][SCORES[0]]) for seed in shared]
     difference = np.mean(per_scan, axis=0)
     low, high = mean_interval(difference)
     p = wilcoxon(difference, exact_up_to=EXACT_SCANS).p
     return {"gain": difference.mean(), "low": low, "high": high, "p": p}
+
+
+def gains_of_draws(
+    seeds: Mapping[int, Mapping[str, Any]], base: Mapping[int, Mapping[str, Any]]
+) -> dict[int, tuple[float, float, float]]:
+    """Return seed -> gain on the unlabeled scans over the baseline of the same draw, and its interval over scans."""
+    found = {}
+    for seed in sorted(set(seeds) & set(base)):
+        if SCORES[1] in seeds[seed] and SCORES[1] in base[seed]:
+            difference = differences(seeds[seed][SCORES[1]], base[seed][SCORES[1]])
+            found[seed] = (float(difference.mean()), *mean_interval(difference))
+    return found
+
+
+def differences(scores: Mapping[str, Any], base: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return how much better each scan is, in points of Dice, in the order of their names."""
+    with_it, without = scores["dice_per_scan"], base["dice_per_scan"]
+    return np.array([100 * (with_it[scan] - without[scan]) for scan in sorted(with_it)])
+
+
+def in_words(gains: Mapping[int, tuple[float, float, float]]) -> str:
+    """Write the gain of each draw on its unlabeled scans."""
+    if not gains:
+        return ""
+    told = [f"seed {seed} {gain:+.2f} [{low:+.2f}, {high:+.2f}]" for seed, (gain, low, high) in gains.items()]
+    return f"; gain on the unlabeled scans: {', '.join(told)} points"
 
 
 def text(dice: Mapping[int, float]) -> str:

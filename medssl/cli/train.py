@@ -99,12 +99,12 @@ def train(
     from medssl.workflows.train import train as run_training
 
     quiet_libraries()
-    _refuse_several_processes(out)
+    checked = is_checked(out) if resume else check and options["method"] != "supervised"
+    _refuse_several_processes(out, checked=checked)
     if resume:
         _refuse_options(ctx)
     if not resume:
         STDERR.print(f"Budget {budget_named(options['budget']).describe()}.")
-    checked = is_checked(out) if resume else check and options["method"] != "supervised"
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
     try:
         with watched_training() as bar:
@@ -134,8 +134,12 @@ def _tell_next(done: Training, data: Path, out: Path) -> None:
     STDERR.print(f"  medssl segment {data} --out OUT --model {out}{anatomy}", soft_wrap=True)
 
 
-def _refuse_several_processes(out: Path) -> None:
+def _refuse_several_processes(out: Path, *, checked: bool) -> None:
     """Say how several processes train one network; here each would train its own into the same folder.
+
+    Args:
+        out: The run folder.
+        checked: Whether labeled-only training is compared with, for which there is no way in several processes.
 
     Raises:
         ConfigError: torchrun started more than one.
@@ -143,9 +147,10 @@ def _refuse_several_processes(out: Path) -> None:
     ranks = ranks_of_environment()
     if ranks.ranks > 1:
         msg = f"medssl train runs in one process; {ranks.ranks} were started."
+        alone = "Start it without torchrun: only one process compares with labeled-only training. Or give that up: "
         here = ranks.local_ranks if ranks.torchrun else ranks.ranks
         config = "\"['configs/train.yaml','configs/multi_gpu_train.yaml']\""
-        cure = (
+        cure = (alone if checked else "") + (
             f"Prepare the run with one process and --no-check (Ctrl-C after its first step), then in {out}: "
             f"torchrun --standalone --nproc_per_node={here} -m monai.bundle run --config_file {config}"
         )

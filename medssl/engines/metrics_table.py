@@ -12,7 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from medssl.engines.checkpoints import torch_rank
-from medssl.engines.watching import PARTS, scalars
+from medssl.engines.watching import COUNTS, PARTS, scalars
 from medssl.io.subjects import TRANSDUCTIVE
 
 
@@ -24,7 +24,8 @@ def measured(rows: Iterable[Mapping[str, str]], column: str) -> list[float]:
 class MetricsTable:
     """Append loss, learning rate and validation score to a table, one row an epoch.
 
-    Cells of what was not measured stay empty. A resumed run cuts the rows after its resume point.
+    Parts of the loss are means over the steps that had them; the voxels or images these ran over are added up. Cells of
+    what was not measured stay empty. A resumed run cuts the rows after its resume point.
 
     Args:
         path: The table.
@@ -59,6 +60,7 @@ class MetricsTable:
             "epoch",
             "loss",
             *PARTS,
+            *COUNTS,
             self.score,
             *[f"{self.score}_{name}" for name in self.classes],
             *self.further,
@@ -138,7 +140,7 @@ class MetricsTable:
             "step": engine.state.iteration,
             "epoch": engine.state.epoch,
             "loss": f"{sum(self._losses) / max(len(self._losses), 1):.5f}",
-            **{name: f"{sum(values) / len(values):.5f}" for name, values in self._parts.items()},
+            **{name: _of_epoch(name, values) for name, values in self._parts.items()},
             **{name: f"{value:.5f}" for name, value in self._validation.items()},
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3e}",
             "skipped_steps": getattr(engine, "skipped_steps", 0),
@@ -151,3 +153,8 @@ class MetricsTable:
 
     def _elapsed(self) -> float:
         return self._earlier + time.monotonic() - self._started
+
+
+def _of_epoch(name: str, values: Sequence[float]) -> str:
+    """Sum up what the steps of an epoch had: counts are added, all else is averaged."""
+    return f"{sum(values):.0f}" if name in COUNTS else f"{sum(values) / len(values):.5f}"

@@ -19,15 +19,18 @@ logger = logging.getLogger(__name__)
 PARTS = ("loss_labeled", "loss_unlabeled", "unlabeled_weight", "confidence", "kept")
 """Scalars of an objective's output that are recorded."""
 
+COUNTS = ("n_labeled", "n_unlabeled")
+"""Voxels or images that the labeled and the unlabeled loss term of a step run over, recorded beside the `PARTS`."""
+
 
 def scalars(output: Any) -> dict[str, float]:
-    """Return those of the `PARTS` that an engine's output holds."""
+    """Return those of the `PARTS` and `COUNTS` that an engine's output holds."""
     entries = output[0] if isinstance(output, list) else output
-    return {name: float(entries[name]) for name in PARTS if name in entries}
+    return {name: float(entries[name]) for name in (*PARTS, *COUNTS) if name in entries}
 
 
 class PartsToTensorBoard(TensorBoardHandler):
-    """Write the loss terms of labeled and unlabeled crops, weight, confidence and class shares, each as a curve.
+    """Write the loss terms of labeled and unlabeled crops and their voxels, weight, confidence, class shares as curves.
 
     Args:
         log_dir: Folder of the events.

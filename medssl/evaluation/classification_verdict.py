@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medssl.evaluation.bootstrap import DRAWS, percentile_interval, stratified_weights
 from medssl.evaluation.classification import accuracy, confusion_matrix, f1, macro, require_probabilities
-from medssl.evaluation.verdict import CANNOT_TELL, DID_NOT_HELP, HELPED, MARGIN
+from medssl.evaluation.verdict import CANNOT_TELL, DID_NOT_HELP, HELPED, is_gain
 from medssl.labels import UNKNOWN
 
 LEAST_IMAGES = 10
@@ -63,7 +63,7 @@ class ClassificationVerdict:
         where nothing was held out.
         """
         if self.answer == CANNOT_TELL:
-            return self.macro_f1 is None or self.macro_f1.value >= MARGIN
+            return self.macro_f1 is None or is_gain(self.macro_f1.value)
         return self.answer == HELPED
 
 
@@ -78,8 +78,8 @@ def verdict(
 ) -> ClassificationVerdict:
     """Compare two classifiers of equal budget image by image.
 
-    "Helped" needs the whole interval of the difference in macro F1 above 0; a difference below `MARGIN`, ties
-    included, is "did not help"; what is better but not clearly so is "cannot tell", and so is everything on
+    "Helped" needs the whole interval of the difference in macro F1 above 0; a difference that is no gain (`is_gain`),
+    ties included, is "did not help"; what is better but not clearly so is "cannot tell", and so is everything on
     fewer than `LEAST_IMAGES` images.
 
     Args:
@@ -148,7 +148,7 @@ def _gain(
 def _answer(n: int, macro_f1: Difference) -> str:
     if n < LEAST_IMAGES:
         return CANNOT_TELL
-    if macro_f1.value < MARGIN:
+    if not is_gain(macro_f1.value):
         return DID_NOT_HELP
     return HELPED if macro_f1.low > 0 else CANNOT_TELL
 
@@ -161,8 +161,8 @@ def _sentence(answer: str, method: str, n: int, macro_f1: Difference, right: Dif
     if answer == DID_NOT_HELP:
         return f"The unlabeled images did not help: {points}. The labeled-only network is returned."
     why = f"fewer than {LEAST_IMAGES} images were held out" if n < LEAST_IMAGES else "the interval holds 0"
-    better = "higher" if macro_f1.value >= MARGIN else "not higher"
-    kept = "semi-supervised" if macro_f1.value >= MARGIN else "labeled-only"
+    better = "higher" if is_gain(macro_f1.value) else "not higher"
+    kept = "semi-supervised" if is_gain(macro_f1.value) else "labeled-only"
     return (
         f"Cannot tell whether the unlabeled images helped, since {why}: {points}. Its macro F1 is {better}, so "
         f"the {kept} network is returned; the other one is kept beside it."

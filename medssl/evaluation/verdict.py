@@ -14,7 +14,7 @@ CANNOT_TELL = "cannot tell"
 NOTHING_UNLABELED = "no unlabeled scans"
 
 MARGIN = 0.0005
-"""Least gain in mean Dice that counts: anything less would be printed as 0.0 points."""
+"""Least gain in mean Dice or macro F1 that counts: anything less would be printed as 0.0 points."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Verdict:
     def method_wins(self) -> bool:
         """Whether the semi-supervised network is the one to use."""
         return self.answer == HELPED or (self.answer == CANNOT_TELL and self.safe)
+
+
+def is_gain(difference: float) -> bool:
+    """Tell whether a difference is a gain: of `MARGIN` at least, so that a tie is none."""
+    return difference >= MARGIN
 
 
 def in_points(differences: NDArray[np.float64]) -> tuple[float, str]:
@@ -97,7 +102,7 @@ def verdict(
         sentence = f"Cannot tell {why}. {kept}; compare their maps by eye."
         return Verdict(CANNOT_TELL, sentence, None, pairs, safe)
     mean, points = in_points(differences)
-    if mean >= MARGIN:
+    if is_gain(mean):
         sentence = f"The unlabeled scans helped: {method} against labeled-only {points}."
         return Verdict(HELPED, sentence, mean, pairs)
     sentence = (

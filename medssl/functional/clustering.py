@@ -130,6 +130,15 @@ def dead_clusters(mass: Tensor) -> list[int]:
     return torch.nonzero(_shares(mass) <= DEAD_SHARE).flatten().tolist()
 
 
+def center_distances(mu: Tensor) -> Tensor:
+    r"""Return how far the centers are apart, :math:`\lVert \mu_j - \mu_k \rVert`, which bounds how sure q can be.
+
+    Shapes:
+        mu: ``(K, D)``; return: ``(K (K - 1) / 2,)`` float64, pairs j < k in the order of ``itertools.combinations``
+    """
+    return torch.pdist(mu.detach().double())
+
+
 def class_means(z: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Sum the embeddings of each class and count them: means of parts are joined by adding both.
 

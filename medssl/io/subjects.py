@@ -19,6 +19,17 @@ SECTIONS = ("training", "validation", "test", "unlabeled")
 TRANSDUCTIVE = {"transductive": "yes"}
 """Column of a table, and its value, where held-out scans may have been among the unlabeled ones of the training."""
 
+
+def is_transductive(told: object, trained_on: str) -> bool:
+    """Tell whether held-out scans may have been among the unlabeled ones that a model was trained on.
+
+    Args:
+        told: "transductive" in its metadata, "Transductive" beside a map; None in those older than these entries.
+        trained_on: What the same file says in words, which told it then.
+    """
+    return "transductive" in trained_on if told is None else bool(told)
+
+
 _EXTENSIONS = (".nii.gz", ".nii", ".hdr", ".img", ".tsv", ".json")
 
 

@@ -63,6 +63,9 @@ class SemiSupervisedObjective(nn.Module):
     def forward(self, network: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return ``loss``, ``pred`` and the named parts.
 
+        Among these are ``n_labeled`` and ``n_unlabeled``: the voxels or images of all processes that each term's mean
+        runs over.
+
         Args:
             network: Maps images to scores, background first.
             batch: ``image (B, C, I, J, K)``, ``label (B, 1, I, J, K)`` (255 unknown), perhaps ``weight (B, 1)``, and
@@ -82,18 +85,18 @@ class SemiSupervisedObjective(nn.Module):
             label = batch["label"]
             clustered = torch.where(label < first, UNKNOWN, label)
             output["loss_labeled"] = self.labeled_term(scores[:labeled], clustered, batch, first)
-            output["loss"] = (
-                output["loss"] + share_of_processes(clustered != UNKNOWN) * output["loss_labeled"]
-            )
+            share, output["n_labeled"] = share_and_count(clustered != UNKNOWN)
+            output["loss"] = output["loss"] + share * output["loss_labeled"]
         if unlabeled is not None:
             valid = unlabeled["mask"][:, 0] > 0.5
             log_q = at_least_float32(scores[labeled:, first:]).log_softmax(1)
             term, parts = self.unlabeled_term(log_q, valid, unlabeled, first)
             ramp = linear_ramp(float(batch["progress"]), self.start, self.end)
-            share = share_of_processes(parts.pop("counted", valid))
+            share, count = share_and_count(parts.pop("counted", valid))
             output["loss"] = output["loss"] + self.weight * ramp * share * term
             output |= {
                 "loss_unlabeled": term,
+                "n_unlabeled": count,
                 "unlabeled_weight": torch.tensor(self.weight * ramp),
                 "predicted_mass": over_processes(cluster_mass(log_q.exp(), _of_views(valid, log_q))),
                 **parts,
@@ -152,18 +155,18 @@ def over_processes(mass: Tensor) -> Tensor:
     return mass
 
 
-def share_of_processes(valid: Tensor) -> float:
-    r"""Return what makes the average of the processes' means the mean over the valid elements of all of them.
+def share_and_count(valid: Tensor) -> tuple[float, Tensor]:
+    r"""Return what makes the average of the processes' means the mean over the valid elements of all, and their number.
 
-    .. math:: \frac{W |V_r|}{\sum_s |V_s|}
+    .. math:: \frac{W |V_r|}{\sum_s |V_s|}, \quad \sum_s |V_s|
 
-    for process r of W, whose gradients distributed training averages; 1 in a single process.
+    for process r of W, whose gradients distributed training averages; 1 and :math:`|V|` in a single process.
     """
-    if not _several_processes():
-        return 1.0
     count = valid.sum().double()
+    if not _several_processes():
+        return 1.0, count
     total = over_processes(count.clone())
-    return float(torch.distributed.get_world_size() * count / total.clamp_min(1))
+    return float(torch.distributed.get_world_size() * count / total.clamp_min(1)), total
 
 
 def teacher_log_q(teacher: Callable[[Tensor], Tensor], image: Tensor, first: int) -> Tensor:

@@ -24,31 +24,43 @@ class Mixture:
         start: First step with unlabeled crops.
         share: Their share of a batch, rounded down, at least one crop of either kind where there is room.
         ends: For rounds: the step at which each stage ends, the labeled-only first stage included.
-        alternate: First half of each round unlabeled crops only, second half labeled ones only.
+        alternate: Each round takes unlabeled crops only, then labeled ones only.
+        turns: For "alternate": how the steps of a round are divided, n_l labeled to n_u unlabeled ones.
+
+    Raises:
+        ConfigError: A share, a start or turns that make no training.
     """
 
     start: int = 0
     share: float = 0.5
     ends: Sequence[int] = ()
     alternate: bool = False
+    turns: Sequence[float] = (1, 1)
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or self.start < 0:
             msg = f"Found a share of {self.share} of unlabeled crops from step {self.start} on; expected 0 < share < 1."
             raise ConfigError(msg, "Correct the share, or unlabeled_start.")
+        if len(self.turns) != 2 or min(self.turns) <= 0:
+            msg = f"Found turns {list(self.turns)}; expected two numbers above 0, of labeled and of unlabeled steps."
+            raise ConfigError(msg, "Write them like [1, 2].")
+        if not self.alternate and tuple(self.turns) != (1, 1):
+            msg = "Turns divide the rounds of the schedule 'alternate'; the others have both kinds in every step."
+            raise ConfigError(msg, "Leave turns out, or choose --schedule alternate.")
 
     def unlabeled(self, step: int, batch_size: int) -> int:
         """Return how many of the crops of a step (counted from 0) are unlabeled."""
         if step < self.start:
             return 0
         if self.alternate:
-            return batch_size if self._in_first_half(step) else 0
+            return batch_size if self._in_unlabeled_turn(step) else 0
         return min(max(1, int(batch_size * self.share)), batch_size - 1)
 
-    def _in_first_half(self, step: int) -> bool:
+    def _in_unlabeled_turn(self, step: int) -> bool:
+        n_l, n_u = self.turns
         for first, end in pairwise(self.ends):
             if first <= step < end:
-                return step < (first + end) // 2
+                return step < first + (end - first) * n_u // (n_l + n_u)
         return False
 
 

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from medssl.errors import InputError
-from medssl.evaluation.verdict import MARGIN
+from medssl.evaluation.verdict import is_gain
 from medssl.functional.anatomy import log_anatomical_factor
 from medssl.functional.clustering import fused_assignment
 from medssl.io.cohort import read_cohort
@@ -142,5 +142,5 @@ def _tell_if_useless(record: Mapping[str, Any], run: Path, weight: float) -> Non
             weight,
         )
     factor = record.get("anatomy_at_inference", {})
-    if factor.get("difference") is not None and factor["difference"] < MARGIN:
+    if factor.get("difference") is not None and not is_gain(factor["difference"]):
         logger.warning("In %s: %s", run.name, factor["sentence"])

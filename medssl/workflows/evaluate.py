@@ -14,7 +14,7 @@ from medssl.io.cohort import find_label_table, read_cohort
 from medssl.io.datalist import FILE_NAME
 from medssl.io.files import read_json, read_tsv, require_new_table, write_json, write_tsv
 from medssl.io.nifti import read_labels
-from medssl.io.subjects import TRANSDUCTIVE, name_parts, only_one, plain_label, stem
+from medssl.io.subjects import TRANSDUCTIVE, is_transductive, name_parts, only_one, plain_label, stem
 from medssl.labels import BRAIN_TISSUES, LabelTable
 
 TABLE_COLUMNS = ("subject", *COLUMNS)
@@ -127,13 +127,13 @@ def evaluate(
     return Evaluation(tuple(rows), summary, out, tuple(warnings))
 
 
-def _trained_on(path: Path) -> str:
-    """Return what the file beside a map says about its model; nothing where it is somebody else's."""
+def _made_transductively(path: Path) -> bool:
+    """Tell what the file beside a map says about its model; no where it is somebody else's."""
     try:
-        told = read_json(path.with_name(f"{stem(path)}.json"))
-        return str(told["Model"]["TrainedOn"])
-    except (InputError, KeyError, TypeError):
-        return ""
+        model = read_json(path.with_name(f"{stem(path)}.json"))["Model"]
+        return is_transductive(model.get("Transductive"), str(model.get("TrainedOn", "")))
+    except (InputError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _seen_in_training(ref: Path, keys: Iterable[str]) -> list[str]:
@@ -280,7 +280,7 @@ def _score_pair(
     key: str, prediction: _LabelFile, reference: _LabelFile, table: LabelTable
 ) -> Iterator[dict[str, object]]:
     """Read and score one subject; its map may say of its model that it was trained with ``--transductive``."""
-    stamp = TRANSDUCTIVE if "transductive" in _trained_on(prediction.path) else {}
+    stamp = TRANSDUCTIVE if _made_transductively(prediction.path) else {}
     truth = read_labels(reference.path, key, table, reference.encoding)
     found = read_labels(prediction.path, key, table, prediction.encoding, allow_empty=True)
     difference = truth.grid.difference(found.grid)

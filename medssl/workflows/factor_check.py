@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medssl.evaluation.verdict import MARGIN, in_points
+from medssl.evaluation.verdict import in_points, is_gain
 from medssl.io.files import read_json
 from medssl.io.subjects import Subject
 from medssl.workflows.anatomical_factor import AnatomicalFactor
@@ -79,7 +79,7 @@ def check_factor(
 def gains_at_inference(run: Path) -> bool:
     """Tell whether a training found registered labels to be worth it at inference."""
     told = read_json(run / "run.json").get("anatomy_at_inference", {})
-    return told.get("difference") is not None and told["difference"] >= MARGIN
+    return told.get("difference") is not None and is_gain(told["difference"])
 
 
 @dataclass
@@ -103,4 +103,4 @@ def _sentence(differences: NDArray[np.float64]) -> str:
     if not len(differences):
         return f"{how}: no held-out labeled scan could be scored."
     mean, points = in_points(differences)
-    return f"{how}: {points}; {'worth registering for' if mean >= MARGIN else 'leave it out'}."
+    return f"{how}: {points}; {'worth registering for' if is_gain(mean) else 'leave it out'}."

@@ -416,7 +416,7 @@ METHOD_SETTINGS = frozenset(
             "target_rule",
         ),
         *("anatomy_weight", "registered_share", "atlases"),
-        *("alpha", "background_cluster", "rounds", "schedule", "loss"),
+        *("alpha", "background_cluster", "rounds", "schedule", "turns", "loss"),
         *("network_def#alpha", "network_def#features", "network_def#background"),
     }
 )

@@ -19,6 +19,7 @@ from torch import nn
 from medssl.errors import CheckpointError, InputError
 from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint
 from medssl.io.files import read_json, sha256
+from medssl.io.subjects import is_transductive
 from medssl.labels import LabelTable, label_table
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Model:
         trained_on: A sentence.
         weights_sha256: Of the file of weights.
         device: Where the network is.
+        transductive: Whether held-out scans may have been among the unlabeled ones of its training.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Model:
     trained_on: str
     weights_sha256: str
     device: str = "cpu"
+    transductive: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
     network = parser.get_parsed_content("network_def")
     load_weights(network, weights, ModelCard(facts.contrasts, facts.table.rows(), facts.spacing))
     meta = read_json(bundle / "configs" / "metadata.json")
+    trained_on = str(meta.get("data_source", ""))
     return Model(
         name=str(meta.get("name", bundle.name)),
         network=network.to(torch.device(device)).eval(),
@@ -141,9 +145,10 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
         table=facts.table,
         spacing=facts.spacing,
         preprocessing=parser.get_parsed_content("preprocessing"),
-        trained_on=str(meta.get("data_source", "")),
+        trained_on=trained_on,
         weights_sha256=sha256(weights),
         device=device,
+        transductive=is_transductive(meta.get("transductive"), trained_on),
     )
 
 

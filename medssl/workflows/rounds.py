@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from medssl.engines import is_distributed, torch_rank
 from medssl.engines.calibration import METRIC
 from medssl.engines.checkpoints import save_atomically, share_buffers
 from medssl.engines.metrics_table import measured
-from medssl.engines.watching import warn_of_dead_clusters
+from medssl.engines.watching import COUNTS, warn_of_dead_clusters
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
-from medssl.functional.clustering import fused_assignment
+from medssl.functional.clustering import center_distances, fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
 from medssl.io.subjects import TRANSDUCTIVE
 from medssl.networks import reinitialize
+from medssl.networks.clustering_head import ClusteringHead
 from medssl.self_training import TOLERANCE, Outcome, self_train
 from medssl.transforms import CropDataset, Targets
 from medssl.transforms.mixture import SCHEDULES
@@ -34,7 +36,10 @@ from medssl.transforms.mixture import SCHEDULES
 logger = logging.getLogger(__name__)
 
 LOSSES = ("loss_labeled", "loss_unlabeled")
-"""Parts of the loss that ``rounds.tsv`` has the mean of, over the stage that trained the network of a row."""
+"""Parts of the loss that ``rounds.tsv`` has the mean of, over the stage that trained the network of a row.
+
+Beside them stand the voxels that they ran over in that stage, added up (`COUNTS`).
+"""
 
 
 class Rounds:
@@ -161,9 +166,7 @@ class Rounds:
                 self._predict_one(sample, folder / f"{sample['subject']}.pt")
         _wait_for_all()
         made = Targets(self.targets.rule, self.targets.scope, self.targets.threshold, self.targets.prior)
-        for sample in self.unlabeled.cache:
-            stored = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
-            made.restore(str(sample["subject"]), stored["log_q"], stored["mass"])
+        self._restore(made, folder)
         self.targets.log_q, self.targets.mass = made.log_q, made.mass
         if number > 1:
             shutil.rmtree(self.folder / "targets" / f"round-{number - 2:02d}", ignore_errors=True)
@@ -243,7 +246,9 @@ class Rounds:
         before = self.folder / "targets" / f"round-{number - 1:02d}"
         self._append(
             number,
-            lambda number: self._row(number, targets, self._stored(before) if before.is_dir() else None),
+            lambda number: self._row(
+                number, targets, self._restore(Targets("soft"), before) if before.is_dir() else None
+            ),
         )
 
     def _row(
@@ -262,7 +267,9 @@ class Rounds:
             },
             "val_dice": self._last("val_dice"),
             METRIC: self._last(METRIC),
-            **{part: self._mean_of_stage(part, number - 1) for part in LOSSES},
+            **{part: _text(_mean(self._of_stage(part, number - 1))) for part in LOSSES},
+            **{count: _whole(self._of_stage(count, number - 1)) for count in COUNTS},
+            **self._distances(),
             **self.stamp,
         }
 
@@ -280,18 +287,28 @@ class Rounds:
                 if name not in ("round", "step", *self.stamp) and value != "n/a":
                     writer.add_scalar(f"round_{name}", float(value), row["round"])
 
-    def _stored(self, folder: Path) -> Targets:
-        stored = Targets("soft")
+    def _restore(self, targets: Targets, folder: Path) -> Targets:
+        """Fill targets with the predictions of every unlabeled scan that a folder keeps."""
         for sample in self.unlabeled.cache:
-            content = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
-            stored.restore(str(sample["subject"]), content["log_q"], content["mass"])
-        return stored
+            stored = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
+            targets.restore(str(sample["subject"]), stored["log_q"], stored["mass"])
+        return targets
 
-    def _mean_of_stage(self, part: str, stage: int) -> str:
-        """Return the mean of a part of the loss over the epochs of a stage, from the curve."""
+    def _distances(self) -> dict[str, str]:
+        """Return the distance between the centers of each two classes, where the network has centers."""
+        head = getattr(getattr(self.network, "module", self.network), "head", None)
+        if not isinstance(head, ClusteringHead):
+            return {}
+        pairs = combinations(self.names[self.first :], 2)
+        found = center_distances(head.centers).tolist()
+        return {
+            f"distance_{one}_{other}": _text(value) for (one, other), value in zip(pairs, found, strict=True)
+        }
+
+    def _of_stage(self, part: str, stage: int) -> list[float]:
+        """Return what the epochs of a stage have of a part of the loss, from the curve."""
         epochs = range(self.ends[stage] + 1, self.ends[stage + 1] + 1)
-        values = measured((row for row in self._curve() if int(row["epoch"]) in epochs), part)
-        return _text(sum(values) / len(values) if values else None)
+        return measured((row for row in self._curve() if int(row["epoch"]) in epochs), part)
 
     def _last(self, metric: str) -> str:
         """Return a metric of the last validation from the curve, which a resumed run has too."""
@@ -306,6 +323,14 @@ class Rounds:
 def _changed(before: Targets, now: Targets) -> float:
     """Return the share of labels that changed; of rounds that a resumed run has behind it: all."""
     return now.changed(before) if before.log_q and now.log_q else 1.0
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _whole(counts: Sequence[float]) -> str:
+    return f"{sum(counts):.0f}" if counts else "n/a"
 
 
 def _text(value: float | None) -> str:

@@ -330,6 +330,7 @@ class _Job:
                 "Name": model.name,
                 "WeightsSHA256": model.weights_sha256,
                 "TrainedOn": model.trained_on,
+                "Transductive": model.transductive,
             },
             "Backend": answer.backend,
             **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),
@@ -357,7 +358,7 @@ class _Job:
     def write_tables(self, result: Segmentation, command: str, seconds: float) -> None:
         names = [label.abbreviation for label in self.model.table.foreground]
         ending = f"_seg-{self.model.table.name}_dseg.json"
-        stamp = TRANSDUCTIVE if "transductive" in str(self.model.trained_on) else {}
+        stamp = TRANSDUCTIVE if self.model.transductive else {}
         rows = []
         for path in sorted(self.out.rglob(f"sub-*{ending}")):
             volumes = read_json(path)["Volumes_ml"]

@@ -234,7 +234,7 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         "seed": options.seed,
         "resample": options.resample,
         "leak_check": False,  # done above, with --transductive respected
-        "transductive": options.transductive and method_named(options.method).semi_supervised,
+        "transductive": _is_transductive(options),
         "flip_probability": 0.0 if table.names_sides else 0.5,
         "batch_size": budget.crops,
         "crop_size": [budget.crop_size] * 3,
@@ -319,7 +319,7 @@ def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, 
     scans = f"{len(cohort.training)} labeled scan{'s' if len(cohort.training) != 1 else ''}"
     if cohort.unlabeled:
         scans += f" and {len(cohort.unlabeled)} unlabeled"
-    if options.transductive:
+    if _is_transductive(options):
         scans += ", transductive: held-out scans may be among the unlabeled"
     return metadata | {
         "name": f"medssl run ({cohort.table.name})",
@@ -329,7 +329,13 @@ def _metadata(bundle: Path, cohort: Cohort, options: TrainOptions) -> dict[str, 
         "label_classes": cohort.table.describe(),
         "pred_classes": cohort.table.describe(),
         "eval_metrics": {},
+        "transductive": _is_transductive(options),
     }
+
+
+def _is_transductive(options: TrainOptions) -> bool:
+    """Tell whether held-out scans may be among the unlabeled ones; a labeled-only training has none."""
+    return options.transductive and method_named(options.method).semi_supervised
 
 
 def repeat_command(data: Path, out: Path, options: TrainOptions, *, checked: bool = False) -> str:

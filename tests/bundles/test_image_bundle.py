@@ -51,6 +51,32 @@ def read(name):
     return yaml.safe_load((CONFIGS / name).read_text())
 
 
+def test_what_teachers_answered_is_read_once(tmp_path, monkeypatch):
+    """Also where there is nothing about the labeled images, as in files of earlier versions."""
+    parts = {
+        name: value
+        for name, value in read("train_soft_targets.yaml").items()
+        if "torch.load" in str(value) or "answers" in str(value)
+    }
+    rows, read_files, load = torch.rand(5, 3).log(), [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *given, **how: read_files.append(given) or load(*given, **how))
+    for number, more in enumerate(({}, {"log_p_labeled": rows[:2]})):
+        path = tmp_path / f"{number}.pt"
+        torch.save({"log_p": rows, **more}, path)
+        parser = ConfigParser(
+            {
+                "imports": ["$import torch"],
+                "targets": str(path),
+                "train": {"unlabeled": {"dataset": {}}, "dataset": {}},
+            }
+        )
+        parser.update(parts)
+        assert torch.equal(parser.get_parsed_content("train#unlabeled#dataset#targets"), rows.exp())
+        labeled = parser.get_parsed_content("train#dataset#targets")
+        assert torch.equal(labeled, rows[:2].exp()) if more else labeled is None
+        assert len(read_files) == number + 1
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A copy whose numbers are small, with a folder of tiny images."""

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from medssl.errors import DatalistError
-from medssl.workflows.train import TrainOptions, train
+from medssl.workflows.models import load_model
+from medssl.workflows.train import TrainOptions, prepare_run, train
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +167,7 @@ def launched(*words):
 
 
 def test_two_processes_predict_what_one_does_and_train_all_rounds(bundle_with_unlabeled, shell, tmp_path):
-    """Three scans and one held out: the processes have different numbers of scans to predict."""
+    """Invariants 4 and 10: the processes have different numbers of scans to predict, two and one."""
     script = str(Path(__file__).with_name("predict_round.py"))
     rounds = ["train.yaml", "train_ssldec.yaml", "train_rounds.yaml"]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -183,6 +184,19 @@ def test_two_processes_predict_what_one_does_and_train_all_rounds(bundle_with_un
     assert json.loads((two / "rounds.json").read_text())["rounds"] == 2
     assert [row["round"] for row in table(two / "rounds.tsv")] == ["1", "2", "3"]  # the last student too
     assert [row["step"] for row in table(two / "metrics.tsv")] == ["1", "2", "3", "4"]
+
+
+def test_two_processes_train_a_prepared_run(bundle_with_unlabeled, shell, tmp_path):
+    """What `medssl train` says to do where torchrun started it."""
+    small = {"crop_size": [16, 16, 16], "batch_size": 2, "epochs": 4, "steps_per_epoch": 1}
+    network = {f"network_def#backbone#{part}": value for part, value in NETWORK.items()}
+    options = TrainOptions(method="ssldec", prior="class", budget="quick", settings={**small, **network})
+    prepare_run(bundle_with_unlabeled / "data", tmp_path / "run", options)
+    config = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+    shell(launched("-m", "monai.bundle", "run", "--config_file", config), tmp_path / "run")
+    rows = table(tmp_path / "run" / "metrics.tsv")
+    assert [bool(row["loss_unlabeled"]) for row in rows] == [False, True, True, True]
+    assert load_model(tmp_path / "run").network.head.centers.shape == (3, 16)
 
 
 def test_two_processes_train_one_model(bundle_with_unlabeled, shell, tmp_path):

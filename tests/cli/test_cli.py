@@ -251,13 +251,30 @@ def test_options_of_train_that_do_not_go_together_end_with_one_message(cohort, t
     assert not (tmp_path / "run").exists()
 
 
-def test_train_in_several_processes_is_refused_with_the_command_that_works(cohort, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "compared"),
+    [
+        ([], False),
+        (["--method", "ssldec"], True),
+        (["--method", "ssldec", "--no-check"], False),
+        (["--resume"], True),
+    ],
+)
+def test_train_in_several_processes_is_refused_with_the_command_that_works(
+    cohort, tmp_path, monkeypatch, options, compared
+):
+    if "--resume" in options:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "plan.json").write_text("{}")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = call("train", cohort, "--out", tmp_path / "run")
+    done = call("train", cohort, "--out", tmp_path / "run", *options)
     assert done.exit_code == 1
+    assert (
+        "only one process compares with labeled-only training" in " ".join(done.output.split())
+    ) is compared
     assert "torchrun --standalone --nproc_per_node=2 -m monai.bundle run" in " ".join(done.output.split())
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").glob("[!p]*"))
 
 
 @pytest.mark.parametrize("patience", [1, 5])

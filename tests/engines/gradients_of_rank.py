@@ -1,4 +1,4 @@
-"""Run by `test_distributed.py` as each of two processes: one step, and its gradients in float64."""
+"""Run by `test_distributed.py` as each of two processes: one step, its loss and gradients in float64."""
 
 import sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def part_of(values: dict[str, Any], rank: int, ranks: int) -> dict[str, Any]:
 
 
 def gradients(model: nn.Module, crops: dict[str, Any], objective: str) -> dict[str, torch.Tensor]:
-    """Take one step of the trainer and return what it found."""
+    """Take one step of the trainer and return its gradients, and its loss among them."""
     trainer = SemiSupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=1,
@@ -61,7 +61,8 @@ def gradients(model: nn.Module, crops: dict[str, Any], objective: str) -> dict[s
         ),
     )
     trainer.run()
-    return {name.removeprefix("module."): value.grad for name, value in model.named_parameters()}
+    found = {name.removeprefix("module."): value.grad for name, value in model.named_parameters()}
+    return {"loss": trainer.state.output["loss"].detach(), **found}
 
 
 def main(folder: Path, rank: int, ranks: int) -> None:

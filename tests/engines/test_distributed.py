@@ -20,10 +20,15 @@ def of_two(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_two_processes_find_the_gradients_of_one(of_two, objective):
-    """The batch Dice looks at the crops of one process together, so only the cross-entropy can be the same."""
+def test_two_processes_find_the_gradients_and_the_loss_of_one(of_two, objective):
+    """Invariant 10; the loss is the mean over processes, as distributed training averages their gradients.
+
+    The batch Dice looks at the crops of one process together, so only the cross-entropy can be the same.
+    """
     alone = gradients(network(), batch(), objective)
-    one, other = (found[objective] for found in of_two)
+    one, other = (dict(found[objective]) for found in of_two)
+    losses = [found.pop("loss") for found in (one, other)]
+    torch.testing.assert_close(sum(losses) / 2, alone.pop("loss"), rtol=1e-12, atol=0)
     assert alone["0.weight"].dtype == torch.float64
     for name, expected in alone.items():
         assert torch.equal(one[name], other[name]), name

@@ -20,6 +20,7 @@ class _Run:
     def step(self, engine, batch):
         number = float(engine.state.iteration)
         output = {"loss": torch.tensor(number, requires_grad=True), "loss_labeled": torch.tensor(number)}
+        output["n_labeled"] = torch.tensor(1000 * number)
         if number >= 3:
             output |= {"loss_unlabeled": torch.tensor(10 * number), "unlabeled_weight": torch.tensor(0.5)}
         return output
@@ -39,6 +40,8 @@ def test_parts_have_columns_of_means_over_the_steps_that_had_them(tmp_path):
     assert [row["loss_unlabeled"] for row in rows] == ["", "35.00000", "55.00000"]
     assert [row["unlabeled_weight"] for row in rows] == ["", "0.50000", "0.50000"]
     assert {row["confidence"] for row in rows} == {""}
+    assert [row["n_labeled"] for row in rows] == ["3000", "7000", "11000"]  # added up
+    assert {row["n_unlabeled"] for row in rows} == {""}
     assert {row["skipped_steps"] for row in rows} == {"0"}
 
 

@@ -254,7 +254,7 @@ def test_all_parts_of_the_objective_stand_in_the_output():
     trainer = _trainer(network, _batches(1), objective)
     VanishingClasses(torch.ones(3), ["a", "b", "c"]).attach(trainer)
     trainer.run()
-    assert set(trainer.state.output) == {"pred", "loss", "loss_labeled", "mass"}
+    assert set(trainer.state.output) == {"pred", "loss", "loss_labeled", "n_labeled", "mass"}
     assert network.training
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from medssl.evaluation.verdict import CANNOT_TELL, DID_NOT_HELP, HELPED, nothing_unlabeled, verdict
+from medssl.evaluation.verdict import CANNOT_TELL, DID_NOT_HELP, HELPED, is_gain, nothing_unlabeled, verdict
 
 
 def test_a_better_mean_helped():
@@ -82,3 +82,10 @@ def test_unchecked_rounds_from_new_weights_do_not_win():
 def test_without_unlabeled_scans_labeled_only_wins():
     assert not nothing_unlabeled().method_wins
     assert "supervised only" in nothing_unlabeled().sentence
+
+
+@pytest.mark.parametrize(
+    ("difference", "gain"), [(0.0005, True), (0.000499, False), (0.0, False), (-0.01, False)]
+)
+def test_a_gain_is_one_that_can_be_seen_when_it_is_printed(difference, gain):
+    assert is_gain(difference) is gain

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medssl.functional.clustering import (
     DEAD_SHARE,
     RULES,
+    center_distances,
     class_means,
     cluster_mass,
     dead_clusters,
@@ -92,6 +93,7 @@ def _reference_mass(q, valid):
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("size", SIZES)
 def test_assignment_equals_the_textbook_formula(size, alpha):
+    """Invariant 2: the head is the formula."""
     z, mu = embeddings(size)
     log_q = log_soft_assignment(z, mu, alpha)
     assert log_q.shape == (5, 4, *size)
@@ -99,6 +101,7 @@ def test_assignment_equals_the_textbook_formula(size, alpha):
 
 
 def test_alpha_one_gives_one_over_one_plus_the_squared_distance():
+    """Invariant 2: alpha = 1 is the published case."""
     z, mu = embeddings(())
     u = 1 / (1 + torch.cdist(z, mu) ** 2)
     torch.testing.assert_close(log_soft_assignment(z, mu).exp(), u / u.sum(1, keepdim=True))
@@ -113,6 +116,7 @@ def test_alpha_may_be_a_tensor():
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_equal_their_closed_form(size, alpha):
+    """Invariant 2: gradients are those of the paper."""
     z, mu = (x.requires_grad_() for x in embeddings(size))
     p = assignments(size).exp()
     log_q = log_soft_assignment(z, mu, alpha)
@@ -130,6 +134,7 @@ def test_gradients_equal_their_closed_form(size, alpha):
 
 @pytest.mark.parametrize(("clusters", "apart"), [(3, 14.04), (4, 17.20), (10, 29.83)])
 def test_confidence_ceiling_at_a_center(clusters, apart):
+    """Invariant 2: q at a center is as high as the distances allow."""
     needed = math.sqrt(99 * (clusters - 1) - 1)
     assert needed == pytest.approx(apart, abs=0.005)
     mu = torch.eye(clusters, dtype=torch.float64) * needed / math.sqrt(2)  # all centers `needed` apart
@@ -145,6 +150,7 @@ def test_far_away_all_clusters_are_alike():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_assignment_is_invariant_to_joint_translation_and_rotation(size):
+    """Invariant 1: only distances to the centers count."""
     z, mu = embeddings(size)
     expected = log_soft_assignment(z, mu)
     shift = torch.tensor([3.0, -7.0, 11.0], dtype=torch.float64)
@@ -159,6 +165,7 @@ def test_assignment_is_invariant_to_joint_translation_and_rotation(size):
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64])
 @pytest.mark.parametrize("size", SIZES)
 def test_rows_of_q_and_p_sum_to_one_for_embeddings_up_to_ten_thousand(size, dtype, autocast):
+    """Invariant 1: finite rows that sum to 1, in every precision and under autocast."""
     z, mu = embeddings(size)
     far = (z / z.abs().amax() * 1e4 * torch.logspace(-4, 0, 5).view(-1, *[1] * (len(size) + 1))).to(dtype)
     far.requires_grad_()
@@ -226,12 +233,14 @@ def test_target_equals_the_naive_loop(size, rule, with_evidence):
 
 
 def test_dec_of_uniform_assignments_and_masses_is_uniform():
+    """Invariant 3."""
     log_q = torch.full((2, 3, 2, 2, 2), 1 / 3, dtype=torch.float64).log()
     p = log_target_distribution(log_q, "dec", torch.full((3,), 7.0)).exp()
     torch.testing.assert_close(p, torch.full_like(p, 1 / 3))
 
 
 def test_dec_squares_the_odds_and_weighs_them_with_the_masses():
+    """Invariant 3."""
     log_q = assignments((), batch=20, clusters=2)
     f = torch.tensor([0.3, 0.7], dtype=torch.float64)
     p = log_target_distribution(log_q, "dec", f).exp()
@@ -250,6 +259,7 @@ def test_dec_squares_the_odds_and_weighs_them_with_the_masses():
     ],
 )
 def test_dec_flips_the_likeliest_class_at_the_root_of_the_mass_ratio(masses, least):
+    """Invariant 3."""
     f = torch.tensor(masses, dtype=torch.float64)
     root = (f[0] / f[1]).sqrt()
     edge = float(root / (1 + root))
@@ -272,6 +282,7 @@ def test_dec_repeated_with_fixed_masses_ends_at_the_mass_ratio():
 
 
 def test_prior_proportional_to_the_masses_equals_sharpen():
+    """Invariant 3."""
     log_q = assignments((2, 3, 2), clusters=3)
     prior = log_target_distribution(log_q, "prior", 1_000 * IN_MASK, IN_MASK)
     torch.testing.assert_close(prior, log_target_distribution(log_q, "sharpen"), rtol=0, atol=1e-12)
@@ -279,6 +290,7 @@ def test_prior_proportional_to_the_masses_equals_sharpen():
 
 @pytest.mark.parametrize("rule", ["dec", "prior"])
 def test_scaling_the_masses_changes_nothing(rule):
+    """Invariant 3."""
     log_q = assignments((2, 3, 2), clusters=3)
     once = log_target_distribution(log_q, rule, IN_MASK, IN_MASK.flip(0))
     scaled = log_target_distribution(log_q, rule, 1e6 * IN_MASK, 1e-3 * IN_MASK.flip(0))
@@ -286,6 +298,7 @@ def test_scaling_the_masses_changes_nothing(rule):
 
 
 def test_no_gradient_reaches_the_target_or_the_masses():
+    """Invariant 2: p and f are constants."""
     log_q = assignments((), clusters=3).requires_grad_()
     f = cluster_mass(log_q.exp(), torch.ones(5, dtype=torch.bool))
     assert not f.requires_grad
@@ -313,6 +326,7 @@ def test_targets_of_certain_assignments_stay_certain(rule):
 @pytest.mark.parametrize("rule", ["dec", "prior"])
 @pytest.mark.parametrize("masses", [[0.0, 3.0, 5.0], [0.0, 0.0, 0.0]])
 def test_targets_stay_finite_with_dead_clusters_and_without_any_mass(rule, masses):
+    """Invariant 8: a dead class gets no infinite targets."""
     log_p = log_target_distribution(assignments((2, 2, 2), clusters=3), rule, torch.tensor(masses), IN_MASK)
     assert torch.isfinite(log_p).all()
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(5, 2, 2, 2, dtype=torch.float64))
@@ -357,7 +371,7 @@ def test_mass_equals_the_naive_loop(size):
 
 
 def test_mass_in_parts_equals_the_mass_of_the_whole():
-    """Batches, tiles in any order, ranks: each element once, and the sums join."""
+    """Invariant 4: batches, tiles in any order, ranks: each element once, and the sums join."""
     q = assignments((4, 4, 4), batch=4).exp().float()
     valid = torch.rand(4, 4, 4, 4, generator=_generator()) < 0.6
     whole = cluster_mass(q, valid)
@@ -380,10 +394,20 @@ def test_mass_is_summed_in_float64():
 
 @pytest.mark.parametrize("outside", [7.0, math.nan, math.inf])
 def test_what_stands_outside_the_mask_has_no_mass(outside):
+    """Invariant 4: f is that of the mask."""
     q = assignments((3, 2, 4)).exp()
     valid = torch.rand(5, 3, 2, 4, generator=_generator()) < 0.6
     changed = torch.where(valid.unsqueeze(1), q, outside)
     assert torch.equal(cluster_mass(changed, valid), cluster_mass(q, valid))
+
+
+def test_distances_of_centers_equal_the_naive_loop():
+    mu = torch.randn(4, 3, generator=_generator(), requires_grad=True)
+    found = center_distances(mu)
+    pairs = itertools.combinations(mu.tolist(), 2)
+    assert found.tolist() == pytest.approx([math.dist(one, other) for one, other in pairs], abs=1e-6)
+    assert found.dtype == torch.float64
+    assert not found.requires_grad
 
 
 def test_shares_sum_to_one_and_have_a_floor():
@@ -392,6 +416,7 @@ def test_shares_sum_to_one_and_have_a_floor():
 
 
 def test_dead_clusters_are_named():
+    """Invariant 8."""
     assert dead_clusters(torch.tensor([0.0, 5.0, 5e-7])) == [0, 2]
     assert dead_clusters(torch.tensor([1.0, 5.0, 2.0])) == []
     assert dead_clusters(torch.zeros(3)) == [0, 1, 2]

@@ -67,12 +67,14 @@ def test_squared_difference_gives_no_gradient_to_the_target_nor_outside_the_mask
 
 
 def test_kl_is_at_least_zero_and_zero_between_equals(sample):
+    """Invariant 2."""
     log_p, log_q, valid = sample
     assert masked_kl(log_p, log_q, valid).item() > 0
     assert masked_kl(log_p, log_p, valid).item() == 0
 
 
 def test_one_hot_target_gives_the_cross_entropy(sample):
+    """Invariant 2: the loss of a labeled element is -log q of its class."""
     _, log_q, valid = sample
     label = log_q.flip(1).argmax(1)
     log_p = torch.nn.functional.one_hot(label, 4).movedim(-1, 1).double().log()
@@ -81,6 +83,7 @@ def test_one_hot_target_gives_the_cross_entropy(sample):
 
 
 def test_gradient_reaches_the_prediction_only(sample):
+    """Invariant 2: the target is a constant."""
     log_p, log_q, valid = (x.requires_grad_() if x.is_floating_point() else x for x in sample)
     weight = torch.ones(valid.shape, dtype=torch.float64, requires_grad=True)
     masked_kl(log_p, log_q, valid, weight).backward()
@@ -92,6 +95,7 @@ def test_gradient_reaches_the_prediction_only(sample):
 
 @pytest.mark.parametrize("absent", [0.0, -30.0, -math.inf, math.nan])
 def test_empty_mask_gives_zero_with_a_graph(sample, absent):
+    """Invariant 8."""
     log_p, log_q, valid = sample
     log_q[:, 0] = absent
     loss = masked_kl(log_p, log_q.requires_grad_(), torch.zeros_like(valid))
@@ -117,6 +121,7 @@ def test_class_that_neither_side_has_adds_nothing(sample, absent):
 
 @pytest.mark.parametrize("value", [5.0, -math.inf, math.inf, math.nan])
 def test_what_stands_outside_the_mask_changes_neither_loss_nor_gradient(sample, value):
+    """Invariant 4: the loss is that of the mask."""
     log_p, log_q, valid = sample
     weight = torch.ones(valid.shape, dtype=torch.float64)
     expected = masked_kl(log_p, log_q, valid, weight)

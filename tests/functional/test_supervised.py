@@ -62,6 +62,7 @@ def test_unknown_voxels_neither_count_nor_get_gradient(loss, sample):
 
 
 def test_cross_entropy_without_a_known_voxel_is_zero_with_a_graph(sample):
+    """Invariant 8."""
     logits = sample[0].requires_grad_()
     loss = masked_cross_entropy(logits, torch.full((2, 3, 2, 2), UNKNOWN))
     loss.backward()

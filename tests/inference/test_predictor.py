@@ -58,6 +58,7 @@ def test_only_the_box_of_the_brain_is_run(shallow, head):
 
 
 def test_outside_the_mask_is_background_for_certain(shallow, head):
+    """Invariant 9."""
     image, mask = head
     prediction = Predictor(network=shallow).predict(image, mask)
     assert (prediction[0, ~mask] == 1).all()

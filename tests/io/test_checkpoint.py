@@ -65,6 +65,22 @@ def clustered(alpha=16.0, features=6, labels=4):
     return ClusteringNetwork(network(features), features, labels, alpha=alpha)
 
 
+def test_a_file_of_weights_keeps_the_whole_head(tmp_path):
+    """Invariant 8: alpha, D, K, and the order of the classes, which a center knows by its row alone."""
+    given, fresh = clustered(alpha=2.5), clustered(alpha=1.0)
+    torch.save(CARD.attached_to(given.state_dict()), tmp_path / "clustered.pt")
+    load_weights(fresh, tmp_path / "clustered.pt", CARD)
+    assert float(fresh.head.alpha) == 2.5
+    assert fresh.head.centers.shape == (3, 6)
+    assert torch.equal(fresh.head.centers, given.head.centers)
+    image = torch.randn(1, 2, 4, 4, 4)
+    assert torch.equal(fresh(image), given(image))
+    first, *others = BRAIN_TISSUES.rows()
+    turned = ModelCard(CARD.contrasts, [first, *others[::-1]], CARD.spacing)
+    with pytest.raises(CheckpointError, match="label table"):
+        load_weights(fresh, tmp_path / "clustered.pt", turned)
+
+
 def test_a_clustering_head_is_put_on_weights_without_one(weights, caplog):
     fresh = clustered()
     assert start_from(fresh, str(weights), CARD) == ["backbone.1.weight", "backbone.1.bias", "head.centers"]

@@ -24,6 +24,7 @@ def test_one_folder_of_the_challenge_is_enough(iseg: Path) -> None:
 
 
 def test_raw_values_are_mapped_by_abbreviation() -> None:
+    """Invariant 9: the values are those of the challenge."""
     names = {label.value: label.abbreviation for label in BRAIN_TISSUES}
     assert {raw: names[value] for raw, value in layout.ISEG_VALUES.items()} == ISEG_RAW
 
@@ -34,6 +35,7 @@ def test_table_without_a_tissue_leaves_its_raw_value_unknown() -> None:
 
 
 def test_trailing_axis_is_dropped_and_no_voxel_is_cropped(iseg: Path, scan: np.ndarray) -> None:
+    """Invariant 9: (x, y, z, 1) in, the wider subject whole."""
     volume = read_volume(iseg / "iSeg-2017-Testing/subject-23-T1.hdr", "sub-23")
     assert volume.grid.shape == (scan.shape[0] + 4, *scan.shape[1:])
     np.testing.assert_array_equal(volume.data[2:-2], scan)

@@ -313,6 +313,7 @@ def test_validation_and_test_are_compared_by_name_and_file_only(scan: Callable, 
 def test_unlabeled_leak_is_refused_unless_transductive(
     scan: Callable, cohort: Callable, held_out: str
 ) -> None:
+    """Invariant 10."""
     held, copy = scan("01", _brain(1)), scan("77", *_regridded(_brain(1), AFFINE))
     leaky = cohort(training=scan("02", _brain(2)), unlabeled=copy, **{held_out: held})
     with pytest.raises(DatalistError) as caught:
@@ -330,6 +331,7 @@ def test_unlabeled_leak_is_refused_unless_transductive(
 def test_labeled_leak_is_always_refused(
     scan: Callable, cohort: Callable, sections: tuple[str, str], transductive: bool
 ) -> None:
+    """Invariant 10."""
     scans = scan("01", _brain(1), session="a"), scan("01", _brain(2), session="b")
     leaky = cohort(**dict(zip(sections, scans, strict=True)))
     with pytest.raises(DatalistError, match="Keep all sessions and copies") as caught:

@@ -225,6 +225,7 @@ def test_empty_label_image_is_refused(tmp_path: Path, save: Save, value: int) ->
 
 
 def test_iseg_labels_are_mapped_by_name(iseg: Path, labels: np.ndarray) -> None:
+    """Invariant 9."""
     path = iseg / "iSeg-2017-Training/subject-1-label.hdr"
     volume = nifti.read_labels(path, "sub-1", BRAIN_TISSUES, encoding="iseg")
     np.testing.assert_array_equal(volume.data, labels)
@@ -315,6 +316,7 @@ def test_nifti2_reference_gives_nifti2(tmp_path: Path, scan: np.ndarray, labels:
 
 
 def test_analyze_reference_keeps_shape_and_affine(iseg: Path, tmp_path: Path, labels: np.ndarray) -> None:
+    """Invariant 9: (x, y, z, 1) out, on the geometry of T1."""
     reference = iseg / "iSeg-2017-Training/subject-1-T1.hdr"
     nifti.write_labels(tmp_path / "a.nii.gz", labels, reference)
     written, expected = nib.load(tmp_path / "a.nii.gz"), nib.load(reference)

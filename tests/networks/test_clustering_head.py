@@ -18,6 +18,7 @@ from medssl.networks.clustering_head import (
     parameter_groups,
 )
 
+THREE_LEVELS = {"levels": 3, "block_layers": 4, "reduction": 2}
 SMALL = {"stem_channels": 8, "growth_rate": 4, "block_layers": 2}
 
 
@@ -46,10 +47,11 @@ def flat(features: int = 2, labels: int = 4, *, background: bool = False) -> Clu
     [
         (DenseFCN, {}, 1_552_060, 49),
         (FCDenseNet3D, {}, 1_419_296, 177),
-        (FCDenseNet3D, {"levels": 3, "block_layers": 4, "reduction": 2}, 1_363_344, 225),
+        (FCDenseNet3D, THREE_LEVELS, 1_363_344, 225),
     ],
 )
 def test_parameter_count_is_that_of_the_specification(backbone, options, base, each):
+    """Invariant 7: with a head."""
     for features in (3, 8, 16):
         network = ClusteringNetwork(backbone(2, features, **options), features, 4)
         count = sum(parameter.numel() for parameter in network.parameters())
@@ -57,14 +59,16 @@ def test_parameter_count_is_that_of_the_specification(backbone, options, base, e
 
 
 @pytest.mark.parametrize(
-    ("backbone", "counts"),
+    ("backbone", "options", "counts"),
     [
-        (DenseFCN, [1_552_216, 1_552_476, 1_552_892]),
-        (FCDenseNet3D, [1_419_836, 1_420_736, 1_422_176]),
+        (DenseFCN, {}, [1_552_216, 1_552_476, 1_552_892]),
+        (FCDenseNet3D, {}, [1_419_836, 1_420_736, 1_422_176]),
+        (FCDenseNet3D, THREE_LEVELS, [1_364_028, 1_365_168, 1_366_992]),
     ],
 )
-def test_totals_for_three_eight_and_sixteen_features(backbone, counts):
-    networks = [ClusteringNetwork(backbone(2, D), D, 4, background=False) for D in (3, 8, 16)]
+def test_totals_for_three_eight_and_sixteen_features(backbone, options, counts):
+    """Invariant 7: with a head."""
+    networks = [ClusteringNetwork(backbone(2, D, **options), D, 4) for D in (3, 8, 16)]
     assert [sum(parameter.numel() for parameter in network.parameters()) for network in networks] == counts
 
 
@@ -188,6 +192,7 @@ def test_wide_embeddings_need_more_memory_than_the_backbone():
 
 
 def test_centers_take_no_weight_decay(small):
+    """Invariant 8."""
     others, centers = parameter_groups(small, 5e-4)
     assert others["weight_decay"] == 5e-4
     assert centers["weight_decay"] == 0

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from medssl.errors import ConfigError
-from medssl.networks import DenseFCN, FCDenseNet3D
+from medssl.networks import ClusteringNetwork, DenseFCN, FCDenseNet3D
 
 THREE_LEVELS = {"levels": 3, "block_layers": 4, "reduction": 2}
 COUNTS = [
@@ -24,6 +24,7 @@ def parameters(network: nn.Module) -> int:
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize(("network", "options", "base", "each"), COUNTS)
 def test_parameter_count_is_that_of_the_specification(network, options, base, each, norm):
+    """Invariant 7."""
     for out_channels in (3, 4, 8, 16):
         count = parameters(network(2, out_channels, norm=norm, **options))
         assert count == base + each * out_channels
@@ -31,9 +32,12 @@ def test_parameter_count_is_that_of_the_specification(network, options, base, ea
 
 
 def test_published_totals():
+    """Invariant 7."""
     assert parameters(DenseFCN(2, 4)) == 1_552_256
     assert parameters(FCDenseNet3D(2, 4)) == 1_420_004
     assert parameters(FCDenseNet3D(2, 4, **THREE_LEVELS)) == 1_364_244
+    single = [DenseFCN(1, 4), FCDenseNet3D(1, 4), FCDenseNet3D(1, 4, **THREE_LEVELS)]
+    assert [parameters(network) for network in single] == [1_551_392, 1_419_140, 1_363_380]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +69,19 @@ def test_dense_fcn_biases_stand_only_in_strided_transitions_and_at_the_end():
     assert convolutions == ["downs.1.5", "downs.2.5", "downs.3.5", "classifier.2"]
 
 
+@pytest.mark.parametrize("size", [(32, 32, 32), (64, 64, 64), (96, 64, 80), (50, 64, 33)])
+@pytest.mark.parametrize(("network", "options"), [options[:2] for options in COUNTS])
+def test_every_network_returns_the_sides_it_is_given(network, options, size):
+    """Invariant 7: of the whole networks; on the meta device shapes cost nothing."""
+    with torch.device("meta"):
+        head = ClusteringNetwork(network(2, 16, **options), 16, 4).eval()
+        assert head(torch.empty(1, 2, *size)).shape == (1, 4, *size)
+        assert head.train()(torch.empty(2, 2, *size)).shape == (2, 4, *size)
+
+
 @pytest.mark.parametrize("size", [(32, 32, 32), (16, 16, 16), (33, 20, 17), (5, 47, 16), (1, 1, 1)])
 def test_any_size_comes_back_as_logits_of_that_size(tiny, size):
+    """Invariant 7: sides that are no multiple are padded and cropped."""
     with torch.inference_mode():
         assert tiny(torch.randn(1, 2, *size)).shape == (1, 4, *size)
 

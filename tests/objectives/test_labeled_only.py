@@ -16,5 +16,5 @@ def test_it_does_not_look_at_unlabeled_crops(case):
     alone = LabeledOnly()(case.network, case.only("image", "label"))
     case.unlabeled["strong"] = torch.full_like(case.unlabeled["strong"], torch.nan)
     beside = LabeledOnly()(case.network, case.batch)
-    assert set(beside) == {"pred", "loss", "loss_labeled"}
+    assert set(beside) == {"pred", "loss", "loss_labeled", "n_labeled"}
     assert all(torch.equal(alone[name], beside[name]) for name in alone)

@@ -70,7 +70,7 @@ def test_without_unlabeled_crops_the_loss_is_the_labeled_one(case, method):
     output = method(case.teacher)(case.network, case.only("image", "label"))
     assert torch.equal(output["loss"], _labeled_loss(case))
     assert torch.equal(output["loss_labeled"], output["loss"])
-    assert set(output) == {"pred", "loss", "loss_labeled"}
+    assert set(output) == {"pred", "loss", "loss_labeled", "n_labeled"}
 
 
 def test_both_terms_are_added_with_weight_and_ramp(case, method):
@@ -121,6 +121,7 @@ def test_only_the_loss_and_the_prediction_carry_a_graph(case, method):
 
 
 def test_an_empty_mask_gives_exactly_zero_with_a_graph(case, method):
+    """Invariant 8."""
     case.unlabeled["mask"] = torch.zeros_like(case.unlabeled["mask"])
     output = method(case.teacher)(case.network, case.only("unlabeled"))
     assert output["loss"].item() == 0
@@ -132,6 +133,7 @@ def test_an_empty_mask_gives_exactly_zero_with_a_graph(case, method):
 
 
 def test_what_lies_outside_the_mask_does_not_count(case, method):
+    """Invariant 4."""
     before = method(case.teacher)(case.network, case.batch)
     outside = case.unlabeled["mask"] < 0.5
     for key in ("image", "strong", "target"):
@@ -244,6 +246,18 @@ def test_the_networks_own_mass_is_counted_voxel_by_voxel(case, method):
     output = objective(case.network, case.only("unlabeled"))
     expected = [sum(column) for column in zip(*case.assignments(case.network, "strong"), strict=True)]
     assert output["predicted_mass"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_each_term_runs_over_is_counted(case, method):
+    """Known labels that have a cluster, and voxels in the mask: with a target, where targets are stored."""
+    output = method(case.teacher)(case.network, case.batch)
+    label = case.batch["label"]
+    assert output["n_labeled"].item() == int(((label != UNKNOWN) & (label >= case.first)).sum())
+    counted = case.unlabeled["mask"][:, 0] > 0.5
+    if method in (METHODS["stored targets"], METHODS["soft distillation"]):
+        counted &= case.unlabeled["target"].sum(1) > 0.5
+        assert int(counted.sum()) < len(case.voxels())
+    assert output["n_unlabeled"].item() == int(counted.sum())
 
 
 def test_means_run_over_the_voxels_of_all_processes(case, method, monkeypatch):

@@ -36,11 +36,32 @@ def test_the_first_unlabeled_crop_comes_at_the_start():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_alternate_takes_turns_and_never_mixes(batch_size):
+    """Invariant 6."""
     mixture = Mixture(start=4, ends=[4, 9, 13], alternate=True)
     counts = [mixture.unlabeled(step, batch_size) for step in range(16)]
     assert set(counts) == {0, batch_size}
     turns = [count > 0 for count in counts]
     assert turns == [False] * 4 + [True] * 2 + [False] * 3 + [True] * 2 + [False] * 2 + [False] * 3
+
+
+def test_turns_divide_the_steps_of_a_round():
+    """Invariant 6: n_l labeled to n_u unlabeled steps."""
+    mixture = Mixture(start=2, ends=[2, 10, 18], alternate=True, turns=[1, 3])
+    turns = [mixture.unlabeled(step, 4) for step in range(18)]
+    assert turns == [0] * 2 + 2 * ([4] * 6 + [0] * 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alternate": True, "turns": [1]}, "two numbers above 0"),
+        ({"alternate": True, "turns": [1, 0]}, "two numbers above 0"),
+        ({"turns": [1, 3]}, "both kinds in every step"),
+    ],
+)
+def test_turns_that_divide_nothing_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        Mixture(**options)
 
 
 @pytest.mark.parametrize("options", [{"share": 0.0}, {"share": 1.0}, {"share": -0.2}, {"start": -1}])

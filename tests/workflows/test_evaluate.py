@@ -94,13 +94,18 @@ def test_labels_without_a_score_are_written_as_na_and_mentioned(tmp_path):
     assert any(text.startswith("WM") and "only in the reference" in text for text in result.warnings)
 
 
+@pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("stamped", [True, False])
-def test_scores_of_a_transductive_model_say_so(folders, stamped):
+def test_scores_of_a_transductive_model_say_so(folders, stamped, old):
+    """Invariant 10; a map of earlier versions says it in words alone."""
     pred, _, out = folders
-    told = "4 labeled scans and 2 unlabeled" + ", transductive: held-out scans may be among them" * stamped
+    words = ", transductive: held-out scans may be among them" * stamped if old else ", not transductive"
+    model = {"TrainedOn": f"4 labeled scans and 2 unlabeled{words}"} | (
+        {} if old else {"Transductive": stamped}
+    )
     beside = next(pred.rglob("sub-01_*_dseg.nii.gz"))
     sidecar = beside.with_name(beside.name.replace(".nii.gz", ".json"))
-    sidecar.write_text(json.dumps({"Model": {"TrainedOn": told}}))
+    sidecar.write_text(json.dumps({"Model": model}))
     result = evaluate(*folders)
     assert (SEEN in result.warnings) is stamped
     told = [row.get("transductive") for row in read_tsv(out)]

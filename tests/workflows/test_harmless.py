@@ -576,6 +576,7 @@ def test_what_auto_leaves_open_is_decided_on_all_labeled_scans(labeled, prior):
 
 
 def test_a_transductive_comparison_says_so_even_if_labeled_only_wins(scans, tmp_path, monkeypatch):
+    """Invariant 10."""
     cohort = read_cohort(scans)
     held_out = cohort.training[0]
     data = tmp_path / "leaking" / "datalist.json"

@@ -1,59 +1,12 @@
 """Registered labels in stored targets: what is kept is the fused assignment, and its mass."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from monai.inferers import SlidingWindowInferer
+from round_parts import rounds, scan
 
 from medssl.errors import ConfigError
 from medssl.functional.anatomy import log_anatomical_factor
 from medssl.functional.clustering import cluster_mass, log_target_distribution
-from medssl.transforms import Targets
-from medssl.workflows.rounds import Rounds
-
-NAMES = ("background", "one", "two", "three")
-SHAPE = (4, 3, 5)
-
-
-class Scores(torch.nn.Module):
-    """A network whose scores are a linear map of the image; background has no cluster."""
-
-    first = 1
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Conv3d(1, len(NAMES), 1)
-
-    def forward(self, image):
-        return self.layer(image)
-
-
-def scan(name, seed):
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.rand(SHAPE, generator=generator) > 0.3
-    place = torch.full(SHAPE, -1, dtype=torch.int32)
-    place[mask] = torch.arange(int(mask.sum()), dtype=torch.int32)
-    prior = torch.rand(len(NAMES), *SHAPE, generator=generator).softmax(0).half()
-    image = torch.randn(1, *SHAPE, generator=generator)
-    return {"subject": name, "image": image, "place": place[None], "prior": prior}
-
-
-def rounds(folder, samples, scope="pool", **more):
-    torch.manual_seed(0)
-    network = Scores()
-    return Rounds(
-        trainer=SimpleNamespace(state=SimpleNamespace(epoch=1, iteration=1, epoch_length=1)),
-        network=network,
-        optimizer=torch.optim.SGD(network.parameters(), 1.0),
-        unlabeled=SimpleNamespace(cache=samples),
-        targets=Targets("dec", scope),
-        ends=[1, 2],
-        inferer=lambda image, network: network(image),
-        folder=str(folder),
-        names=NAMES,
-        **more,
-    )
 
 
 @pytest.mark.parametrize("weight", [0.5, [9.0, 0.0, 0.5, 1.0]], ids=["one", "each"])
@@ -120,25 +73,3 @@ def test_last_targets_hold_teacher_prior_and_target_apart(tmp_path):
     assert torch.equal(a, prior[1:, inside].float())
     whole = one.targets.look_up("a", sample["place"][0])
     assert torch.equal(target, whole[:, inside])
-
-
-@pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_frequencies_do_not_depend_on_windows_or_their_overlap(tmp_path, overlap):
-    """Invariant 4: each voxel of the mask counts once, however the prediction was put together."""
-    samples = [scan("a", 1), scan("b", 2)]
-    whole, windows = rounds(tmp_path / "whole", samples), rounds(tmp_path / "windows", samples[::-1])
-    windows.inferer = SlidingWindowInferer((2, 2, 3), overlap=overlap, mode="gaussian")
-    f = [one.predict(1).frequencies() for one in (whole, windows)]
-    assert float(f[0].sum()) == pytest.approx(sum(int((sample["place"] >= 0).sum()) for sample in samples))
-    torch.testing.assert_close(f[1], f[0], rtol=1e-5, atol=0)
-
-
-def test_labels_do_not_enter_the_frequencies_of_a_round(tmp_path):
-    """Invariant 5: they change the prior pi, and nothing else while the network answers the same."""
-    samples = [scan("a", 1), scan("b", 2)]
-    found = []
-    for number, prior in enumerate(([1.0, 1.0, 8.0], [5.0, 4.0, 1.0])):
-        one = rounds(tmp_path / str(number), samples, prior=torch.tensor(prior))
-        found.append(one.predict(1))
-    assert torch.equal(found[0].frequencies(), found[1].frequencies())
-    assert not torch.equal(found[0].prior, found[1].prior)

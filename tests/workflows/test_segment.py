@@ -45,15 +45,25 @@ def dseg(out: Path, name: str = "a") -> Path:
     return out / f"sub-{name}" / "anat" / f"sub-{name}_seg-braintissues_dseg.nii.gz"
 
 
+@pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("stamped", [True, False])
-def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped):
+def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped, old):
+    """Invariant 10; a run of earlier versions says it in words alone."""
     model = shutil.copytree(run, tmp_path / "model")
     metadata = json.loads((model / "configs" / "metadata.json").read_text())
-    metadata["data_source"] += ", transductive: held-out scans may be among the unlabeled" * stamped
+    assert metadata["transductive"] is False
+    if old:
+        del metadata["transductive"]
+        metadata["data_source"] += ", transductive: held-out scans may be among the unlabeled" * stamped
+    else:
+        metadata["transductive"] = stamped
+        metadata["data_source"] += ", nothing of it transductive"
     (model / "configs" / "metadata.json").write_text(json.dumps(metadata))
     segment(scans, tmp_path / "out", model, FAST)
     header, row = (tmp_path / "out" / "volumes.tsv").read_text().splitlines()
     assert header.endswith("\ttransductive") is row.endswith("\tyes") is stamped
+    beside = json.loads(dseg(tmp_path / "out").with_name(dseg(tmp_path).name[:-7] + ".json").read_text())
+    assert beside["Model"]["Transductive"] is stamped
 
 
 def test_label_maps_volumes_and_records_are_written(run, scans, tmp_path):
@@ -102,6 +112,27 @@ def test_the_result_lies_on_the_scans_own_oblique_grid(run, tmp_path, affine_obl
     assert [int(made.header[code]) for code in ("qform_code", "sform_code")] == [1, 4]
     assert not np.asarray(made.dataobj)[labels == 0].any()
     assert np.mean(np.asarray(made.dataobj)[labels == 2] == 2) > 0.5
+
+
+def test_scans_of_iseg_come_back_in_their_own_shape(run, tmp_path):
+    """Invariant 9: (x, y, z, 1) in and out, geometry of T1, nothing cropped, background outside the mask."""
+    affine = np.diag([-2.0, 2.0, 2.0, 1.0])
+    labels = {"1": ellipsoid_labels(), "23": np.pad(ellipsoid_labels(), ((4, 0), (0, 0), (0, 0)))}
+    for name, inside in labels.items():
+        for contrast, means in (("T1", (0, 400, 600, 150)), ("T2", (0, 500, 400, 900))):
+            path = tmp_path / "iSeg-2017-Testing" / f"subject-{name}-{contrast}.hdr"
+            path.parent.mkdir(exist_ok=True)
+            image = phantom_image(inside, means, 5)[..., None]
+            nib.Spm2AnalyzeImage(image, affine).to_filename(path)
+    segment(tmp_path / "iSeg-2017-Testing", tmp_path / "out", run, FAST)
+    for name, inside in labels.items():
+        made = nib.load(dseg(tmp_path / "out", name))
+        T1 = nib.load(tmp_path / "iSeg-2017-Testing" / f"subject-{name}-T1.hdr")
+        assert made.shape == T1.shape == (*inside.shape, 1)
+        np.testing.assert_allclose(made.affine, T1.affine)
+        found = np.asarray(made.dataobj)[..., 0]
+        assert not found[inside == 0].any()
+        assert (found[inside > 0] > 0).mean() > 0.9
 
 
 def test_voxel_order_does_not_change_the_answer(run, tmp_path):

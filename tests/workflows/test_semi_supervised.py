@@ -4,20 +4,24 @@ import functools
 import json
 import shutil
 from dataclasses import replace
+from itertools import combinations
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import TINY, ellipsoid_labels, write_subject
+from phantoms import TINY, ellipsoid_labels, save, write_subject
 from runs import StopAfter, same, table, texts, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError
 from medssl.functional.clustering import log_target_distribution
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
+from medssl.labels import UNKNOWN
 from medssl.networks import ClusteringNetwork, reinitialize
+from medssl.objectives import SemiSupervisedObjective
 from medssl.transforms import Targets
 from medssl.workflows.methods import method_values
 from medssl.workflows.models import load_model
@@ -113,6 +117,7 @@ def test_the_budget_is_spent_and_both_loss_terms_are_recorded(whole, case):
 
 @pytest.mark.parametrize("case", ["ssldec", "union_reinit"])  # of the others `STOPS` tells
 def test_the_same_seed_gives_the_same_weights(scans, whole, tmp_path, case):
+    """Invariant 6: bit for bit on a CPU."""
     train(scans, tmp_path / "again", options(case))
     assert same(weights(whole(case)), weights(tmp_path / "again"))
 
@@ -135,6 +140,7 @@ STOPS = [
 
 @pytest.mark.parametrize(("case", "step"), STOPS)
 def test_stopped_and_resumed_equals_uninterrupted(scans, whole, tmp_path, case, step):
+    """Invariant 8: a resumed run is the run."""
     run = tmp_path / "run"
     with pytest.raises(TrainingInterrupted, match=f"after step {step}"):
         train(scans, run, options(case), StopAfter(step if step in (3, *STAGES) else step - 1))
@@ -171,6 +177,7 @@ def test_killed_between_two_predictions_it_goes_on_with_the_next(scans, whole, t
 
 
 def test_reinit_starts_each_round_from_new_weights_that_follow_the_seed(scans, tmp_path, monkeypatch):
+    """Invariant 6."""
     seen = watch_stages(monkeypatch)
     train(scans, tmp_path / "run", options("union_reinit", seed=5))
     network = load_model(tmp_path / "run").network
@@ -185,10 +192,79 @@ def test_reinit_starts_each_round_from_new_weights_that_follow_the_seed(scans, t
 
 
 def test_warm_rounds_go_on_with_the_weights_they_have(scans, tmp_path, monkeypatch):
+    """Invariant 6."""
     seen = watch_stages(monkeypatch)
     train(scans, tmp_path / "run", options("union_warm"))
     assert len(seen) == 2
     assert all(same(before, after) for _, before, after in seen)
+
+
+def watch_batches(monkeypatch):
+    """Note the labels of each step, and whether unlabeled crops stand beside them."""
+    seen = []
+    forward = SemiSupervisedObjective.forward
+
+    def noted(self, network, batch):
+        seen.append((batch.get("label"), "unlabeled" in batch))
+        return forward(self, network, batch)
+
+    monkeypatch.setattr(SemiSupervisedObjective, "forward", noted)
+    return seen
+
+
+@pytest.mark.parametrize("case", ["union_warm", "union_reinit", "alternate", "hard"])
+def test_labeled_crops_keep_their_labels_in_every_round(scans, tmp_path, monkeypatch, case):
+    """Invariants 5 and 6: class numbers, those of labeled-only training; "alternate" has one kind a step."""
+    seen = watch_batches(monkeypatch)
+    train(scans, tmp_path / "alone", options(case, method="supervised", rounds=0, schedule=None))
+    alone, seen[:] = [label for label, _ in seen], []
+    train(scans, tmp_path / "run", options(case))
+    assert len(alone) == len(seen) == STEPS
+    for wanted, (label, _) in zip(alone, seen, strict=True):
+        assert label is None or torch.equal(label, wanted[: len(label)])
+    labels = torch.cat([label.flatten() for label, _ in seen if label is not None])
+    assert set(labels.unique().tolist()) <= {0, 1, 2, 3, UNKNOWN}
+    in_rounds = [(label is not None, unlabeled) for label, unlabeled in seen[START:]]
+    turns = [(False, True), (True, False), (True, False)]  # of three steps half, rounded down, are unlabeled
+    assert in_rounds == (2 * turns if case == "alternate" else [(True, True)] * (STEPS - START))
+    listed = {path.stem for path in (tmp_path / "run" / "targets").rglob("*.pt")}
+    assert listed == {f"sub-{name}" for name in SCANS}
+
+
+def test_turns_say_how_rounds_alternate(scans, tmp_path, monkeypatch):
+    seen = watch_batches(monkeypatch)
+    train(scans, tmp_path / "run", options("alternate", settings={"turns": [1, 2]}))
+    assert [unlabeled for _, unlabeled in seen] == [False] * START + 2 * [True, True, False]
+
+
+def test_turns_without_alternate_are_refused_before_anything_is_written(scans, tmp_path):
+    with pytest.raises(ConfigError, match="both kinds in every step"):
+        train(scans, tmp_path / "run", options("union_warm", settings={"turns": [1, 2]}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("schedule", ["union_warm", "union_reinit"])
+def test_other_labels_leave_the_frequencies_alone_while_the_network_answers_the_same(
+    scans, tmp_path, schedule
+):
+    """Invariant 5: with a learning rate of 0 and no running statistics q on the unlabeled scans cannot change."""
+    other = shutil.copytree(scans, tmp_path / "other")
+    for path in (other / "derivatives").rglob("*_dseg.nii.gz"):
+        image = nib.load(path)
+        save(path, np.array([0, 3, 1, 2], np.uint8)[np.asarray(image.dataobj)], image.affine)
+    still = {"learning_rate": 0.0, "network_def#norm": "instance"}
+    found = []
+    for number, data in enumerate((scans, other)):
+        train(data, tmp_path / str(number), options("union_warm", schedule=schedule, settings=still))
+        found.append({path.name: [torch.load(one, weights_only=True) for one in sorted(path.iterdir())]
+                      for path in (tmp_path / str(number) / "targets").iterdir()})  # fmt: skip
+    assert set(found[0]) == {"round-01", "round-02"}
+    for name, scans_of_round in found[0].items():
+        for one, another in zip(scans_of_round, found[1][name], strict=True):
+            assert torch.equal(one["mass"], another["mass"])
+            assert torch.equal(one["log_q"], another["log_q"])
+    losses = [table(tmp_path / str(number) / "metrics.tsv")[0]["loss_labeled"] for number in (0, 1)]
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize(("case", "clusters"), [("union_warm", 3), ("hard", 4)])
@@ -209,6 +285,8 @@ def test_the_table_of_rounds_is_filled(whole, case):
     rows = table(whole(case) / "rounds.tsv")
     assert [(row["round"], int(row["step"])) for row in rows] == [("1", 6), ("2", 9), ("3", 12)]
     last = rows.pop()  # of the last student, which makes no targets
+    names = ["gray matter", "white matter", "cerebrospinal fluid"]
+    distances = [f"distance_{one}_{other}" for one, other in combinations(names, 2)] * (case != "hard")
     assert {name for name, value in last.items() if value != "n/a"} == {
         "round",
         "step",
@@ -216,11 +294,16 @@ def test_the_table_of_rounds_is_filled(whole, case):
         "val_calibration_error",
         "loss_labeled",
         "loss_unlabeled",
+        "n_labeled",
+        "n_unlabeled",
+        *distances,
     }
-    assert rows[0].pop("loss_unlabeled") == "n/a"  # the first network saw labels alone
+    assert (
+        rows[0].pop("loss_unlabeled") == rows[0].pop("n_unlabeled") == "n/a"
+    )  # the first network saw labels alone
     assert rows[0].pop("changed") == "n/a"
     for row in rows:
-        losses = {"loss_labeled", "loss_unlabeled"} & set(row)
+        losses = {"loss_labeled", "loss_unlabeled", "n_labeled", "n_unlabeled", *distances} & set(row)
         assert all(float(row[name]) > 0 for name in losses)
         assert all(
             0 <= float(value) <= 1 for name, value in row.items() if name not in {"round", "step", *losses}
@@ -232,6 +315,29 @@ def test_the_table_of_rounds_is_filled(whole, case):
         "rounds": 2,
         "reason": "all 2 rounds are done",
     }
+
+
+@pytest.mark.parametrize("case", ["union_warm", "alternate"])
+def test_rounds_tell_what_their_terms_ran_over_and_how_far_centers_are_apart(whole, case):
+    """In the table and in TensorBoard: voxels added up over the steps of a stage, distances of its last network."""
+    rows, curve = (table(whole(case) / f"{name}.tsv") for name in ("rounds", "metrics"))
+    events = EventAccumulator(str(whole(case) / "events")).Reload()
+    for name in ("n_labeled", "n_unlabeled"):
+        steps = [int(row["step"]) for row in rows]
+        stages = [
+            [float(row[name]) for row in curve if begin < int(row["step"]) <= end and row[name]]
+            for begin, end in zip([0, *steps], steps, strict=False)
+        ]
+        assert [row[name] for row in rows] == [f"{sum(stage):.0f}" if stage else "n/a" for stage in stages]
+        told = {str(point.step): point.value for point in events.Scalars(f"round_{name}")}
+        assert told == {row["round"]: float(row[name]) for row in rows if row[name] != "n/a"}
+    labeled, unlabeled = (int(rows[-1][name]) for name in ("n_labeled", "n_unlabeled"))
+    assert labeled > unlabeled if case == "alternate" else labeled > 0  # two of three steps have labels alone
+    last = torch.load(whole(case) / "checkpoints" / "resume.pt", weights_only=True)["model"]["head.centers"]
+    found = [float(value) for name, value in rows[-1].items() if name.startswith("distance_")]
+    wanted = [float((last[j] - last[k]).norm()) for j, k in combinations(range(3), 2)]
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert "round_distance_gray matter_white matter" in events.Tags()["scalars"]
 
 
 def test_only_the_targets_of_the_last_two_rounds_are_kept(scans, tmp_path):
@@ -342,25 +448,49 @@ def leaking(scans, tmp_path):
 
 
 def test_a_held_out_scan_among_the_unlabeled_is_refused(leaking, tmp_path):
+    """Invariant 10."""
     with pytest.raises(DatalistError, match="sub-03"):
         train(leaking, tmp_path / "run", options("ssldec", hold_out=0))
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "transductive"), [("training", False), ("training", True), ("unlabeled", False)]
+)
+def test_a_test_scan_that_training_would_see_is_refused(scans, tmp_path, section, transductive):
+    """Invariant 10: never with its label, and without it only where the run says so."""
+    found = read_cohort(scans)
+    tested = found.training[2:]
+    parts = {"training": found.training[:2], "unlabeled": found.unlabeled}
+    parts[section] += tested if section == "training" else (replace(tested[0], label=None),)
+    path = tmp_path / "listed" / "datalist.json"
+    path.parent.mkdir()
+    write_datalist(path, replace(found, test=tested, **parts))
+    with pytest.raises((DatalistError, InputError), match="sub-03"):
+        train(path, tmp_path / "run", options("ssldec", hold_out=0, transductive=transductive))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_labeled_only_run_does_not_care_for_unlabeled_scans(leaking, tmp_path):
-    train(leaking, tmp_path / "run", options("ssldec", method="supervised", hold_out=0))
+    train(leaking, tmp_path / "run", options("ssldec", method="supervised", hold_out=0, transductive=True))
+    metadata = json.loads((tmp_path / "run" / "configs" / "metadata.json").read_text())
+    assert metadata["transductive"] is False
+    assert "transductive" not in metadata["data_source"]
     assert not json.loads((tmp_path / "run" / "run.json").read_text())["subjects"]["unlabeled"]
 
 
 def test_a_transductive_run_says_so(leaking, tmp_path):
+    """Invariant 10."""
     train(leaking, tmp_path / "run", options("ssldec", hold_out=0, transductive=True))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert "sub-03" in record["transductive"][0]
     assert "--transductive" in record["command"]
+    assert load_model(tmp_path / "run").transductive
     assert {row["transductive"] for row in table(tmp_path / "run" / "metrics.tsv")} == {"yes"}
 
 
 def test_the_rounds_of_a_transductive_run_say_so(leaking, tmp_path):
+    """Invariant 10."""
     train(leaking, tmp_path / "run", options("union_warm", hold_out=0, transductive=True))
     assert {row["transductive"] for row in table(tmp_path / "run" / "rounds.tsv")} == {"yes"}
 
