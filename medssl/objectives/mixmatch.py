@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from medssl.functional.clustering import cluster_mass
 from medssl.functional.mixing import mixup, mixup_shares, sharpen
 from medssl.functional.schedules import linear_ramp
-from medssl.objectives.semi_supervised import SemiSupervisedObjective
+from medssl.objectives.semi_supervised import SemiSupervisedObjective, over_processes
 from medssl.objectives.supervised import SupervisedLoss
 
 
@@ -94,8 +94,10 @@ class MixMatch(SemiSupervisedObjective):
             weight = batch["weight"][:, 0] if "weight" in batch else torch.ones_like(losses)
             output["loss_labeled"] = (weight * losses).sum() / weight.sum().clamp_min(1e-12)
             output["loss"] = output["loss_labeled"] + output["loss"]
+            output["n_labeled"] = _number(mixed[:labeled])
         output |= {
             "loss_unlabeled": term,
+            "n_unlabeled": _number(mixed[labeled:]),
             "unlabeled_weight": torch.tensor(self.weight * ramp),
             "confidence": guess.amax(1).mean(),
             "mass": cluster_mass(targets, torch.ones_like(targets[:, 0], dtype=torch.bool)),
@@ -124,6 +126,11 @@ class MixMatch(SemiSupervisedObjective):
         shares = mixup_shares(len(together), self.alpha).to(together.device)
         mixed, soft = mixup(together, torch.cat(labels), shares, partners)
         return mixed, soft, len(together) - len(images[-1])
+
+
+def _number(images: Tensor) -> Tensor:
+    """Count mixed images, over all processes."""
+    return over_processes(images.new_tensor(len(images), dtype=torch.float64))
 
 
 def _is_alone(views: Tensor) -> bool:

@@ -203,7 +203,10 @@ def test_only_the_loss_and_the_prediction_carry_a_graph(images):
     output = MixMatch()(images.network, images.batch)
     assert {name for name, value in output.items() if value.requires_grad} == {"loss", "pred"}
     names = {"loss_labeled", "loss_unlabeled", "unlabeled_weight", "confidence", "mass"}
-    assert set(output) == names | {"loss", "pred"}
+    assert set(output) == names | {"loss", "pred", "n_labeled", "n_unlabeled"}
+    views = images.batch["unlabeled"]["views"]
+    assert output["n_labeled"] == len(images.batch["image"])
+    assert output["n_unlabeled"] == views.shape[:2].numel()
 
 
 def test_a_wrapped_network_gives_the_same_and_takes_the_mixed_images_alone(images):
