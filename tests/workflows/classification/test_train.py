@@ -26,7 +26,7 @@ from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import load_classifier, open_classifier
-from medssl.workflows.classification.predict import prepared
+from medssl.workflows.classification.predict import prepared, preprocessings
 from medssl.workflows.classification.train import (
     channels_of,
     class_weights,
@@ -299,7 +299,7 @@ def test_how_images_are_prepared_reaches_prediction_and_the_exported_file(tmp_pa
     network = load_classifier(run)
     assert (network.card.fit, network.card.white) == ("squash", 4095)
     items = read_image_cohort(images).test
-    found = torch.cat(list(prepared(items, network.card)))
+    found = torch.cat(list(prepared(items, preprocessings(network.card))))
     prepare = image_preprocessing(16, 1, fit="squash", white=4095)
     assert torch.equal(found, torch.stack([prepare(read_image(item.path)) for item in items]))
     pytest.importorskip("onnxruntime")
