@@ -99,14 +99,14 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def watched_training(score: str = "Dice") -> Iterator[TrainingBar]:
+def watched_training(score: str = "Dice", data: str = "scans") -> Iterator[TrainingBar]:
     """Draw a training; SIGTERM ends it as Ctrl-C does, and Slurm's name of the job is known to its lock."""
     from medssl.cli.ranks import job_of_environment
     from medssl.io.lock import JOB
     from medssl.workflows.ending import ended_cleanly
 
     JOB.set(job_of_environment())
-    with ended_cleanly(), TrainingBar(score) as bar:
+    with ended_cleanly(), TrainingBar(score, data) as bar:
         yield bar
 
 
@@ -115,9 +115,10 @@ class TrainingBar:
 
     Args:
         score: What the held-out labeled data are scored with.
+        data: What is prepared first.
     """
 
-    def __init__(self, score: str = "Dice") -> None:
+    def __init__(self, score: str = "Dice", data: str = "scans") -> None:
         self._name = score
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -128,7 +129,7 @@ class TrainingBar:
             TextColumn("{task.fields[detail]}"),
             console=STDERR,
         )
-        self._task = self._bar.add_task("Training", total=None, detail="preparing scans")
+        self._task = self._bar.add_task("Training", total=None, detail=f"preparing {data}")
         self._loss: float | None = None
         self._score: float | None = None
 

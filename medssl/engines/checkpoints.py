@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from medssl.errors import CheckpointError
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,20 +60,25 @@ class ResumePoint:
 
     def save(self, engine: Engine) -> None:
         """Write the file."""
-        parts = {name: part.state_dict() for name, part in self.state.items()}
+        parts = {name: _unwrapped(part).state_dict() for name, part in self.state.items()}
         scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
         if scaler is not None:
             parts["scaler"] = scaler.state_dict()
-        save_atomically({**parts, "trainer": engine.state_dict()}, self.path)
+        save_atomically({**parts, "trainer": engine.state_dict(), "processes": _processes()}, self.path)
 
     def load(self, engine: Engine) -> bool:
-        """Restore everything from the file; return False where there is none."""
+        """Restore everything from the file; return False where there is none.
+
+        Raises:
+            CheckpointError: Another number of processes trained it: each step would have other crops than planned.
+        """
         if not self.path.is_file():
             return False
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        _require_as_many_processes(self.path, saved.get("processes", _processes()))
         max_epochs = engine.state.max_epochs
         for name, target in self.state.items():
-            target.load_state_dict(saved[name])
+            _unwrapped(target).load_state_dict(saved[name])
             if isinstance(target, torch.optim.Optimizer):
                 follow_layout(target)
         if getattr(engine, "scaler", None) is not None and saved.get("scaler"):
@@ -90,6 +97,19 @@ class ResumePoint:
         if getattr(error, "resumable", False):
             self.save(engine)
         raise error
+
+
+def _unwrapped(part: Any) -> Any:
+    """Return the network inside the wrapper of distributed training; others as they are."""
+    return part.module if isinstance(part, torch.nn.parallel.DistributedDataParallel) else part
+
+
+def _require_as_many_processes(path: Path, found: int) -> None:
+    if found != _processes():
+        msg = f"{path} was written by {found} process{'es' if found > 1 else ''}; {_processes()} would go on from it."
+        with_resume = "-m monai.bundle run with the same configuration files and --resume true"
+        way = f"torchrun --standalone --nproc_per_node={found} {with_resume}" if found > 1 else "one process"
+        raise CheckpointError(msg, f"Go on with {way}, or begin another run.")
 
 
 def follow_layout(optimizer: torch.optim.Optimizer) -> None:
@@ -171,6 +191,10 @@ def save_atomically(content: Mapping[str, Any], path: Path, *, every_process: bo
 def torch_rank() -> int:
     """Return the number of this process in distributed training, 0 without."""
     return torch.distributed.get_rank() if is_distributed() else 0
+
+
+def _processes() -> int:
+    return torch.distributed.get_world_size() if is_distributed() else 1
 
 
 def is_distributed() -> bool:

@@ -1,10 +1,13 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import nn
 
-from medssl.engines.checkpoints import RandomState, follow_layout, save_atomically
+from medssl.engines.checkpoints import RandomState, ResumePoint, follow_layout, save_atomically
+from medssl.errors import CheckpointError
 
 
 def test_random_numbers_go_on_where_they_were():
@@ -54,3 +57,45 @@ def test_moments_take_the_layout_of_their_weights(fused):
     same, other = (steps(layout, saved)[0] for layout in (torch.contiguous_format, torch.channels_last))
     assert other["weight"].is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(same, other)
+
+
+@pytest.fixture
+def trainer():
+    engine = Engine(lambda *_: None)
+    engine.run([0], max_epochs=1)
+    return engine
+
+
+def test_a_resume_point_holds_the_network_without_the_wrapper_of_several_processes(
+    tmp_path, trainer, monkeypatch
+):
+    """A process alone predicts with it, and goes on from it only where it was alone before."""
+
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Wrapper)
+    network, sampler = nn.Linear(2, 3), SimpleNamespace(start_step=0)
+    ResumePoint(str(tmp_path / "resume.pt"), {"model": Wrapper(network)}, sampler).save(trainer)
+    alone = nn.Linear(2, 3)
+    assert ResumePoint(str(tmp_path / "resume.pt"), {"model": alone}, sampler).load(trainer)
+    torch.testing.assert_close(alone.state_dict(), network.state_dict())
+
+
+def test_other_numbers_of_processes_do_not_go_on(tmp_path, trainer, monkeypatch):
+    path, network = tmp_path / "resume.pt", nn.Linear(2, 3)
+    point = ResumePoint(str(path), {"model": network}, SimpleNamespace(start_step=0))
+    point.save(trainer)
+    monkeypatch.setattr("medssl.engines.checkpoints._processes", lambda: 2)
+    with pytest.raises(CheckpointError, match="written by 1 process; 2 would go on") as refused:
+        point.load(trainer)
+    assert "one process" in str(refused.value)
+    point.save(trainer)
+    monkeypatch.undo()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(CheckpointError, match="written by 2 processes; 1 would go on") as refused:
+        point.load(trainer)
+    assert "nproc_per_node=2" in str(refused.value)
+    torch.testing.assert_close(network.state_dict(), before)

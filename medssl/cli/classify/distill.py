@@ -87,7 +87,7 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
         student=ClassifyOptions(**options),
     )
     try:
-        with watched_training("macro F1") as bar:
+        with watched_training("macro F1", "images") as bar:
             run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)
     except MedsslError as error:
         if getattr(error, "resumable", False):

@@ -62,7 +62,7 @@ def train(data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -
             f"Budget {image_budget(chosen.budget).describe(chosen.steps)}{', twice' if both else ''}."
         )
     try:
-        with watched_training("macro F1") as bar:
+        with watched_training("macro F1", "images") as bar:
             if both:
                 done = train_with_baseline(data, out, chosen, bar, resume=resume, say=STDERR.print).training
             else:

@@ -94,7 +94,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 
     Raises:
         InputError: A folder holds no export.
-        OutputError: ``out`` lies inside the data, cannot be written, or does not end in .json.
+        OutputError: ``out`` exists, lies inside the data, cannot be written, or does not end in .json.
     """
     if out is not None:
         _require_place(out, data, models)
@@ -142,7 +142,11 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 
 
 def _require_place(out: Path, data: Path | None, models: Sequence[Path]) -> None:
-    """Refuse a file inside the data, or whose name is no JSON's: that of the picture is made from it."""
+    """Refuse a file that exists, lies inside the data, or is named as no JSON is: the picture gets its name."""
+    for path in (out, out.with_suffix(".png")):
+        if path.exists():
+            msg = f"{path} is there already."
+            raise OutputError(msg, "Give another --out, or remove it.")
     known = [folder for run in models for folder in image_folders(run)]
     require_writable_file(out, known if data is None else [*known, data])
     if out.suffix != ".json":

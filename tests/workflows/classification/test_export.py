@@ -86,6 +86,15 @@ def test_times_in_a_file_of_another_kind_are_refused_before_anything_is_timed(
         bench_exports([exported.folder], out=tmp_path / "bench.png")
 
 
+@pytest.mark.parametrize("name", ["bench.json", "bench.png"])
+def test_bench_overwrites_nothing(exported, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: pytest.fail("refused too late"))
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(OutputError, match=f"{name} is there already"):
+        bench_exports([exported.folder], out=tmp_path / "bench.json")
+    assert (tmp_path / name).read_text() == "kept"
+
+
 def test_int8_is_written_only_if_it_was_chosen(exported):
     written = (exported.folder / "model.int8.onnx").is_file()
     assert written == (exported.int8.chosen is not None)
