@@ -269,6 +269,7 @@ def plot_pareto(
     _axis(axis, "median latency of one image, ms", "macro F1")
     _plain_log_ticks(axis, [ms for _, (_, _, ms, _) in measured])
     axis.margins(x=0.12, y=0.16)
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1])  # the margin may reach beyond
     figure.set_layout_engine("constrained", rect=_above(lines, figure))
     for line, (number, (name, _, _, mb)) in enumerate(measured if key else ()):
         height = _KEY_LINE * (lines - line - 0.6) / figure.get_figheight()
