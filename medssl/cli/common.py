@@ -98,6 +98,25 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
+def refuse_options(ctx: click.Context) -> None:
+    """A resumed run keeps its own options: say so instead of ignoring new ones.
+
+    Raises:
+        UsageError: Which ones were given beside --resume.
+    """
+    if not ctx.params["resume"]:
+        return
+    given = [
+        (option.opts if ctx.params[option.name] else option.secondary_opts or option.opts)[-1]
+        for option in ctx.command.params
+        if option.name not in ("data", "out", "resume", "help")
+        and ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        msg = f"--resume goes on with the options the run began with; drop {', '.join(given)}."
+        raise click.UsageError(msg)
+
+
 @contextmanager
 def watched_training(score: str = "Dice", data: str = "scans") -> Iterator[TrainingBar]:
     """Draw a training; SIGTERM ends it as Ctrl-C does, and Slurm's name of the job is known to its lock."""

@@ -16,6 +16,7 @@ from medssl.cli.common import (
     example,
     mask_option,
     parse_settings,
+    refuse_options,
     watched_training,
 )
 from medssl.cli.ranks import ranks_of_environment
@@ -101,8 +102,7 @@ def train(
     quiet_libraries()
     checked = is_checked(out) if resume else check and options["method"] != "supervised"
     _refuse_several_processes(out, checked=checked)
-    if resume:
-        _refuse_options(ctx)
+    refuse_options(ctx)
     if not resume:
         STDERR.print(f"Budget {budget_named(options['budget']).describe()}.")
     chosen = TrainOptions(init=str(packaged_bundle()) if init == "packaged" else init, **options)
@@ -155,16 +155,3 @@ def _refuse_several_processes(out: Path, *, checked: bool) -> None:
             f"torchrun --standalone --nproc_per_node={here} -m monai.bundle run --config_file {config}"
         )
         raise ConfigError(msg, cure)
-
-
-def _refuse_options(ctx: click.Context) -> None:
-    """A resumed run keeps its own options: say so instead of ignoring new ones."""
-    given = [
-        name
-        for name in ctx.params
-        if name not in ("data", "out", "resume")
-        and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if given:
-        msg = f"--resume goes on with the options the run began with; drop {', '.join(given)}."
-        raise click.UsageError(msg)

@@ -32,6 +32,21 @@ def training(*more):
     return [*sizes, "--device", "cpu", *more]
 
 
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("train", ["--method", "mixmatch"]),
+        ("train", ["--no-baseline"]),
+        ("distill", ["--threshold", "0.99"]),
+        ("distill", ["--set", "average=0.9"]),
+    ],
+)
+def test_a_resumed_run_takes_no_other_options(tmp_path, verb, more):
+    done = call(verb, tmp_path, "--out", tmp_path / "run", "--resume", *more)
+    assert done.exit_code == 2, done.output
+    assert f"drop {more[0]}." in done.output
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_with_an_example(verb):
     done = call(verb, "--help")

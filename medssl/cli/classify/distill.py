@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medssl.cli.classify.common import training_options
-from medssl.cli.common import EXISTING, STDERR, STDOUT, example, watched_training
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, refuse_options, watched_training
 from medssl.errors import MedsslError
 
 KINDS = ["plain", "data", "model", "data-model"]
@@ -60,7 +60,8 @@ SHORT_NAMES = ["PD", "DD", "MD", "MDD", "IPD", "IDD", "IMD", "IMDD"]
     help="The student learns the labels that are kept, or all answers of the teachers with their doubts.",
 )  # fmt: skip
 @training_options
-def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
+@click.pass_context
+def distill(ctx: click.Context, data: Path, out: Path, resume: bool, **options: Any) -> None:
     """Train teachers on the labels of DATA, let them label the unlabeled images, train a student on both.
 
     Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
@@ -74,6 +75,7 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
+    refuse_options(ctx)
     names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap", "weight", "energy_percentile")
     rule = KeepRule(**{name: options.pop(name) for name in names})
     kind, rounds = named_distillation(options.pop("kind"), options.pop("rounds"))
@@ -91,7 +93,7 @@ def distill(data: Path, out: Path, resume: bool, **options: Any) -> None:
             run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)
     except MedsslError as error:
         if getattr(error, "resumable", False):
-            cure = "Go on with the same command and --resume."
+            cure = f"Go on with: medssl classify distill {data} --out {out} --resume"
             raise MedsslError(str(error), cure) from error
         raise
     STDOUT.print(str(out), soft_wrap=True)

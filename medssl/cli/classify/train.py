@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medssl.cli.classify.common import training_options
-from medssl.cli.common import EXISTING, STDERR, STDOUT, example, watched_training
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, refuse_options, watched_training
 from medssl.errors import MedsslError
 
 METHODS = [
@@ -39,7 +39,8 @@ SCHEDULES = ["union_warm", "union_reinit", "alternate"]
 @click.option("--baseline/--no-baseline", default=True, show_default=True,
               help="Train supervised with the same budget too, return what is better.")  # fmt: skip
 @training_options
-def train(data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -> None:
+@click.pass_context
+def train(ctx: click.Context, data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -> None:
     """Train a classifier on the images of DATA (train/CLASS/*, unlabelled/*, or a CSV manifest).
 
     Beside every method but 'supervised' the supervised baseline is trained with the same number of steps and
@@ -52,6 +53,7 @@ def train(data: Path, out: Path, resume: bool, baseline: bool, **options: Any) -
     from medssl.workflows.models import quiet_libraries
 
     quiet_libraries()
+    refuse_options(ctx)
     if options["rounds"] and not baseline:
         msg = "--rounds are trained with the baseline beside them; leave --no-baseline out."
         raise click.UsageError(msg)
