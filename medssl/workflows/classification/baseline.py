@@ -25,8 +25,10 @@ from medssl.workflows.classification.rounds import require_rounds, train_method
 from medssl.workflows.classification.train import (
     ClassifyOptions,
     cohort_of_run,
+    image_hashes,
     prepare_classifier,
     repeat_command,
+    require_unchanged,
     usable_cohort,
     with_input_of,
 )
@@ -92,10 +94,12 @@ def _train_with_baseline(
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if resume:
-        kept = read_json(out / "plan.json")["options"]
+        plan = read_json(out / "plan.json")
+        kept = plan["options"]
         if "student" in kept:
             msg = f"The run in {out} is a distillation."
             raise OutputError(msg, f"Go on with: medssl classify distill {data} --out {out} --resume")
+        require_unchanged(out, plan)
         options = planned(kept, out)
     else:
         cohort = usable_cohort(data, options)
@@ -208,6 +212,19 @@ def kept_options(options: ClassifyOptions, out: Path) -> dict[str, Any]:
     return vars(options) | {"unlabeled": unlabeled, "settings": dict(options.settings)}
 
 
+def write_plan(out: Path, cohort: ImageCohort, kept: Mapping[str, Any]) -> None:
+    """Write which images are used for what, what they hold, and the options: from these a run is resumed.
+
+    Args:
+        out: The run folder.
+        cohort: Its images.
+        kept: The options as `kept_options` gives them.
+    """
+    write_manifest(out / "images.csv", cohort)
+    hashes = image_hashes(cohort, out)
+    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept, "data_sha256": hashes})
+
+
 def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
     """Return the options that a plan keeps."""
     unlabeled = out / str(kept["unlabeled"]) if kept["unlabeled"] else None
@@ -227,5 +244,4 @@ def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path)
         for number, own in enumerate((replace(options, rounds=0), _baseline(options))):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "train#sampler", "network_def"))
-    write_manifest(out / "images.csv", cohort)
-    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept_options(options, out)})
+    write_plan(out, cohort, kept_options(options, out))

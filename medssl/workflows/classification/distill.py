@@ -17,7 +17,7 @@ from medssl.evaluation.audit import class_warnings
 from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
-from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
+from medssl.io.image_cohort import ImageCohort, ImageItem
 from medssl.io.pseudo_label_table import KeptLabel, kept_labels
 from medssl.self_training import Outcome, self_train
 from medssl.transforms.image_views import VIEW_PRESETS
@@ -27,6 +27,7 @@ from medssl.workflows.classification.baseline import (
     kept_options,
     promote,
     shared_settings,
+    write_plan,
 )
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import LEAST_IMAGES, calibrated
@@ -44,6 +45,7 @@ from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_
 from medssl.workflows.classification.train import (
     cohort_of_run,
     prepare_classifier,
+    require_unchanged,
     share_of,
     usable_cohort,
     with_input_of,
@@ -132,6 +134,8 @@ def _distill(
             options, student=student, views=options.views or VIEW_PRESETS.get(student.preset, ())
         )
         _begin(out, cohort, options, data)
+    else:
+        require_unchanged(out, read_json(out / "plan.json"))
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
     room = _Room(data, out, cohort, options, watcher, say)
     outcome = self_train(
@@ -361,6 +365,5 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "network_def"))
-    write_manifest(out / "images.csv", cohort)
     kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
-    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
+    write_plan(out, cohort, kept)

@@ -507,9 +507,24 @@ def require_same_images(out: Path) -> None:
     if record.get("finished"):
         msg = f"The run in {out} is finished ({record.get('steps')} steps)."
         raise OutputError(msg, "Choose a new --out for another run.")
-    cohort = cohort_of_run(out, record["classes"])
-    now = image_hashes(cohort, out)
-    different = sorted(name for name, value in record["data_sha256"].items() if now.get(name) != value)
+    require_unchanged(out, record)
+
+
+def require_unchanged(out: Path, record: Mapping[str, Any]) -> None:
+    """Compare the images of a run folder with what was written down of them when it began.
+
+    Args:
+        out: Folder with the manifest ``images.csv``.
+        record: ``classes``, and in ``data_sha256`` what `image_hashes` gave; older plans have no hashes.
+
+    Raises:
+        InputError: An image is gone or changed.
+    """
+    kept = record.get("data_sha256")
+    if kept is None:
+        return
+    now = image_hashes(cohort_of_run(out, record["classes"]), out)
+    different = sorted(name for name, value in kept.items() if now.get(name) != value)
     if different:
         msg = f"The images changed since the run in {out} began: {', '.join(different[:5])}."
         raise InputError(msg, "Put the files back as they were, or start a new run.")

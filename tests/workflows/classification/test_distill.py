@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pictures import CLASSES, options, write_pictures
 from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
-from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
@@ -535,3 +536,33 @@ def test_classes_are_counted_over_all_rounds(pictures, tmp_path, caplog, monkeyp
     assert len(asked) == 2
     second = [one.getMessage() for one in caplog.records if one.getMessage().startswith("Round 2: ")]
     assert not any(f"says '{CLASSES[0]}'" in one for one in second), second
+
+
+@pytest.mark.parametrize("verb", ["train", "distill"])
+@pytest.mark.parametrize("named", ["plan with hashes", "older plan"])
+def test_images_that_changed_between_two_trainings_are_told_before_more_is_trained(verb, named, tmp_path):
+    """The first training is finished: nothing but the plan knows what the unlabeled images were."""
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+
+    def go(watcher=None, *, resume=False):
+        if verb == "distill":
+            distill(images, run, chosen("plain"), watcher, resume=resume)
+        else:
+            train_with_baseline(images, run, options(method="ssldec"), watcher, resume=resume)
+
+    with pytest.raises(TrainingInterrupted):
+        go(StopAfter(1))
+    shutil.rmtree(run / "teachers", ignore_errors=True)  # what was begun would know its own images
+    shutil.rmtree(run / "candidates", ignore_errors=True)
+    shutil.copyfile(images / "test" / "light" / "0.png", images / "unlabelled" / "3.png")
+    if named == "older plan":
+        plan = json.loads((run / "plan.json").read_text())
+        del plan["data_sha256"]
+        (run / "plan.json").write_text(json.dumps(plan))
+        go(resume=True)
+        assert (run / "verdict.json").is_file()
+        return
+    with pytest.raises(InputError, match=r"changed since the run in .*unlabelled/3\.png"):
+        go(resume=True)
+    assert not (run / "teachers").exists()
+    assert not (run / "candidates").exists()
