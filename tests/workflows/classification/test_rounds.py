@@ -1,6 +1,8 @@
 """SSLDEC in rounds: stages share the budget, targets follow the formula, the published schedule is there."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,3 +149,27 @@ def test_centers_at_the_means_of_the_classes_give_other_weights(pictures, tmp_pa
     random, means = centers("random"), centers("class_means")
     assert not torch.allclose(random, means)
     assert random.shape == means.shape == (2, 16)
+
+
+def test_a_run_that_is_killed_while_its_last_stage_is_copied_goes_on(in_rounds, monkeypatch):
+    """``run.json`` was there, and the weights were not."""
+    run = shutil.copytree(in_rounds, in_rounds.with_name("killed"))
+    (run / "verdict.json").unlink()
+    shutil.rmtree(run / "candidates" / "ssldec")
+    copytree = shutil.copytree
+
+    def killed(source, target, *arguments, **named):
+        copytree(source, target, *arguments, **named)
+        if (Path(target) / "run.json").is_file():  # not a folder below it
+            shutil.rmtree(Path(target) / "models")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medssl.workflows.classification.rounds.shutil.copytree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_with_baseline(in_rounds.parent / "images", run, options(), resume=True)
+    train_with_baseline(in_rounds.parent / "images", run, options(), resume=True)
+    again = run / "candidates" / "ssldec"
+    assert same(weights(again), weights(in_rounds / "candidates" / "ssldec"))
+    assert json.loads((again / "run.json").read_text())["method"] == "ssldec"
+    assert not list(run.glob("candidates/.partial-*"))
