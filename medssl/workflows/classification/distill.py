@@ -263,15 +263,6 @@ class _Room:
             labeled = predict_passes(self.cohort.training, models, views)
             answers = {"log_p": passes, "log_p_labeled": labeled}
             save_atomically({name: _log_mean(one) for name, one in answers.items()}, self._answers())
-        write_pseudo_labels(
-            path,
-            items,
-            models[0].card.classes,
-            self._answered(items, models, passes),
-            options.rule,
-            labeled=len(self.cohort.training),
-            round_number=number,
-        )
         facts = {
             "distillation": options.kind,
             "targets": options.targets,
@@ -287,6 +278,15 @@ class _Room:
                 "teachers_sha256": [model.weights_sha256 for model in models],
                 "temperatures": [model.card.temperature for model in models],
             },
+        )
+        write_pseudo_labels(  # last: this table says that the round has labeled
+            path,
+            items,
+            models[0].card.classes,
+            self._answered(items, models, passes),
+            options.rule,
+            labeled=len(self.cohort.training),
+            round_number=number,
         )
         if options.targets == "hard":
             self._warn_of_classes(number, models[0].card.classes)

@@ -566,3 +566,18 @@ def test_images_that_changed_between_two_trainings_are_told_before_more_is_train
         go(resume=True)
     assert not (run / "teachers").exists()
     assert not (run / "candidates").exists()
+
+
+def test_a_round_that_is_killed_while_it_writes_has_its_sidecar(pictures, tmp_path, monkeypatch):
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    for name in ("write_json", "write_pseudo_labels"):
+        run = tmp_path / name
+        with monkeypatch.context() as patched:
+            patched.setattr(f"medssl.workflows.classification.distill.{name}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                distill(pictures, run, chosen("plain"))
+        distill(pictures, run, chosen("plain"), resume=True)
+        labels = run / "pseudo_labels"
+        assert sorted(path.name for path in labels.iterdir()) == ["round-1.csv", "round-1.json"]
