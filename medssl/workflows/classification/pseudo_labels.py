@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -75,7 +76,12 @@ class KeepRule:
         if self.energy_percentile is not None and not 0 <= self.energy_percentile <= 100:
             msg = f"Found an energy percentile of {self.energy_percentile}; expected one from 0 to 100."
             raise ConfigError(msg)
-        require_keep_rule(*self.as_rule, self.balance)
+        for name, least in (("cap", 0), ("balance", 1)):
+            found = getattr(self, name)
+            if found is not None and not (isfinite(found) and found >= least):
+                msg = f"Found --{name} {found}; expected a finite number of at least {least}."
+                raise ConfigError(msg, f"Leave --{name} out for no limit.")
+        require_keep_rule(*self.as_rule)
 
     @property
     def as_rule(self) -> tuple[str, float | Sequence[float]]:

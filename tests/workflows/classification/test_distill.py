@@ -228,6 +228,13 @@ def test_an_energy_percentile_that_is_none_is_refused(percentile):
         KeepRule(energy_percentile=percentile)
 
 
+@pytest.mark.parametrize("number", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["cap", "balance"])
+def test_a_bound_that_is_none_is_refused_by_its_name(name, number):
+    with pytest.raises(ConfigError, match=f"--{name} {number}; expected a finite number"):
+        KeepRule(**{name: number})
+
+
 def test_two_rules_are_refused():
     with pytest.raises(ConfigError, match="each decides alone"):
         KeepRule(top_k=3, percentile=50)
