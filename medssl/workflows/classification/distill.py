@@ -151,7 +151,7 @@ def _distill(
     )
     baseline = train_candidate(out / CANDIDATES / SUPERVISED, cohort, whole, data, watcher, say)
     device = choose_device(options.student.device)
-    found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run, device)
+    found = compare_runs(options.name, cohort, baseline.run, student.run, device)
     winner = student if found.method_wins else baseline
     promote(out, winner.run, winner.run.name, found, distill_command(data, out, options), device)
     say(found.sentence)
@@ -241,7 +241,10 @@ class _Room:
             kept = len(self.kept.labels) if self.kept else 0
             told = f"{kept} labels of the teachers were kept: {outcome.reason}"
         self.say(told)
-        return train_candidate(run, cohort, own, self.data, self.watcher, self.say, files)
+        done = train_candidate(run, cohort, own, self.data, self.watcher, self.say, files)
+        how = {"method": self.options.name, "rounds": outcome.rounds, "targets": self.options.targets}
+        write_json(run / "run.json", {**read_json(run / "run.json"), **how})
+        return done
 
     def _answers(self) -> Path:
         return self.out / "teachers" / "answers.pt"

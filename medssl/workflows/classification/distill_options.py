@@ -60,6 +60,11 @@ class DistillOptions:
         return self.teachers or (self.student.network,) * distillation(self.kind).teachers
 
     @property
+    def name(self) -> str:
+        """What the method is called in sentences and records."""
+        return f"{self.kind} distillation"
+
+    @property
     def method_of_student(self) -> str:
         """What the student is trained by, a name that `methods.online_method` takes."""
         return "soft-targets" if self.targets == "soft" else SUPERVISED

@@ -15,6 +15,7 @@ from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
@@ -588,3 +589,21 @@ def test_a_round_that_is_killed_while_it_writes_has_its_sidecar(pictures, tmp_pa
         distill(pictures, run, chosen("plain"), resume=True)
         labels = run / "pseudo_labels"
         assert sorted(path.name for path in labels.iterdir()) == ["round-1.csv", "round-1.json"]
+
+
+@pytest.mark.parametrize("targets", ["hard", "soft"])
+def test_a_student_that_is_returned_is_called_a_distillation(targets, pictures, tmp_path, monkeypatch):
+    found = ClassificationVerdict("helped", "said", 24, None, None)
+    monkeypatch.setattr("medssl.workflows.classification.distill.compare_runs", lambda *_: found)
+    run = distill(pictures, tmp_path / "run", chosen("data", targets=targets)).training.run
+    how = {"method": "data distillation", "rounds": 1, "targets": targets}
+    for folder in (run, run / "candidates" / "student"):
+        record = json.loads((folder / "run.json").read_text())
+        assert {name: record[name] for name in how} == how
+    told = load_classifier(run).card.extra
+    assert {name: told[name] for name in how} == how
+    card = (run / "MODEL_CARD.md").read_text()
+    assert f"| method | data distillation, 1 round, {targets} targets |" in card
+    baseline = json.loads((run / "candidates" / "supervised" / "run.json").read_text())
+    assert baseline["method"] == "supervised"
+    assert "targets" not in baseline
