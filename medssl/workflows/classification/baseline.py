@@ -29,6 +29,7 @@ from medssl.workflows.classification.train import (
     prepare_classifier,
     repeat_command,
     require_unchanged,
+    require_used_options,
     usable_cohort,
     with_input_of,
 )
@@ -102,6 +103,7 @@ def _train_with_baseline(
         require_unchanged(out, plan)
         options = planned(kept, out)
     else:
+        require_used_options(options)
         cohort = usable_cohort(data, options)
         options = with_input_of(cohort, options)
         _begin(out, cohort, options, data)
@@ -122,7 +124,14 @@ def _train_with_baseline(
 
 
 def _baseline(options: ClassifyOptions) -> ClassifyOptions:
-    return replace(options, method=SUPERVISED, rounds=0, settings=shared_settings(options))
+    return replace(
+        options,
+        method=SUPERVISED,
+        rounds=0,
+        target_rule=None,
+        schedule=ClassifyOptions.schedule,
+        settings=shared_settings(options),
+    )
 
 
 def has_baseline(out: Path) -> bool:

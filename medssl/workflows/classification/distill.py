@@ -20,7 +20,6 @@ from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem
 from medssl.io.pseudo_label_table import KeptLabel, kept_labels
 from medssl.self_training import Outcome, self_train
-from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
@@ -122,17 +121,16 @@ def _distill(
 ) -> Distilled:
     if resume and (out / "plan.json").is_file():
         options = planned_distillation(out)
-    options = with_recipe(options)
-    options.require()
+    else:
+        options = with_recipe(options)
+        options.require()
     if (out / "verdict.json").is_file():
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if not resume:
         cohort = usable_cohort(data, options.student)
         student = with_input_of(cohort, options.student)
-        options = replace(
-            options, student=student, views=options.views or VIEW_PRESETS.get(student.preset, ())
-        )
+        options = replace(options, student=student, views=options.views or options.usual_views)
         _begin(out, cohort, options, data)
     else:
         require_unchanged(out, read_json(out / "plan.json"))

@@ -60,6 +60,11 @@ class DistillOptions:
         return self.teachers or (self.student.network,) * distillation(self.kind).teachers
 
     @property
+    def usual_views(self) -> tuple[str, ...]:
+        """Views of the teachers where none are given: those of the preset, where the kind has views."""
+        return VIEW_PRESETS.get(self.student.preset, ()) if distillation(self.kind).views else ()
+
+    @property
     def name(self) -> str:
         """What the method is called in sentences and records."""
         return f"{self.kind} distillation"
@@ -77,15 +82,26 @@ class DistillOptions:
         """
         self._require_teachers()
         image_views(["identity", *self.views])
+        if self.views and not distillation(self.kind).views:
+            msg = f"Found --view {self.views[0]} with --kind {self.kind}, whose teachers see each image as it is."
+            raise ConfigError(msg, "Leave --view out, or use --kind data or data-model.")
         self._require_rounds()
         if self.targets not in TARGETS or (self.targets == "soft" and self.rounds > 1):
             msg = f"Found targets '{self.targets}' with {self.rounds} rounds; expected hard, or soft with 1 round."
             raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
+        self._require_rule()
+
+    def _require_rule(self) -> None:
         usual = vars(KeepRule())
         given = [name for name, value in vars(self.rule).items() if value != usual[name]]
         idle = [f"--{name.replace('_', '-')}" for name in [*(["recipe"] if self.recipe else []), *given]]
         if self.targets == "soft" and idle:
             msg = f"Found --targets soft, which keeps no labels, with {', '.join(idle)}."
+            raise ConfigError(msg, "Leave one of them out.")
+        other, _ = self.rule.as_rule
+        if "threshold" in given and "threshold" not in other:
+            instead = "--top-k" if self.rule.top_k is not None else "--percentile"
+            msg = f"Found --threshold {self.rule.threshold} with {instead}, which decides alone what is kept."
             raise ConfigError(msg, "Leave one of them out.")
 
     def _require_teachers(self) -> None:

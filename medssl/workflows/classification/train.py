@@ -160,6 +160,7 @@ def _train_classifier(
         msg = f"--rounds belongs to --method ssldec; found {options.method} without a baseline."
         raise ConfigError(msg, "Leave --rounds out, or train with the baseline.")
     else:
+        require_used_options(options)
         prepare_classifier(out, usable_cohort(data, options), options, data)
     record = read_json(out / "run.json")
     validation, device = cohort_of_run(out, record["classes"]).validation, choose_device(options.device)
@@ -173,6 +174,20 @@ def _train_classifier(
         write_model_card(out, record, origin, validation, device=device)
 
     return run_training(out, watcher or Watcher(), resume, finish=finish)
+
+
+def require_used_options(options: ClassifyOptions) -> None:
+    """Refuse options of SSLDEC where nothing would follow them.
+
+    Raises:
+        ConfigError: A target rule with another method, or a schedule without rounds.
+    """
+    if options.target_rule is not None and options.method != "ssldec":
+        msg = f"--target-rule belongs to --method ssldec; found --method {options.method}."
+        raise ConfigError(msg, "Leave --target-rule out, or use --method ssldec.")
+    if options.schedule != ClassifyOptions.schedule and not options.rounds:
+        msg = f"Found --schedule {options.schedule}, which says how rounds go on, without --rounds."
+        raise ConfigError(msg, "Give --rounds 1 or more, or leave --schedule out.")
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:

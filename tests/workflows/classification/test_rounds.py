@@ -82,6 +82,25 @@ def test_rounds_belong_to_ssldec(pictures, tmp_path):
     assert not (tmp_path / "run").exists(), "before the baseline trains"
 
 
+@pytest.mark.parametrize("train", [train_with_baseline, train_classifier])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "fixmatch", "target_rule": "dec"}, "--target-rule belongs to --method ssldec"),
+        ({"method": "ssldec", "schedule": "alternate"}, "--schedule alternate, .* without --rounds"),
+    ],
+)
+def test_what_nothing_follows_is_refused(train, changes, words, pictures, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        train(pictures, tmp_path / "run", options(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_baseline_s_command_has_nothing_of_the_rounds(in_rounds):
+    command = json.loads((in_rounds / "candidates" / "supervised" / "run.json").read_text())["command"]
+    assert not [word for word in ("--rounds", "--target-rule", "--schedule") if word in command]
+
+
 def test_every_network_has_a_row_with_its_losses_apart(in_rounds):
     """Those of the labeled and of the unlabeled images, as in the curve of the stage that trained it."""
     folder = in_rounds / "candidates"
