@@ -192,8 +192,9 @@ def planned_distillation(out: Path) -> DistillOptions:
 
 
 def distill_command(data: Path, out: Path, options: DistillOptions) -> str:
-    """Return the command that repeats a distillation."""
-    own_views = options.views != VIEW_PRESETS.get(options.student.preset)
+    """Return the command that repeats a distillation; it names the views that would not come by themselves."""
+    bare = with_recipe(replace(options, views=()))
+    own_views = distillation(options.kind).views and options.views != (bare.views or bare.usual_views)
     chosen = [
         ("kind", options.kind),
         *[("teacher", name) for name in options.teachers],
