@@ -13,6 +13,7 @@ from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict, verdict
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, write_manifest
+from medssl.io.subjects import TRANSDUCTIVE
 from medssl.reporting.model_card import Origin
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
@@ -156,7 +157,8 @@ def promote(
     promote_parts(source, out, PROMOTED)
     record: dict[str, Any] = dict(read_json(source / "run.json"))
     record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
-    said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
+    stamp = TRANSDUCTIVE if record.get("transductive") else {}
+    said: Mapping[str, Any] = {"returned": winner, **asdict(found), **stamp}
     record["data"] = relative(source / record["data"], out)
     cohort = cohort_of_run(out, record["classes"])
     record |= {"command": command, "verdict": said}

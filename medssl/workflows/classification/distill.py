@@ -19,6 +19,7 @@ from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem
 from medssl.io.pseudo_label_table import KeptLabel, kept_labels
+from medssl.io.subjects import TRANSDUCTIVE
 from medssl.self_training import Outcome, self_train
 from medssl.workflows.classification.baseline import (
     SUPERVISED,
@@ -42,6 +43,7 @@ from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import mean_energies, predict_passes
 from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_labels
 from medssl.workflows.classification.train import (
+    ClassifyOptions,
     cohort_of_run,
     prepare_classifier,
     require_unchanged,
@@ -193,6 +195,7 @@ class _Room:
                 seed=self.options.student.seed + 1000 * (number + 1),
                 settings=shared_settings(self.options.student),
             )
+            own = _stamped(own) if targets is not None else own
             run = self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{network}"
             train_candidate(run, cohort, own, self.data, self.watcher, self.say)
             self.spent += self.share
@@ -227,7 +230,7 @@ class _Room:
         It has the steps that the teachers left, so that the whole has those of the baseline.
         """
         left = self.steps - self.spent
-        own = replace(self.options.student, method=self.options.method_of_student, steps=left)
+        own = _stamped(replace(self.options.student, method=self.options.method_of_student, steps=left))
         run = self.out / CANDIDATES / "student"
         if self.options.targets == "soft":
             cohort, files = self.cohort, {"targets.pt": self._answers()}
@@ -271,6 +274,7 @@ class _Room:
             "views": views,
             "seed": options.student.seed,
             **vars(options.rule),
+            **(TRANSDUCTIVE if options.student.transductive else {}),
         }
         write_json(
             path.with_suffix(".json"),
@@ -288,6 +292,7 @@ class _Room:
             options.rule,
             labeled=len(self.cohort.training),
             round_number=number,
+            transductive=options.student.transductive,
         )
         if options.targets == "hard":
             self._warn_of_classes(number, models[0].card.classes)
@@ -323,6 +328,13 @@ class _Room:
             classes, [kept[name] for name in classes], [given[name] for name in classes]
         ):
             logger.warning("Round %d: %s", number, said)
+
+
+def _stamped(options: ClassifyOptions) -> ClassifyOptions:
+    """Let the table of a training say where held-out images may be among those that teachers labeled for it."""
+    if not options.transductive:
+        return options
+    return replace(options, settings={**options.settings, "transductive": True})
 
 
 def _log_mean(passes: Tensor) -> Tensor:

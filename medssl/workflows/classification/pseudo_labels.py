@@ -22,6 +22,7 @@ from medssl.functional.distillation import (
 from medssl.functional.energy import unlike
 from medssl.io.files import write_csv
 from medssl.io.image_items import ImageItem
+from medssl.io.subjects import TRANSDUCTIVE
 
 COLUMNS = (
     *("path", "label", "class_index", "confidence", "kept", "round", "teacher_votes", "n_views"),
@@ -129,6 +130,7 @@ def write_pseudo_labels(
     *,
     labeled: int,
     round_number: int,
+    transductive: bool = False,
 ) -> None:
     """Write one row an unlabeled image: its label, how sure it is, and whether it is kept.
 
@@ -140,6 +142,7 @@ def write_pseudo_labels(
         rule: Which labels are kept.
         labeled: Number of given labels, for the cap.
         round_number: Counted from 1.
+        transductive: Whether held-out images may be among them; a column then says so in every row.
 
     Raises:
         OutputError: The folder cannot be written to.
@@ -150,6 +153,7 @@ def write_pseudo_labels(
     places = {name: place for place, name in enumerate(sorted(item.name for item in items))}
     order = torch.tensor([places[item.name] for item in items], dtype=torch.int64)
     kept = _kept_but(rejected, found, rule, labeled, order)
+    stamp = TRANSDUCTIVE if transductive else {}
     rows = []
     for place, (item, q) in enumerate(zip(items, mean_probabilities(answers.passes).tolist(), strict=True)):
         number = int(found.label[place])
@@ -166,9 +170,10 @@ def write_pseudo_labels(
                 "weight": float(found.confidence[place]) if rule.weight == "confidence" else 1.0,
                 "energy": "" if answers.energies is None else float(answers.energies[place]),
                 **{f"p_{name}": value for name, value in zip(classes, q, strict=True)},
+                **stamp,
             }
         )
-    write_csv(path, rows, [*COLUMNS, *[f"p_{name}" for name in classes]])
+    write_csv(path, rows, [*COLUMNS, *[f"p_{name}" for name in classes], *stamp])
 
 
 def _rejected(answers: Answers, rule: KeepRule) -> Tensor:

@@ -611,3 +611,20 @@ def test_a_student_that_is_returned_is_called_a_distillation(targets, pictures, 
     baseline = json.loads((run / "candidates" / "supervised" / "run.json").read_text())
     assert baseline["method"] == "supervised"
     assert "targets" not in baseline
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_every_table_of_a_transductive_distillation_says_so(transductive, tmp_path):
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+    if transductive:
+        shutil.copyfile(images / "test" / "light" / "0.png", images / "unlabelled" / "3.png")
+    rule = KeepRule(threshold=0.0)
+    distill(images, run, chosen("plain", rule=rule, student={"transductive": transductive}))
+    told = [json.loads((run / name).read_text()) for name in ("verdict.json", "pseudo_labels/round-1.json")]
+    tables = [
+        *table(run / "candidates" / "student" / "metrics.tsv"),
+        *rows(run / "pseudo_labels" / "round-1.csv"),
+    ]
+    assert {one.get("transductive") for one in (*told, *tables)} == {"yes" if transductive else None}
+    unaware = [run / "candidates" / "supervised", *run.glob("teachers/*")]
+    assert not [one for run in unaware for one in table(run / "metrics.tsv") if "transductive" in one]
