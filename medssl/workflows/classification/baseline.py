@@ -25,6 +25,7 @@ from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.rounds import require_rounds, train_method
 from medssl.workflows.classification.train import (
     ClassifyOptions,
+    begun,
     cohort_of_run,
     image_hashes,
     prepare_classifier,
@@ -96,7 +97,7 @@ def _train_with_baseline(
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if resume:
-        plan = read_json(out / "plan.json")
+        plan = begun(out, "plan.json")
         kept = plan["options"]
         if "student" in kept:
             msg = f"The run in {out} is a distillation."

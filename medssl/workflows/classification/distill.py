@@ -121,7 +121,7 @@ def _distill(
     resume: bool,
     say: Say,
 ) -> Distilled:
-    if resume and (out / "plan.json").is_file():
+    if resume:
         options = planned_distillation(out)
     else:
         options = with_recipe(options)

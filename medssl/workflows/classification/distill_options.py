@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medssl.errors import ConfigError, OutputError
-from medssl.io.files import read_json
 from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, image_views
 from medssl.workflows.classification.baseline import SUPERVISED, planned
 from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.pseudo_labels import KeepRule
-from medssl.workflows.classification.train import ClassifyOptions, shared_words
+from medssl.workflows.classification.train import ClassifyOptions, begun, shared_words
 from medssl.workflows.provenance import command_line
 
 TARGETS = ("hard", "soft")
@@ -180,9 +179,11 @@ def planned_distillation(out: Path) -> DistillOptions:
     """Return the options that a run began with.
 
     Raises:
+        InputError: There is no run to go on with.
         OutputError: The run is no distillation.
     """
-    kept = read_json(out / "plan.json")["options"]
+    single = (out / "run.json").is_file() and not (out / "plan.json").is_file()
+    kept = {} if single else begun(out, "plan.json")["options"]
     if "student" not in kept:
         msg = f"The run in {out} is no distillation."
         raise OutputError(msg, f"Go on with: medssl classify train IMAGES --out {out} --resume")

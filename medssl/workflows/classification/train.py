@@ -508,6 +508,23 @@ def cohort_of_run(out: Path, classes: Sequence[str]) -> ImageCohort:
     return read_image_cohort(out / "images.csv", classes=classes, allow_outside=True)
 
 
+def begun(out: Path, name: str) -> dict[str, Any]:
+    """Read what a run wrote down when it began.
+
+    Args:
+        out: The run folder.
+        name: ``run.json``, or ``plan.json`` where several trainings belong together.
+
+    Raises:
+        InputError: There is no run to go on with.
+    """
+    if not (out / name).is_file():
+        msg = f"{out} holds no {name}, so there is no run to go on with."
+        raise InputError(msg, "Start it without --resume.")
+    found: dict[str, Any] = read_json(out / name)
+    return found
+
+
 def require_same_images(out: Path) -> None:
     """Compare the images of a run with those it began with.
 
@@ -515,10 +532,7 @@ def require_same_images(out: Path) -> None:
         InputError: An image is gone or changed, or there is no run to go on with.
         OutputError: The run is finished.
     """
-    if not (out / "run.json").is_file():
-        msg = f"{out} holds no run.json, so there is no run to go on with."
-        raise InputError(msg, "Start it without --resume.")
-    record = read_json(out / "run.json")
+    record = begun(out, "run.json")
     if record.get("finished"):
         msg = f"The run in {out} is finished ({record.get('steps')} steps)."
         raise OutputError(msg, "Choose a new --out for another run.")

@@ -31,7 +31,7 @@ from medssl.workflows.classification.predict import (
 )
 from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.report import _audit
-from medssl.workflows.classification.train import cohort_of_run
+from medssl.workflows.classification.train import cohort_of_run, train_classifier
 
 
 def rows(path):
@@ -307,6 +307,17 @@ def test_a_distillation_and_a_training_are_told_apart_on_resume(pictures, tmp_pa
         train_with_baseline(pictures, tmp_path / "trained", options(method="ssldec"), StopAfter(2))
     with pytest.raises(OutputError, match="is no distillation"):
         distill(pictures, tmp_path / "trained", chosen("data"), resume=True)
+    with pytest.raises(TrainingInterrupted):
+        train_classifier(pictures, tmp_path / "alone", options(), StopAfter(1))
+    with pytest.raises(OutputError, match="is no distillation"):
+        distill(pictures, tmp_path / "alone", chosen("data"), resume=True)
+
+
+@pytest.mark.parametrize("go", [train_classifier, train_with_baseline, distill])
+def test_where_nothing_began_nothing_goes_on(go, pictures, tmp_path):
+    with pytest.raises(InputError, match=r"no run to go on with.*Start it without --resume"):
+        go(pictures, tmp_path / "run", chosen() if go is distill else options(), resume=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_that_do_not_fit_the_student_are_seen_before_a_teacher_trains(pictures, tmp_path):
