@@ -233,8 +233,21 @@ def _without_copies(cohort: ImageCohort, digests: Mapping[Path, bytes], *, trans
     return replace(cohort, validation=validation, unlabeled=unlabeled)
 
 
-def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
+def prepare_classifier(
+    out: Path,
+    cohort: ImageCohort,
+    options: ClassifyOptions,
+    data: Path,
+    files: Mapping[str, Path] | None = None,
+) -> None:
     """Write a run folder: configuration, manifest, record. Nothing is trained yet.
+
+    Args:
+        out: The folder; its ``run.json`` comes last and says that it is whole.
+        cohort: Its images.
+        options: See `ClassifyOptions`.
+        data: Where the images come from, for the record.
+        files: Name in the folder -> file that is copied there.
 
     Raises:
         OutputError: The folder is in use, or cannot be written.
@@ -258,6 +271,9 @@ def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions,
     shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
     write_json(out / "configs" / "metadata.json", _metadata(bundle, cohort, values))
     write_manifest(out / "images.csv", cohort)
+    for name, source in (files or {}).items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, out / name)
     write_json(out / "run.json", _record(out, cohort, options, values, data))
 
 

@@ -639,3 +639,19 @@ def test_every_table_of_a_transductive_distillation_says_so(transductive, tmp_pa
     assert {one.get("transductive") for one in (*told, *tables)} == {"yes" if transductive else None}
     unaware = [run / "candidates" / "supervised", *run.glob("teachers/*")]
     assert not [one for run in unaware for one in table(run / "metrics.tsv") if "transductive" in one]
+
+
+def test_a_run_that_is_killed_while_targets_are_copied_goes_on(pictures, tmp_path, monkeypatch):
+    copyfile, run = shutil.copyfile, tmp_path / "run"
+
+    def killed(source, target):
+        if Path(target).name == "targets.pt":
+            raise KeyboardInterrupt
+        return copyfile(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distill(pictures, run, chosen("plain", targets="soft"))
+    distill(pictures, run, chosen("plain"), resume=True)
+    assert (run / "candidates" / "student" / "targets.pt").is_file()
