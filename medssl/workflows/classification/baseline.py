@@ -13,6 +13,7 @@ from medssl.errors import DatalistError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict, verdict
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, write_manifest
+from medssl.io.subjects import TRANSDUCTIVE
 from medssl.reporting.model_card import Origin
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
@@ -24,9 +25,13 @@ from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.rounds import require_rounds, train_method
 from medssl.workflows.classification.train import (
     ClassifyOptions,
+    begun,
     cohort_of_run,
+    image_hashes,
     prepare_classifier,
     repeat_command,
+    require_unchanged,
+    require_used_options,
     usable_cohort,
     with_input_of,
 )
@@ -92,12 +97,15 @@ def _train_with_baseline(
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if resume:
-        kept = read_json(out / "plan.json")["options"]
+        plan = begun(out, "plan.json")
+        kept = plan["options"]
         if "student" in kept:
             msg = f"The run in {out} is a distillation."
             raise OutputError(msg, f"Go on with: medssl classify distill {data} --out {out} --resume")
+        require_unchanged(out, plan)
         options = planned(kept, out)
     else:
+        require_used_options(options)
         cohort = usable_cohort(data, options)
         options = with_input_of(cohort, options)
         _begin(out, cohort, options, data)
@@ -118,7 +126,14 @@ def _train_with_baseline(
 
 
 def _baseline(options: ClassifyOptions) -> ClassifyOptions:
-    return replace(options, method=SUPERVISED, rounds=0, settings=shared_settings(options))
+    return replace(
+        options,
+        method=SUPERVISED,
+        rounds=0,
+        target_rule=None,
+        schedule=ClassifyOptions.schedule,
+        settings=shared_settings(options),
+    )
 
 
 def has_baseline(out: Path) -> bool:
@@ -143,7 +158,8 @@ def promote(
     promote_parts(source, out, PROMOTED)
     record: dict[str, Any] = dict(read_json(source / "run.json"))
     record["data_sha256"] = moved_hashes(record["data_sha256"], source, out)
-    said: Mapping[str, Any] = {"returned": winner, **asdict(found)}
+    stamp = TRANSDUCTIVE if record.get("transductive") else {}
+    said: Mapping[str, Any] = {"returned": winner, **asdict(found), **stamp}
     record["data"] = relative(source / record["data"], out)
     cohort = cohort_of_run(out, record["classes"])
     record |= {"command": command, "verdict": said}
@@ -208,6 +224,19 @@ def kept_options(options: ClassifyOptions, out: Path) -> dict[str, Any]:
     return vars(options) | {"unlabeled": unlabeled, "settings": dict(options.settings)}
 
 
+def write_plan(out: Path, cohort: ImageCohort, kept: Mapping[str, Any]) -> None:
+    """Write which images are used for what, what they hold, and the options: from these a run is resumed.
+
+    Args:
+        out: The run folder.
+        cohort: Its images.
+        kept: The options as `kept_options` gives them.
+    """
+    write_manifest(out / "images.csv", cohort)
+    hashes = image_hashes(cohort, out)
+    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept, "data_sha256": hashes})
+
+
 def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
     """Return the options that a plan keeps."""
     unlabeled = out / str(kept["unlabeled"]) if kept["unlabeled"] else None
@@ -227,5 +256,4 @@ def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path)
         for number, own in enumerate((replace(options, rounds=0), _baseline(options))):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "train#sampler", "network_def"))
-    write_manifest(out / "images.csv", cohort)
-    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept_options(options, out)})
+    write_plan(out, cohort, kept_options(options, out))

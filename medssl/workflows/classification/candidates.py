@@ -47,9 +47,6 @@ def train_candidate(
         require_same_images(run)
     else:  # also one that was stopped while it was prepared
         shutil.rmtree(run, ignore_errors=True)
-        prepare_classifier(run, cohort, options, data)
-        for name, source in (files or {}).items():
-            (run / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, run / name)
+        prepare_classifier(run, cohort, options, data, files)
     resumable = (run / "checkpoints" / "resume.pt").is_file()
     return run_training(run, watcher or Watcher(), resume=began and resumable)

@@ -17,7 +17,7 @@ from medssl.networks.compact import classifier_of
 from medssl.workflows.configuration import one_line
 from medssl.workflows.models import read_config
 
-RECORDED = ("command", "seed", "budget", "versions", "images")
+RECORDED = ("command", "method", "rounds", "targets", "seed", "budget", "versions", "images")
 """What the card takes from ``run.json``; among the versions is the revision of a checkout."""
 
 _FOLDERS = re.compile(r"[/\\]")

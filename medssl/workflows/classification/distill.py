@@ -17,16 +17,17 @@ from medssl.evaluation.audit import class_warnings
 from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
-from medssl.io.image_cohort import ImageCohort, ImageItem, write_manifest
+from medssl.io.image_cohort import ImageCohort, ImageItem
 from medssl.io.pseudo_label_table import KeptLabel, kept_labels
+from medssl.io.subjects import TRANSDUCTIVE
 from medssl.self_training import Outcome, self_train
-from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
     kept_options,
     promote,
     shared_settings,
+    write_plan,
 )
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import LEAST_IMAGES, calibrated
@@ -42,8 +43,10 @@ from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import mean_energies, predict_passes
 from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_labels
 from medssl.workflows.classification.train import (
+    ClassifyOptions,
     cohort_of_run,
     prepare_classifier,
+    require_unchanged,
     share_of,
     usable_cohort,
     with_input_of,
@@ -118,20 +121,21 @@ def _distill(
     resume: bool,
     say: Say,
 ) -> Distilled:
-    if resume and (out / "plan.json").is_file():
+    if resume:
         options = planned_distillation(out)
-    options = with_recipe(options)
-    options.require()
+    else:
+        options = with_recipe(options)
+        options.require()
     if (out / "verdict.json").is_file():
         msg = f"The run in {out} is finished."
         raise OutputError(msg, "Choose a new --out for another run.")
     if not resume:
         cohort = usable_cohort(data, options.student)
         student = with_input_of(cohort, options.student)
-        options = replace(
-            options, student=student, views=options.views or VIEW_PRESETS.get(student.preset, ())
-        )
+        options = replace(options, student=student, views=options.views or options.usual_views)
         _begin(out, cohort, options, data)
+    else:
+        require_unchanged(out, read_json(out / "plan.json"))
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
     room = _Room(data, out, cohort, options, watcher, say)
     outcome = self_train(
@@ -147,7 +151,7 @@ def _distill(
     )
     baseline = train_candidate(out / CANDIDATES / SUPERVISED, cohort, whole, data, watcher, say)
     device = choose_device(options.student.device)
-    found = compare_runs(f"{options.kind} distillation", cohort, baseline.run, student.run, device)
+    found = compare_runs(options.name, cohort, baseline.run, student.run, device)
     winner = student if found.method_wins else baseline
     promote(out, winner.run, winner.run.name, found, distill_command(data, out, options), device)
     say(found.sentence)
@@ -191,6 +195,7 @@ class _Room:
                 seed=self.options.student.seed + 1000 * (number + 1),
                 settings=shared_settings(self.options.student),
             )
+            own = _stamped(own) if targets is not None else own
             run = self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{network}"
             train_candidate(run, cohort, own, self.data, self.watcher, self.say)
             self.spent += self.share
@@ -225,7 +230,7 @@ class _Room:
         It has the steps that the teachers left, so that the whole has those of the baseline.
         """
         left = self.steps - self.spent
-        own = replace(self.options.student, method=self.options.method_of_student, steps=left)
+        own = _stamped(replace(self.options.student, method=self.options.method_of_student, steps=left))
         run = self.out / CANDIDATES / "student"
         if self.options.targets == "soft":
             cohort, files = self.cohort, {"targets.pt": self._answers()}
@@ -237,7 +242,10 @@ class _Room:
             kept = len(self.kept.labels) if self.kept else 0
             told = f"{kept} labels of the teachers were kept: {outcome.reason}"
         self.say(told)
-        return train_candidate(run, cohort, own, self.data, self.watcher, self.say, files)
+        done = train_candidate(run, cohort, own, self.data, self.watcher, self.say, files)
+        how = {"method": self.options.name, "rounds": outcome.rounds, "targets": self.options.targets}
+        write_json(run / "run.json", {**read_json(run / "run.json"), **how})
+        return done
 
     def _answers(self) -> Path:
         return self.out / "teachers" / "answers.pt"
@@ -259,15 +267,6 @@ class _Room:
             labeled = predict_passes(self.cohort.training, models, views)
             answers = {"log_p": passes, "log_p_labeled": labeled}
             save_atomically({name: _log_mean(one) for name, one in answers.items()}, self._answers())
-        write_pseudo_labels(
-            path,
-            items,
-            models[0].card.classes,
-            self._answered(items, models, passes),
-            options.rule,
-            labeled=len(self.cohort.training),
-            round_number=number,
-        )
         facts = {
             "distillation": options.kind,
             "targets": options.targets,
@@ -275,6 +274,7 @@ class _Room:
             "views": views,
             "seed": options.student.seed,
             **vars(options.rule),
+            **(TRANSDUCTIVE if options.student.transductive else {}),
         }
         write_json(
             path.with_suffix(".json"),
@@ -283,6 +283,16 @@ class _Room:
                 "teachers_sha256": [model.weights_sha256 for model in models],
                 "temperatures": [model.card.temperature for model in models],
             },
+        )
+        write_pseudo_labels(  # last: this table says that the round has labeled
+            path,
+            items,
+            models[0].card.classes,
+            self._answered(items, models, passes),
+            options.rule,
+            labeled=len(self.cohort.training),
+            round_number=number,
+            transductive=options.student.transductive,
         )
         if options.targets == "hard":
             self._warn_of_classes(number, models[0].card.classes)
@@ -318,6 +328,13 @@ class _Room:
             classes, [kept[name] for name in classes], [given[name] for name in classes]
         ):
             logger.warning("Round %d: %s", number, said)
+
+
+def _stamped(options: ClassifyOptions) -> ClassifyOptions:
+    """Let the table of a training say where held-out images may be among those that teachers labeled for it."""
+    if not options.transductive:
+        return options
+    return replace(options, settings={**options.settings, "transductive": True})
 
 
 def _log_mean(passes: Tensor) -> Tensor:
@@ -361,6 +378,5 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "network_def"))
-    write_manifest(out / "images.csv", cohort)
     kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
-    write_json(out / "plan.json", {"classes": list(cohort.classes), "options": kept})
+    write_plan(out, cohort, kept)

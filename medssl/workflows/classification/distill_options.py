@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medssl.errors import ConfigError, OutputError
-from medssl.io.files import read_json
 from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, image_views
 from medssl.workflows.classification.baseline import SUPERVISED, planned
 from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.pseudo_labels import KeepRule
-from medssl.workflows.classification.train import ClassifyOptions, shared_words
+from medssl.workflows.classification.train import ClassifyOptions, begun, shared_words
 from medssl.workflows.provenance import command_line
 
 TARGETS = ("hard", "soft")
@@ -60,6 +59,16 @@ class DistillOptions:
         return self.teachers or (self.student.network,) * distillation(self.kind).teachers
 
     @property
+    def usual_views(self) -> tuple[str, ...]:
+        """Views of the teachers where none are given: those of the preset, where the kind has views."""
+        return VIEW_PRESETS.get(self.student.preset, ()) if distillation(self.kind).views else ()
+
+    @property
+    def name(self) -> str:
+        """What the method is called in sentences and records."""
+        return f"{self.kind} distillation"
+
+    @property
     def method_of_student(self) -> str:
         """What the student is trained by, a name that `methods.online_method` takes."""
         return "soft-targets" if self.targets == "soft" else SUPERVISED
@@ -72,15 +81,26 @@ class DistillOptions:
         """
         self._require_teachers()
         image_views(["identity", *self.views])
+        if self.views and not distillation(self.kind).views:
+            msg = f"Found --view {self.views[0]} with --kind {self.kind}, whose teachers see each image as it is."
+            raise ConfigError(msg, "Leave --view out, or use --kind data or data-model.")
         self._require_rounds()
         if self.targets not in TARGETS or (self.targets == "soft" and self.rounds > 1):
             msg = f"Found targets '{self.targets}' with {self.rounds} rounds; expected hard, or soft with 1 round."
             raise ConfigError(msg, "In rounds, teachers learn from labels that are kept: --targets hard.")
+        self._require_rule()
+
+    def _require_rule(self) -> None:
         usual = vars(KeepRule())
         given = [name for name, value in vars(self.rule).items() if value != usual[name]]
         idle = [f"--{name.replace('_', '-')}" for name in [*(["recipe"] if self.recipe else []), *given]]
         if self.targets == "soft" and idle:
             msg = f"Found --targets soft, which keeps no labels, with {', '.join(idle)}."
+            raise ConfigError(msg, "Leave one of them out.")
+        other, _ = self.rule.as_rule
+        if "threshold" in given and "threshold" not in other:
+            instead = "--top-k" if self.rule.top_k is not None else "--percentile"
+            msg = f"Found --threshold {self.rule.threshold} with {instead}, which decides alone what is kept."
             raise ConfigError(msg, "Leave one of them out.")
 
     def _require_teachers(self) -> None:
@@ -159,9 +179,11 @@ def planned_distillation(out: Path) -> DistillOptions:
     """Return the options that a run began with.
 
     Raises:
+        InputError: There is no run to go on with.
         OutputError: The run is no distillation.
     """
-    kept = read_json(out / "plan.json")["options"]
+    single = (out / "run.json").is_file() and not (out / "plan.json").is_file()
+    kept = {} if single else begun(out, "plan.json")["options"]
     if "student" not in kept:
         msg = f"The run in {out} is no distillation."
         raise OutputError(msg, f"Go on with: medssl classify train IMAGES --out {out} --resume")
@@ -171,8 +193,9 @@ def planned_distillation(out: Path) -> DistillOptions:
 
 
 def distill_command(data: Path, out: Path, options: DistillOptions) -> str:
-    """Return the command that repeats a distillation."""
-    own_views = options.views != VIEW_PRESETS.get(options.student.preset)
+    """Return the command that repeats a distillation; it names the views that would not come by themselves."""
+    bare = with_recipe(replace(options, views=()))
+    own_views = distillation(options.kind).views and options.views != (bare.views or bare.usual_views)
     chosen = [
         ("kind", options.kind),
         *[("teacher", name) for name in options.teachers],

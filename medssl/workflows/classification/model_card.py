@@ -44,7 +44,7 @@ def write_model_card(
         labels = numbers_of(validation, model.card.classes)
         found = scores(labels, probabilities, model.card.classes).record()
     text = model_card(
-        record,
+        {**record, "method": _spoken_method(record)},
         asdict(network_facts(str(record["network"]))),
         origin,
         parameters=sum(weight.numel() for weight in model.network.parameters()),
@@ -53,6 +53,16 @@ def write_model_card(
         sentence=sentence,
     )
     write_text(run / FILE_NAME, text)
+
+
+def _spoken_method(record: Mapping[str, Any]) -> str:
+    """Say how a network was trained, of a student and of rounds the rest too."""
+    said = [str(record["method"])]
+    if rounds := record.get("rounds"):
+        said.append(f"{rounds} round{'s' * (rounds > 1)}")
+    if "targets" in record:
+        said.append(f"{record['targets']} targets")
+    return ", ".join(said)
 
 
 def started_from(network: str, values: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from medssl.functional.distillation import (
 from medssl.functional.energy import unlike
 from medssl.io.files import write_csv
 from medssl.io.image_items import ImageItem
+from medssl.io.subjects import TRANSDUCTIVE
 
 COLUMNS = (
     *("path", "label", "class_index", "confidence", "kept", "round", "teacher_votes", "n_views"),
@@ -75,7 +77,12 @@ class KeepRule:
         if self.energy_percentile is not None and not 0 <= self.energy_percentile <= 100:
             msg = f"Found an energy percentile of {self.energy_percentile}; expected one from 0 to 100."
             raise ConfigError(msg)
-        require_keep_rule(*self.as_rule, self.balance)
+        for name, least in (("cap", 0), ("balance", 1)):
+            found = getattr(self, name)
+            if found is not None and not (isfinite(found) and found >= least):
+                msg = f"Found --{name} {found}; expected a finite number of at least {least}."
+                raise ConfigError(msg, f"Leave --{name} out for no limit.")
+        require_keep_rule(*self.as_rule)
 
     @property
     def as_rule(self) -> tuple[str, float | Sequence[float]]:
@@ -123,6 +130,7 @@ def write_pseudo_labels(
     *,
     labeled: int,
     round_number: int,
+    transductive: bool = False,
 ) -> None:
     """Write one row an unlabeled image: its label, how sure it is, and whether it is kept.
 
@@ -134,6 +142,7 @@ def write_pseudo_labels(
         rule: Which labels are kept.
         labeled: Number of given labels, for the cap.
         round_number: Counted from 1.
+        transductive: Whether held-out images may be among them; a column then says so in every row.
 
     Raises:
         OutputError: The folder cannot be written to.
@@ -144,6 +153,7 @@ def write_pseudo_labels(
     places = {name: place for place, name in enumerate(sorted(item.name for item in items))}
     order = torch.tensor([places[item.name] for item in items], dtype=torch.int64)
     kept = _kept_but(rejected, found, rule, labeled, order)
+    stamp = TRANSDUCTIVE if transductive else {}
     rows = []
     for place, (item, q) in enumerate(zip(items, mean_probabilities(answers.passes).tolist(), strict=True)):
         number = int(found.label[place])
@@ -160,9 +170,10 @@ def write_pseudo_labels(
                 "weight": float(found.confidence[place]) if rule.weight == "confidence" else 1.0,
                 "energy": "" if answers.energies is None else float(answers.energies[place]),
                 **{f"p_{name}": value for name, value in zip(classes, q, strict=True)},
+                **stamp,
             }
         )
-    write_csv(path, rows, [*COLUMNS, *[f"p_{name}" for name in classes]])
+    write_csv(path, rows, [*COLUMNS, *[f"p_{name}" for name in classes], *stamp])
 
 
 def _rejected(answers: Answers, rule: KeepRule) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
@@ -96,13 +96,23 @@ def train_in_rounds(
     stages.record_last(outcome.rounds)
     done = stages.trainings[outcome.rounds]
     if not (run / "run.json").is_file():
-        shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(done.run, run)  # beside it, so that relative paths stay right
-        record = dict(read_json(run / "run.json"))
-        write_json(run / "run.json", record | {"method": options.method, "rounds": outcome.rounds})
+        _copy_stage(done.run, run, {"method": options.method, "rounds": outcome.rounds})
     write_json(run.with_name(f"{run.name}-round") / "rounds.json", vars(outcome))
     say(f"{outcome.rounds} rounds: {outcome.reason}")
     return replace(done, run=run)
+
+
+def _copy_stage(stage: Path, run: Path, told: Mapping[str, object]) -> None:
+    """Copy a stage to the folder of its method, which is there whole or not at all.
+
+    Both lie beside each other, so that relative paths stay right.
+    """
+    partial = run.with_name(f".partial-{run.name}")
+    for folder in (partial, run):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(stage, partial)
+    write_json(partial / "run.json", {**read_json(partial / "run.json"), **told})
+    partial.rename(run)
 
 
 class _Stages:

@@ -160,6 +160,7 @@ def _train_classifier(
         msg = f"--rounds belongs to --method ssldec; found {options.method} without a baseline."
         raise ConfigError(msg, "Leave --rounds out, or train with the baseline.")
     else:
+        require_used_options(options)
         prepare_classifier(out, usable_cohort(data, options), options, data)
     record = read_json(out / "run.json")
     validation, device = cohort_of_run(out, record["classes"]).validation, choose_device(options.device)
@@ -173,6 +174,20 @@ def _train_classifier(
         write_model_card(out, record, origin, validation, device=device)
 
     return run_training(out, watcher or Watcher(), resume, finish=finish)
+
+
+def require_used_options(options: ClassifyOptions) -> None:
+    """Refuse options of SSLDEC where nothing would follow them.
+
+    Raises:
+        ConfigError: A target rule with another method, or a schedule without rounds.
+    """
+    if options.target_rule is not None and options.method != "ssldec":
+        msg = f"--target-rule belongs to --method ssldec; found --method {options.method}."
+        raise ConfigError(msg, "Leave --target-rule out, or use --method ssldec.")
+    if options.schedule != ClassifyOptions.schedule and not options.rounds:
+        msg = f"Found --schedule {options.schedule}, which says how rounds go on, without --rounds."
+        raise ConfigError(msg, "Give --rounds 1 or more, or leave --schedule out.")
 
 
 def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
@@ -218,8 +233,21 @@ def _without_copies(cohort: ImageCohort, digests: Mapping[Path, bytes], *, trans
     return replace(cohort, validation=validation, unlabeled=unlabeled)
 
 
-def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
+def prepare_classifier(
+    out: Path,
+    cohort: ImageCohort,
+    options: ClassifyOptions,
+    data: Path,
+    files: Mapping[str, Path] | None = None,
+) -> None:
     """Write a run folder: configuration, manifest, record. Nothing is trained yet.
+
+    Args:
+        out: The folder; its ``run.json`` comes last and says that it is whole.
+        cohort: Its images.
+        options: See `ClassifyOptions`.
+        data: Where the images come from, for the record.
+        files: Name in the folder -> file that is copied there.
 
     Raises:
         OutputError: The folder is in use, or cannot be written.
@@ -243,6 +271,9 @@ def prepare_classifier(out: Path, cohort: ImageCohort, options: ClassifyOptions,
     shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
     write_json(out / "configs" / "metadata.json", _metadata(bundle, cohort, values))
     write_manifest(out / "images.csv", cohort)
+    for name, source in (files or {}).items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, out / name)
     write_json(out / "run.json", _record(out, cohort, options, values, data))
 
 
@@ -493,6 +524,23 @@ def cohort_of_run(out: Path, classes: Sequence[str]) -> ImageCohort:
     return read_image_cohort(out / "images.csv", classes=classes, allow_outside=True)
 
 
+def begun(out: Path, name: str) -> dict[str, Any]:
+    """Read what a run wrote down when it began.
+
+    Args:
+        out: The run folder.
+        name: ``run.json``, or ``plan.json`` where several trainings belong together.
+
+    Raises:
+        InputError: There is no run to go on with.
+    """
+    if not (out / name).is_file():
+        msg = f"{out} holds no {name}, so there is no run to go on with."
+        raise InputError(msg, "Start it without --resume.")
+    found: dict[str, Any] = read_json(out / name)
+    return found
+
+
 def require_same_images(out: Path) -> None:
     """Compare the images of a run with those it began with.
 
@@ -500,16 +548,28 @@ def require_same_images(out: Path) -> None:
         InputError: An image is gone or changed, or there is no run to go on with.
         OutputError: The run is finished.
     """
-    if not (out / "run.json").is_file():
-        msg = f"{out} holds no run.json, so there is no run to go on with."
-        raise InputError(msg, "Start it without --resume.")
-    record = read_json(out / "run.json")
+    record = begun(out, "run.json")
     if record.get("finished"):
         msg = f"The run in {out} is finished ({record.get('steps')} steps)."
         raise OutputError(msg, "Choose a new --out for another run.")
-    cohort = cohort_of_run(out, record["classes"])
-    now = image_hashes(cohort, out)
-    different = sorted(name for name, value in record["data_sha256"].items() if now.get(name) != value)
+    require_unchanged(out, record)
+
+
+def require_unchanged(out: Path, record: Mapping[str, Any]) -> None:
+    """Compare the images of a run folder with what was written down of them when it began.
+
+    Args:
+        out: Folder with the manifest ``images.csv``.
+        record: ``classes``, and in ``data_sha256`` what `image_hashes` gave; older plans have no hashes.
+
+    Raises:
+        InputError: An image is gone or changed.
+    """
+    kept = record.get("data_sha256")
+    if kept is None:
+        return
+    now = image_hashes(cohort_of_run(out, record["classes"]), out)
+    different = sorted(name for name, value in kept.items() if now.get(name) != value)
     if different:
         msg = f"The images changed since the run in {out} began: {', '.join(different[:5])}."
         raise InputError(msg, "Put the files back as they were, or start a new run.")

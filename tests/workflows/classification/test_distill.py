@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from pictures import CLASSES, options, write_pictures
 from runs import StopAfter, same, table, weights
 
 from medssl.engines import TrainingInterrupted
-from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
@@ -29,7 +31,7 @@ from medssl.workflows.classification.predict import (
 )
 from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.report import _audit
-from medssl.workflows.classification.train import cohort_of_run
+from medssl.workflows.classification.train import cohort_of_run, train_classifier
 
 
 def rows(path):
@@ -158,6 +160,10 @@ def test_pseudo_labels_know_nothing_of_the_temperature(distilled, pictures):
         ({"targets": "soft", "rule": KeepRule(threshold=0.9)}, "keeps no labels, with --threshold"),
         ({"relabel": "some", "rounds": 2}, "'some'. Choose one of: remaining, all"),
         ({"views": ("upside_down",), "kind": "data"}, "upside_down"),
+        ({"views": ("vflip",), "kind": "plain"}, "--view vflip with --kind plain"),
+        ({"views": ("vflip",), "kind": "model"}, "--view vflip with --kind model"),
+        ({"rule": KeepRule(threshold=0.9, top_k=3)}, "--threshold 0.9 with --top-k"),
+        ({"rule": KeepRule(threshold=(0.9, 0.8), percentile=50)}, "with --percentile"),
         ({"student": {"network": "vgg-smal-28"}}, "vgg-smal-28"),
         ({"teachers": ("vgg-smal-28",)}, "vgg-smal-28"),
         ({"kind": "model", "student": {"steps": 2}}, "cannot be shared"),
@@ -227,6 +233,13 @@ def test_an_energy_percentile_that_is_none_is_refused(percentile):
         KeepRule(energy_percentile=percentile)
 
 
+@pytest.mark.parametrize("number", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["cap", "balance"])
+def test_a_bound_that_is_none_is_refused_by_its_name(name, number):
+    with pytest.raises(ConfigError, match=f"--{name} {number}; expected a finite number"):
+        KeepRule(**{name: number})
+
+
 def test_two_rules_are_refused():
     with pytest.raises(ConfigError, match="each decides alone"):
         KeepRule(top_k=3, percentile=50)
@@ -294,6 +307,17 @@ def test_a_distillation_and_a_training_are_told_apart_on_resume(pictures, tmp_pa
         train_with_baseline(pictures, tmp_path / "trained", options(method="ssldec"), StopAfter(2))
     with pytest.raises(OutputError, match="is no distillation"):
         distill(pictures, tmp_path / "trained", chosen("data"), resume=True)
+    with pytest.raises(TrainingInterrupted):
+        train_classifier(pictures, tmp_path / "alone", options(), StopAfter(1))
+    with pytest.raises(OutputError, match="is no distillation"):
+        distill(pictures, tmp_path / "alone", chosen("data"), resume=True)
+
+
+@pytest.mark.parametrize("go", [train_classifier, train_with_baseline, distill])
+def test_where_nothing_began_nothing_goes_on(go, pictures, tmp_path):
+    with pytest.raises(InputError, match=r"no run to go on with.*Start it without --resume"):
+        go(pictures, tmp_path / "run", chosen() if go is distill else options(), resume=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_that_do_not_fit_the_student_are_seen_before_a_teacher_trains(pictures, tmp_path):
@@ -535,3 +559,99 @@ def test_classes_are_counted_over_all_rounds(pictures, tmp_path, caplog, monkeyp
     assert len(asked) == 2
     second = [one.getMessage() for one in caplog.records if one.getMessage().startswith("Round 2: ")]
     assert not any(f"says '{CLASSES[0]}'" in one for one in second), second
+
+
+@pytest.mark.parametrize("verb", ["train", "distill"])
+@pytest.mark.parametrize("named", ["plan with hashes", "older plan"])
+def test_images_that_changed_between_two_trainings_are_told_before_more_is_trained(verb, named, tmp_path):
+    """The first training is finished: nothing but the plan knows what the unlabeled images were."""
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+
+    def go(watcher=None, *, resume=False):
+        if verb == "distill":
+            distill(images, run, chosen("plain"), watcher, resume=resume)
+        else:
+            train_with_baseline(images, run, options(method="ssldec"), watcher, resume=resume)
+
+    with pytest.raises(TrainingInterrupted):
+        go(StopAfter(1))
+    shutil.rmtree(run / "teachers", ignore_errors=True)  # what was begun would know its own images
+    shutil.rmtree(run / "candidates", ignore_errors=True)
+    shutil.copyfile(images / "test" / "light" / "0.png", images / "unlabelled" / "3.png")
+    if named == "older plan":
+        plan = json.loads((run / "plan.json").read_text())
+        del plan["data_sha256"]
+        (run / "plan.json").write_text(json.dumps(plan))
+        go(resume=True)
+        assert (run / "verdict.json").is_file()
+        return
+    with pytest.raises(InputError, match=r"changed since the run in .*unlabelled/3\.png"):
+        go(resume=True)
+    assert not (run / "teachers").exists()
+    assert not (run / "candidates").exists()
+
+
+def test_a_round_that_is_killed_while_it_writes_has_its_sidecar(pictures, tmp_path, monkeypatch):
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    for name in ("write_json", "write_pseudo_labels"):
+        run = tmp_path / name
+        with monkeypatch.context() as patched:
+            patched.setattr(f"medssl.workflows.classification.distill.{name}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                distill(pictures, run, chosen("plain"))
+        distill(pictures, run, chosen("plain"), resume=True)
+        labels = run / "pseudo_labels"
+        assert sorted(path.name for path in labels.iterdir()) == ["round-1.csv", "round-1.json"]
+
+
+@pytest.mark.parametrize("targets", ["hard", "soft"])
+def test_a_student_that_is_returned_is_called_a_distillation(targets, pictures, tmp_path, monkeypatch):
+    found = ClassificationVerdict("helped", "said", 24, None, None)
+    monkeypatch.setattr("medssl.workflows.classification.distill.compare_runs", lambda *_: found)
+    run = distill(pictures, tmp_path / "run", chosen("data", targets=targets)).training.run
+    how = {"method": "data distillation", "rounds": 1, "targets": targets}
+    for folder in (run, run / "candidates" / "student"):
+        record = json.loads((folder / "run.json").read_text())
+        assert {name: record[name] for name in how} == how
+    told = load_classifier(run).card.extra
+    assert {name: told[name] for name in how} == how
+    card = (run / "MODEL_CARD.md").read_text()
+    assert f"| method | data distillation, 1 round, {targets} targets |" in card
+    baseline = json.loads((run / "candidates" / "supervised" / "run.json").read_text())
+    assert baseline["method"] == "supervised"
+    assert "targets" not in baseline
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_every_table_of_a_transductive_distillation_says_so(transductive, tmp_path):
+    images, run = write_pictures(tmp_path / "images"), tmp_path / "run"
+    if transductive:
+        shutil.copyfile(images / "test" / "light" / "0.png", images / "unlabelled" / "3.png")
+    rule = KeepRule(threshold=0.0)
+    distill(images, run, chosen("plain", rule=rule, student={"transductive": transductive}))
+    told = [json.loads((run / name).read_text()) for name in ("verdict.json", "pseudo_labels/round-1.json")]
+    tables = [
+        *table(run / "candidates" / "student" / "metrics.tsv"),
+        *rows(run / "pseudo_labels" / "round-1.csv"),
+    ]
+    assert {one.get("transductive") for one in (*told, *tables)} == {"yes" if transductive else None}
+    unaware = [run / "candidates" / "supervised", *run.glob("teachers/*")]
+    assert not [one for run in unaware for one in table(run / "metrics.tsv") if "transductive" in one]
+
+
+def test_a_run_that_is_killed_while_targets_are_copied_goes_on(pictures, tmp_path, monkeypatch):
+    copyfile, run = shutil.copyfile, tmp_path / "run"
+
+    def killed(source, target):
+        if Path(target).name == "targets.pt":
+            raise KeyboardInterrupt
+        return copyfile(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distill(pictures, run, chosen("plain", targets="soft"))
+    distill(pictures, run, chosen("plain"), resume=True)
+    assert (run / "candidates" / "student" / "targets.pt").is_file()

@@ -1,11 +1,19 @@
 """Recipes of distillation: what they set, and what they leave to the user."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 from pictures import options
 
 from medssl.errors import ConfigError
-from medssl.transforms.image_views import DATA_DISTILLATION
-from medssl.workflows.classification.distill_options import RECIPES, DistillOptions, with_recipe
+from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS
+from medssl.workflows.classification.distill_options import (
+    RECIPES,
+    DistillOptions,
+    distill_command,
+    with_recipe,
+)
 from medssl.workflows.classification.pseudo_labels import KeepRule
 
 
@@ -49,3 +57,23 @@ def test_without_a_recipe_nothing_is_set():
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(ConfigError, match=r"no recipe 'best'\. Choose one of: paper, ours"):
         with_recipe(DistillOptions(recipe="best"))
+
+
+@pytest.mark.parametrize("kind", ["data", "plain"])
+@pytest.mark.parametrize("recipe", [None, *RECIPES])
+@pytest.mark.parametrize("preset", ["digits", "grey"])
+@pytest.mark.parametrize("given", [(), VIEW_PRESETS["digits"], ("hflip",), DATA_DISTILLATION])
+def test_the_command_repeats_the_views(kind, recipe, preset, given, tmp_path):
+    """A repeat without --view has those of the recipe, then those of the preset."""
+
+    def seen(views):
+        found = with_recipe(
+            DistillOptions(kind=kind, recipe=recipe, views=views, student=options(preset=preset))
+        )
+        return replace(found, views=found.views or found.usual_views)
+
+    first = seen(given if kind == "data" else ())
+    words = distill_command(tmp_path / "images", tmp_path / "run", first).split()
+    named = tuple(word for before, word in pairwise(words) if before == "--view")
+    assert seen(named).views == first.views
+    assert not named or named == given, "what comes by itself is not named"

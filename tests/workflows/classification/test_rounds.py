@@ -1,6 +1,8 @@
 """SSLDEC in rounds: stages share the budget, targets follow the formula, the published schedule is there."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +82,25 @@ def test_rounds_belong_to_ssldec(pictures, tmp_path):
     assert not (tmp_path / "run").exists(), "before the baseline trains"
 
 
+@pytest.mark.parametrize("train", [train_with_baseline, train_classifier])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "fixmatch", "target_rule": "dec"}, "--target-rule belongs to --method ssldec"),
+        ({"method": "ssldec", "schedule": "alternate"}, "--schedule alternate, .* without --rounds"),
+    ],
+)
+def test_what_nothing_follows_is_refused(train, changes, words, pictures, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        train(pictures, tmp_path / "run", options(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_baseline_s_command_has_nothing_of_the_rounds(in_rounds):
+    command = json.loads((in_rounds / "candidates" / "supervised" / "run.json").read_text())["command"]
+    assert not [word for word in ("--rounds", "--target-rule", "--schedule") if word in command]
+
+
 def test_every_network_has_a_row_with_its_losses_apart(in_rounds):
     """Those of the labeled and of the unlabeled images, as in the curve of the stage that trained it."""
     folder = in_rounds / "candidates"
@@ -147,3 +168,27 @@ def test_centers_at_the_means_of_the_classes_give_other_weights(pictures, tmp_pa
     random, means = centers("random"), centers("class_means")
     assert not torch.allclose(random, means)
     assert random.shape == means.shape == (2, 16)
+
+
+def test_a_run_that_is_killed_while_its_last_stage_is_copied_goes_on(in_rounds, monkeypatch):
+    """``run.json`` was there, and the weights were not."""
+    run = shutil.copytree(in_rounds, in_rounds.with_name("killed"))
+    (run / "verdict.json").unlink()
+    shutil.rmtree(run / "candidates" / "ssldec")
+    copytree = shutil.copytree
+
+    def killed(source, target, *arguments, **named):
+        copytree(source, target, *arguments, **named)
+        if (Path(target) / "run.json").is_file():  # not a folder below it
+            shutil.rmtree(Path(target) / "models")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medssl.workflows.classification.rounds.shutil.copytree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_with_baseline(in_rounds.parent / "images", run, options(), resume=True)
+    train_with_baseline(in_rounds.parent / "images", run, options(), resume=True)
+    again = run / "candidates" / "ssldec"
+    assert same(weights(again), weights(in_rounds / "candidates" / "ssldec"))
+    assert json.loads((again / "run.json").read_text())["method"] == "ssldec"
+    assert not list(run.glob("candidates/.partial-*"))
