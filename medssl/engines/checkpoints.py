@@ -107,8 +107,8 @@ def _unwrapped(part: Any) -> Any:
 def _require_as_many_processes(path: Path, found: int) -> None:
     if found != _processes():
         msg = f"{path} was written by {found} process{'es' if found > 1 else ''}; {_processes()} would go on from it."
-        with_resume = "-m monai.bundle run with the same configuration files and --resume true"
-        way = f"torchrun --standalone --nproc_per_node={found} {with_resume}" if found > 1 else "one process"
+        again = f"the command of torchrun that began it (--nproc_per_node={found}), and --resume true"
+        way = again if found > 1 else "one process"
         raise CheckpointError(msg, f"Go on with {way}, or begin another run.")
 
 
