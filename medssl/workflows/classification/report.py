@@ -31,6 +31,7 @@ from medssl.reporting.classification import (
 )
 from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench, exported_files
+from medssl.workflows.classification.calibrate import calibrated
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
@@ -118,8 +119,13 @@ def _name(record: Mapping[str, Any]) -> str:
 def _arms(
     run: Path, cohort: ImageCohort, result: Evaluation, record: Mapping[str, Any], exported: Path | None
 ) -> list[Arm]:
-    """Score every candidate of a run on the same images, labeled-only first, exported files last."""
+    """Score every candidate of a run on the same images, labeled-only first, exported files last.
+
+    The run that was promoted has a temperature, as its files have; the candidates get theirs here, from the same
+    validation images, so that all are calibrated alike.
+    """
     own = Arm(_name(record), result.scores.record(), _curve(run))
+    held_out = images_of_run(run, result.model.card.classes).validation or cohort.validation
     places = {}
     for folder in sorted((run / CANDIDATES).glob("*/models")):
         name = "labeled-only" if folder.parent.name == SUPERVISED else folder.parent.name
@@ -131,6 +137,8 @@ def _arms(
     others = []
     for name, place in places.items():
         model = open_classifier(place)
+        if place.is_dir():
+            model = calibrated(model, held_out)
         found = predict_items(items, [model], result.views).probabilities
         measured = scores(numbers_of(items, model.card.classes), found, model.card.classes).record()
         others.append(Arm(name, measured, _curve(place)))

@@ -6,10 +6,14 @@ from types import SimpleNamespace
 import pytest
 from pictures import CLASSES
 
+from medssl.evaluation.classification import scores
 from medssl.io.files import write_csv, write_json
-from medssl.io.image_cohort import ImageCohort
+from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
-from medssl.workflows.classification.report import _audit
+from medssl.workflows.classification.evaluate import evaluate_classifier
+from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.report import _arms, _audit
 
 MODEL = SimpleNamespace(card=SimpleNamespace(classes=CLASSES))
 COHORT = ImageCohort(
@@ -56,3 +60,24 @@ def test_of_soft_targets_all_answers_are_learned_and_nothing_is_warned_of(tmp_pa
 
 def test_without_a_table_there_is_no_audit(tmp_path):
     assert _audit(tmp_path, COHORT, MODEL) is None
+
+
+def test_all_arms_are_calibrated_on_the_same_validation_images(compared, pictures, monkeypatch):
+    """The run has its temperature since it was promoted; exported files have that of the run."""
+    run, record = compared[0].training.run, {"method": "ssldec", "verdict": {"returned": "ssldec"}}
+    asked = []
+
+    def fit(labels, scores):
+        asked.append(labels.tolist())
+        return 3.0
+
+    monkeypatch.setattr("medssl.workflows.classification.calibrate.fit_temperature", fit)
+    result = evaluate_classifier(pictures, run)
+    cohort = read_image_cohort(pictures)
+    arms = {arm.name: arm.scores for arm in _arms(run, cohort, result, record, None)}
+    baseline = load_classifier(run / "candidates" / "supervised").at_temperature(3.0)
+    q = predict_items(cohort.test, [baseline]).probabilities
+    expected = scores(numbers_of(cohort.test, CLASSES), q, CLASSES).record()
+    assert set(arms) == {"labeled-only", "ssldec"}
+    assert arms["labeled-only"]["ece"] == pytest.approx(expected["ece"])
+    assert [sorted(one) for one in asked] == [sorted(numbers_of(cohort.validation, CLASSES).tolist())]
