@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.operating_points import NOTHING
 from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_classifier import Parity
@@ -93,6 +93,16 @@ def test_bench_overwrites_nothing(exported, tmp_path, monkeypatch, name):
     with pytest.raises(OutputError, match=f"{name} is there already"):
         bench_exports([exported.folder], out=tmp_path / "bench.json")
     assert (tmp_path / name).read_text() == "kept"
+
+
+def test_bench_refuses_a_run_that_was_not_exported(exported, compared, monkeypatch):
+    """Torch's time and memory would be those of another network."""
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: pytest.fail("refused too late"))
+    run = compared[0].training.run
+    with pytest.raises(CheckpointError, match="exported from other weights"):
+        bench_exports([exported.folder], models=[run / "candidates" / "ssldec"])
+    with pytest.raises(ConfigError, match="given 2 times; expected one for each of 1 exports"):
+        bench_exports([exported.folder], models=[run, run])
 
 
 def test_int8_is_written_only_if_it_was_chosen(exported):
