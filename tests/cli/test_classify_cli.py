@@ -15,6 +15,7 @@ from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, SCHEDULES, train
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
+from medssl.networks.compact import NETWORKS
 from medssl.transforms import classification, image_augmentation, mixture
 from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
@@ -169,10 +170,12 @@ def test_rounds_need_the_baseline(tmp_path):
 
 
 def test_every_network_of_the_registry_is_listed():
-    done = call("networks")
+    done = CliRunner().invoke(main, ["classify", "networks"], env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
-    for name in ("vgg-small-28", "resnet18", "mobilenetv2_100"):
-        assert name in done.stdout
+    _, *lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(NETWORKS), "whole names, one a line"
+    for facts, line in zip(NETWORKS.values(), lines, strict=True):
+        assert line.rstrip().endswith(f"{facts.source} {facts.id}".strip())
 
 
 def test_it_runs_without_a_terminal_or_notebook(tmp_path):
