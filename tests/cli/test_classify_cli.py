@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, SCHEDULES, train
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
+from medssl.io.image_cohort import read_image_cohort, write_manifest
 from medssl.networks.compact import NETWORKS
 from medssl.transforms import classification, image_augmentation, mixture
 from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
@@ -94,6 +96,14 @@ def test_from_a_run_to_files_for_a_finding(tmp_path):
     assert {path.name for path in files.iterdir()} == {"model.onnx", "predict.pyz", "export.json"}
     done = call("evaluate", images, "--out", tmp_path / "report", "--model", files / "model.onnx")
     assert "dark, from a probability of" in done.stderr
+    cohort = read_image_cohort(images)
+    dark = tuple(item for item in cohort.test if item.label == "dark")
+    write_manifest(images / "dark.csv", replace(cohort, test=dark))
+    words = ["--out", tmp_path / "alone", "--model", files / "model.onnx"]
+    done = call("evaluate", images / "dark.csv", *words)
+    assert "specificity n/a" in done.stderr
+    assert "n/a" in done.stdout
+    assert "nan" not in done.output
     done = call("predict", images / "test", "--out", tmp_path / "p.csv", "--model", files / "model.onnx")
     assert (tmp_path / "p.csv").read_text().splitlines()[0].endswith(",found_dark")
     done = call("bench", files, "--data", images)

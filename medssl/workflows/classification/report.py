@@ -186,8 +186,8 @@ def _operating(result: Evaluation) -> list[tuple[str, str]]:
     if (point := result.abstaining) is not None:
         told += [
             ("abstain below", f"{point.threshold:.3f}"),
-            ("images that get an answer", f"{100 * point.coverage:.1f} %"),
-            ("right among them", f"{100 * point.accuracy:.1f} %"),
+            ("images that get an answer", _share(point.coverage)),
+            ("right among them", _share(point.accuracy)),
         ]
     if (line := result.finding) is not None:
         name = result.model.card.classes[line.positive]

@@ -1,5 +1,6 @@
 """What the report on a classifier says of its labels, its arms and its weights."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,13 +8,14 @@ import pytest
 from pictures import CLASSES
 
 from medssl.evaluation.classification import scores
+from medssl.evaluation.operating_points import AbstainPoint
 from medssl.io.files import write_csv, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-from medssl.workflows.classification.report import _arms, _audit
+from medssl.workflows.classification.report import _arms, _audit, _operating
 
 MODEL = SimpleNamespace(card=SimpleNamespace(classes=CLASSES))
 COHORT = ImageCohort(
@@ -81,3 +83,10 @@ def test_all_arms_are_calibrated_on_the_same_validation_images(compared, picture
     assert set(arms) == {"labeled-only", "ssldec"}
     assert arms["labeled-only"]["ece"] == pytest.approx(expected["ece"])
     assert [sorted(one) for one in asked] == [sorted(numbers_of(cohort.validation, CLASSES).tolist())]
+
+
+def test_the_accuracy_of_no_answers_is_not_a_number_to_show():
+    silent = AbstainPoint(threshold=0.99, coverage=0.0, accuracy=math.nan, n=3)
+    told = dict(_operating(SimpleNamespace(abstaining=silent, finding=None)))
+    assert told["images that get an answer"] == "0.0 %"
+    assert told["right among them"] == "n/a"
