@@ -33,6 +33,7 @@ from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench, exported_files
 from medssl.workflows.classification.calibrate import calibrated
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
+from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.thresholds import spoken
@@ -175,9 +176,9 @@ def _warnings(model: ImageModel, record: Mapping[str, Any]) -> list[str]:
     said = []
     if record.get("transductive"):
         said.append("Transductive: unlabeled images of the training may be among those that are scored here.")
-    facts = network_facts(str(model.card.network["name"]))
-    if not facts.license_is_free:
-        said.append(f"The published weights of {facts.name} are under the license {facts.license}: read it.")
+    began = model.card.extra.get("config", {"init_weights": "unknown"})  # exported files do not say it
+    if warning := license_warning(str(model.card.network["name"]), began):
+        said.append(warning)
     return said
 
 

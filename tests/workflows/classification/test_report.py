@@ -15,7 +15,7 @@ from medssl.io.image_items import ImageItem
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-from medssl.workflows.classification.report import _arms, _audit, _operating
+from medssl.workflows.classification.report import _arms, _audit, _operating, _warnings
 
 MODEL = SimpleNamespace(card=SimpleNamespace(classes=CLASSES))
 COHORT = ImageCohort(
@@ -90,3 +90,19 @@ def test_the_accuracy_of_no_answers_is_not_a_number_to_show():
     told = dict(_operating(SimpleNamespace(abstaining=silent, finding=None)))
     assert told["images that get an answer"] == "0.0 %"
     assert told["right among them"] == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"config": {"pretrained": None}}, []),
+        ({"config": {"pretrained": "cached"}}, ["weights of mobileone_s1 are under"]),
+        ({}, ["mobileone_s1, if it began with those, are under"]),
+    ],
+)
+def test_the_license_of_published_weights_matters_where_a_training_began_with_them(extra, told):
+    """As the model card says it; an exported file does not tell how its training began."""
+    card = SimpleNamespace(network={"name": "mobileone_s1"}, extra=extra)
+    found = _warnings(SimpleNamespace(card=card), {})
+    assert len(found) == len(told)
+    assert all(part in one for part, one in zip(told, found, strict=True))
