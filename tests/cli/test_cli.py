@@ -333,3 +333,9 @@ def test_debug_shows_the_traceback(tmp_path):
     result = call("--debug", "segment", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert isinstance(result.exception, Exception)
     assert result.exit_code == 1
+
+
+def test_info_prints_the_budgets_of_images_too():
+    shown = call("info").output
+    assert "Budgets of medssl classify" in shown
+    assert "2000 steps x 64 images" in shown
