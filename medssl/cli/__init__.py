@@ -112,13 +112,13 @@ def _remarks_shown(tracebacks: bool) -> Iterator[None]:
 @click.version_option(__version__, prog_name="medssl")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    r"""Semi-supervised learning on medical images.
+    """Semi-supervised learning on medical images.
 
     \b
     Start here:
-      medssl demo                                  the whole path on simulated scans
+      medssl demo                                  all of it on simulated scans
       medssl check SCANS                           is my folder usable?
       medssl train SCANS --out RUN                 learn from its labeled scans
       medssl segment SCANS --out OUT --model RUN   label maps of all scans
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines)
     click.get_current_context().with_resource(_remarks_shown(debug))

@@ -22,6 +22,7 @@ def info(model: Path | None, as_json: bool) -> None:
     Without MODEL the packaged bundle is described.
     """
     from medssl.workflows.budgets import BUDGETS
+    from medssl.workflows.classification.budgets import BUDGETS as IMAGE_BUDGETS
     from medssl.workflows.info import info as collect
 
     facts = collect(model)
@@ -41,6 +42,8 @@ def info(model: Path | None, as_json: bool) -> None:
     }
     _section("Machine", machine)
     _section("Budgets", {name: budget.describe().split(": ", 1)[1] for name, budget in BUDGETS.items()})
+    images = {name: budget.describe().split(": ", 1)[1] for name, budget in IMAGE_BUDGETS.items()}
+    _section("Budgets of medssl classify", images)
     _section("Model", facts["model"])
 
 

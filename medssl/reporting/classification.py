@@ -146,7 +146,8 @@ class ClassificationReport:
         warnings: What a reader must know, in sentences.
         counts: (name, number) of images in each role, for the tiles.
         operating: (name, text) of the abstain threshold and the operating point, chosen on validation.
-        audit: What `medssl.evaluation.audit.PseudoLabelAudit.record` returns, or None.
+        audit: What `medssl.evaluation.audit.PseudoLabelAudit.record` returns, or None; with ``"targets": "soft"``
+            where answers were learned and no label was chosen.
         threshold: Of the pseudo-labels, or None.
         least_certain: Unlabeled images to look at.
         networks: To choose from, or None.
@@ -309,9 +310,10 @@ def _pseudo_labels(data: ClassificationReport) -> tuple[Block, ...]:
         return ()
     coverage = _number(audit["coverage"])
     share = "" if isnan(coverage) else f" ({coverage:.0%})"
-    blocks: list[Block] = [
-        Text(f"{audit['n_kept']} of {audit['n']} unlabeled images{share} keep a pseudo-label.")
-    ]
+    said = f"{audit['n_kept']} of {audit['n']} unlabeled images{share} keep a pseudo-label."
+    if audit.get("targets") == "soft":
+        said = f"The student learned the teachers' answers for all {audit['n']} unlabeled images, not labels."
+    blocks: list[Block] = [Text(said)]
     blocks += [Text(f"Note: {warning}") for warning in audit["warnings"]]
     columns = ("class", "labeled", "share", "predicted", "kept", "share")
     totals = [max(sum(audit[key]), 1) for key in ("labeled", "kept")]

@@ -267,7 +267,7 @@ def plot_pareto(
     if max_ms is not None:
         axis.axvline(max_ms, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
     _axis(axis, "median latency of one image, ms", "macro F1")
-    _plain_log_ticks(axis, [ms for _, (_, _, ms, _) in measured])
+    _plain_log_ticks(axis, [*(ms for _, (_, _, ms, _) in measured), *([] if max_ms is None else [max_ms])])
     axis.margins(x=0.12, y=0.16)
     axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1])  # the margin may reach beyond
     figure.set_layout_engine("constrained", rect=_above(lines, figure))
@@ -415,14 +415,16 @@ def _above(lines: int, figure: Figure) -> tuple[float, float, float, float]:
 
 
 def _plain_log_ticks(axis: Axes, values: Sequence[float]) -> None:
-    """Write 1, 2, 5, 10, ... below a logarithmic axis, more numbers where it is short."""
+    """Write 1, 2, 5, 10, ... below a logarithmic axis, more numbers where it is short, fewer where it is long."""
     low, high = min(values, default=1.0), max(values, default=1.0)
-    digits = (1, 2, 5) if high > 4 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-    ticks = [digit * 10.0**power for power in range(-3, 6) for digit in digits]
+    digits: Sequence[float] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    if high > 4 * low:
+        digits = (1, 2, 5) if high < 500 * low else (1,)
+    ticks = [digit * 10.0**power for power in range(-3, 7) for digit in digits]
     near = [tick for tick in ticks if low / 2 <= tick <= high * 2]
     if not any(low <= tick <= high for tick in near):
         near = [low]
-    axis.set_xticks(near, [f"{tick:.3g}" for tick in near])
+    axis.set_xticks(near, [f"{float(f'{tick:.3g}'):g}" for tick in near])  # 1000, not 1e+03
     axis.set_xticks([], minor=True)
 
 

@@ -5,7 +5,7 @@ from medssl.transforms.crops import CropDataset, PairedLoader, StepSampler, labe
 from medssl.transforms.image_augmentation import strong_augmentation, weak_augmentation
 from medssl.transforms.image_batches import ImageLoader, OrderedLoader
 from medssl.transforms.image_pool import ImagePool
-from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, VIEWS, image_views, view_images
+from medssl.transforms.image_views import DATA_DISTILLATION, VIEW_PRESETS, VIEWS, image_views
 from medssl.transforms.mixture import Mixture, mixture_for, stage_ends, warm_up
 from medssl.transforms.segmentation import (
     augmentation,
@@ -49,7 +49,6 @@ __all__ = [
     "unlabeled_augmentation",
     "unlabeled_preparation",
     "validation_postprocessing",
-    "view_images",
     "warm_up",
     "weak_augmentation",
 ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.errors import ConfigError, InputError
+from medssl.errors import ConfigError
 from medssl.transforms.image_filters import bilateral, gaussian_blur, mean_blur, median_blur
 from medssl.transforms.image_intensity import clahe, equalize, gamma
 
@@ -132,26 +131,3 @@ def image_views(names: Sequence[str]) -> tuple[View, ...]:
         msg = f"The views {', '.join(twice)} are the same; each would count twice in the mean."
         raise ConfigError(msg, "Name each view once (rot180 and hvflip are one).")
     return views
-
-
-def view_images(images: Tensor, names: Sequence[str]) -> Tensor:
-    """Return several views of each image side by side.
-
-    Args:
-        images: In [0, 1].
-        names: Of `VIEWS`; the identity only where it is named.
-
-    Shapes:
-        images: ``(B, C, H, W)``; return: ``(B, V, C, H, W)``
-
-    Raises:
-        ConfigError: See `image_views`.
-        InputError: A view needs square images and these are not.
-    """
-    views = [view(images) for view in image_views(names)]
-    turned = [name for name, view in zip(names, views, strict=True) if view.shape != images.shape]
-    if turned:
-        H, W = images.shape[2:]
-        msg = f"The views {', '.join(turned)} need square images beside others: found {W} pixels wide, {H} high."
-        raise InputError(msg, "Preprocess to one size, or leave these views out.")
-    return torch.stack(views, 1)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, SCHEDULES, train
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
+from medssl.io.image_cohort import read_image_cohort, write_manifest
+from medssl.networks.compact import NETWORKS
 from medssl.transforms import classification, image_augmentation, mixture
 from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
@@ -108,6 +111,14 @@ def test_from_a_run_to_files_for_a_finding(tmp_path):
     assert {path.name for path in files.iterdir()} == {"model.onnx", "predict.pyz", "export.json"}
     done = call("evaluate", images, "--out", tmp_path / "report", "--model", files / "model.onnx")
     assert "dark, from a probability of" in done.stderr
+    cohort = read_image_cohort(images)
+    dark = tuple(item for item in cohort.test if item.label == "dark")
+    write_manifest(images / "dark.csv", replace(cohort, test=dark))
+    words = ["--out", tmp_path / "alone", "--model", files / "model.onnx"]
+    done = call("evaluate", images / "dark.csv", *words)
+    assert "specificity n/a" in done.stderr
+    assert "n/a" in done.stdout
+    assert "nan" not in done.output
     done = call("predict", images / "test", "--out", tmp_path / "p.csv", "--model", files / "model.onnx")
     assert (tmp_path / "p.csv").read_text().splitlines()[0].endswith(",found_dark")
     done = call("bench", files, "--data", images)
@@ -184,10 +195,12 @@ def test_rounds_need_the_baseline(tmp_path):
 
 
 def test_every_network_of_the_registry_is_listed():
-    done = call("networks")
+    done = CliRunner().invoke(main, ["classify", "networks"], env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
-    for name in ("vgg-small-28", "resnet18", "mobilenetv2_100"):
-        assert name in done.stdout
+    _, *lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(NETWORKS), "whole names, one a line"
+    for facts, line in zip(NETWORKS.values(), lines, strict=True):
+        assert line.rstrip().endswith(f"{facts.source} {facts.id}".strip())
 
 
 def test_it_runs_without_a_terminal_or_notebook(tmp_path):

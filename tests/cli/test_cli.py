@@ -34,6 +34,16 @@ def test_every_command_has_help_with_an_example(verb):
     assert f"medssl {verb}" in result.output.split("Example:")[1]
 
 
+@pytest.mark.parametrize(("group", "shown"), [("", 4), ("classify", 4), ("label", 2)])
+def test_the_first_screen_shows_how_to_start_line_by_line(group, shown):
+    lines = call(*group.split(), "--help").output.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  Start here"))
+    assert lines[start].endswith(":")
+    assert all(line.startswith("    medssl ") for line in lines[start + 1 : start + 1 + shown])
+    assert lines[start + 1 + shown] == ""
+    assert max(map(len, lines)) <= 80
+
+
 def test_what_the_package_logs_for_people_is_shown_on_standard_error(monkeypatch):
     @click.command()
     def tell():
@@ -323,3 +333,9 @@ def test_debug_shows_the_traceback(tmp_path):
     result = call("--debug", "segment", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert isinstance(result.exception, Exception)
     assert result.exit_code == 1
+
+
+def test_info_prints_the_budgets_of_images_too():
+    shown = call("info").output
+    assert "Budgets of medssl classify" in shown
+    assert "2000 steps x 64 images" in shown

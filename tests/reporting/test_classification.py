@@ -90,6 +90,13 @@ def test_d23_warnings_of_the_audit_are_on_the_page(page):
     assert "2 of 3 unlabeled images (67%) keep a pseudo-label." in page
 
 
+def test_answers_that_were_learned_are_not_called_labels(parts):
+    soft = parts | {"audit": parts["audit"] | {"targets": "soft", "warnings": []}}
+    page = render_classification_report(ClassificationReport(**soft))
+    assert "learned the teachers&#39; answers for all 3 unlabeled images" in page
+    assert "keep a pseudo-label" not in page
+
+
 def test_what_is_not_defined_is_said_and_no_zero(page, parts):
     rows = {block.title: block.rows for section in compose(ClassificationReport(**parts)).sections
             for block in section.blocks if block.kind == "table"}  # fmt: skip

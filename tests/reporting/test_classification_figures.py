@@ -1,3 +1,4 @@
+import itertools
 import struct
 import zlib
 
@@ -124,7 +125,8 @@ def test_pareto_numbers_the_networks_and_colors_the_front():
     good, poor = axis.collections
     assert poor.get_sizes()[0] > good.get_sizes()[0]
     assert good.get_facecolor()[0][0] > 0.8
-    assert {"2", "2.5", "3"} < {tick.get_text() for tick in axis.get_xticklabels()}
+    (axis_alone,) = plot_pareto(names, [0.9, 0.99, 0.8], [2.0, NAN, 3.0], [5.0, 1.0, 20.0], ["good"]).axes
+    assert {"2", "2.5", "3"} < {tick.get_text() for tick in axis_alone.get_xticklabels()}
     assert texts(plot_pareto([], [], [], [], []).axes[0]) == []
 
 
@@ -139,6 +141,18 @@ def test_pareto_joins_the_front_by_latency_and_names_all_below():
     assert figure.texts[0].get_position()[1] > figure.texts[2].get_position()[1] > 0
     assert not plot_pareto(names, *given).texts
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "5", "10", "20"]
+
+
+@pytest.mark.parametrize("max_ms", [0.02, 0.5, 3.0, 10.0, 100.0, 5000.0])
+def test_the_numbers_below_pareto_reach_the_limit_and_do_not_overlap(max_ms):
+    figure = plot_pareto(["a", "b"], [0.9, 0.8], [2.0, 3.0], [5.0, 1.0], ["a"], max_ms)
+    figure_to_png(figure)
+    (axis,) = figure.axes
+    ticks = axis.get_xticks()
+    assert min(ticks) / 2.6 <= max_ms <= 2.6 * max(ticks)
+    assert not any("e" in label.get_text() for label in axis.get_xticklabels())
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels()]
+    assert all(left.x1 + 1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_pareto_of_equal_times_has_a_number_below():

@@ -3,8 +3,8 @@ from itertools import combinations
 import pytest
 import torch
 
-from medssl.errors import ConfigError, InputError
-from medssl.transforms import DATA_DISTILLATION, VIEW_PRESETS, VIEWS, image_views, view_images
+from medssl.errors import ConfigError
+from medssl.transforms import DATA_DISTILLATION, VIEW_PRESETS, VIEWS, image_views
 from medssl.transforms.image_augmentation import PRESETS
 
 SMALL = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
@@ -40,10 +40,8 @@ def test_quarter_turns_are_counterclockwise():
 
 
 @pytest.mark.parametrize("name", ["rot90", "rot270"])
-def test_a_quarter_turn_of_an_oblong_image_stands_beside_no_other_view(name):
+def test_a_quarter_turn_of_an_oblong_image_is_oblong_the_other_way(name):
     assert VIEWS[name](SMALL[None, None]).shape == (1, 1, 3, 2)
-    with pytest.raises(InputError, match=f"views {name} need square images.*found 3 pixels wide, 2 high"):
-        view_images(SMALL[None, None], ["identity", name])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -115,15 +113,6 @@ def test_crops_show_the_part_that_they_name(name, rows, columns):
         images[:, :, rows, columns], size=(16, 16), mode="bilinear", align_corners=False
     )
     assert torch.equal(VIEWS[name](images), part)
-
-
-def test_views_are_stacked_in_the_order_of_their_names():
-    images = _textured(3)
-    views = view_images(images, ("identity", *DATA_DISTILLATION))
-    assert views.shape == (3, 6, 3, 28, 28)
-    assert torch.equal(views[:, 0], images)
-    assert torch.equal(views[:, 1], images.flip(3))
-    assert torch.equal(views[:, 5], VIEWS["gamma_1.25"](images))
 
 
 def test_data_distillation_uses_the_published_views():

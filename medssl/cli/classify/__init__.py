@@ -27,12 +27,12 @@ VERBS = {
 @example("medssl classify demo --out demo-images")
 @click.group(cls=Verbs, verbs=VERBS, package=__name__)
 def classify() -> None:
-    r"""Classify 2D images with compact networks, from few labels.
+    """Classify 2D images with compact networks, from few labels.
 
     \b
     Start here:
-      medssl classify demo                                     the whole path on simulated images
-      medssl classify check IMAGES                             is my folder usable?
-      medssl classify train IMAGES --out RUN --method ssldec   learn from labeled and unlabeled images
-      medssl classify predict IMAGES --out TABLE.csv --model RUN
-    """
+      medssl classify demo                                        on simulations
+      medssl classify check IMAGES                                is it usable?
+      medssl classify train IMAGES --out RUN --method ssldec      learn from it
+      medssl classify predict IMAGES --out TABLE.csv --model RUN  name classes
+    """  # noqa: D301 (\b is the character by which click keeps lines)

@@ -20,7 +20,11 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
     help="Images whose val/ scores the files.  [default: what the --run of one export held out]",
 )
 @click.option(
-    "--run", "models", type=EXISTING, multiple=True, help="The run of each export, to time torch too."
+    "--run",
+    "models",
+    type=EXISTING,
+    multiple=True,
+    help="The run that was exported, for each of EXPORTS, to time torch too.",
 )
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True,
               help="Numbers of threads to time with; repeat the option.")  # fmt: skip

@@ -37,6 +37,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
     device: str,
 ) -> None:
     """Score a classifier on the labeled images of DATA, and write a report to open."""
+    from medssl.evaluation.classification import as_text
     from medssl.workflows.classification.bench import require_files_of
     from medssl.workflows.classification.evaluate import (
         evaluate_classifier,
@@ -69,13 +70,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
         table.add_column(name, justify="left" if name == "measure" else "right")
     for name, value in result.scores.measures.items():
         low, high = result.scores.interval.get(name, (float("nan"),) * 2)
-        table.add_row(name, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if low == low else "")  # noqa: PLR0124
+        table.add_row(name, as_text(value), f"{low:.3f} to {high:.3f}" if low == low else "")  # noqa: PLR0124
     STDOUT.print(table)
     if result.finding is not None:
         line, name = result.finding, result.model.card.classes[result.finding.positive]
         STDERR.print(
-            f"{name}, {spoken(line.threshold)}: sensitivity {line.sensitivity:.3f}, "
-            f"specificity {line.specificity:.3f}.",
+            f"{name}, {spoken(line.threshold)}: sensitivity {as_text(line.sensitivity)}, "
+            f"specificity {as_text(line.specificity)}.",
             soft_wrap=True,
         )
     STDOUT.print(str(page), soft_wrap=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import click
+from rich.console import Console
 from rich.table import Table
 
-from medssl.cli.common import STDOUT, example
+from medssl.cli.common import example
+
+_WIDE = 1000
+"""Characters of a line: a narrow terminal may break it, but no name is cut."""
 
 
 @example("medssl classify networks")
@@ -15,7 +19,7 @@ def networks() -> None:
     from medssl.networks.compact import NETWORKS
 
     table = Table(box=None, pad_edge=False)
-    for name in ("network", "family", "M parameters", "input", "source", "weights"):
+    for name in ("network", "family", "M parameters", "input", "weights", "source"):
         table.add_column(name, justify="right" if name in ("M parameters", "input") else "left")
     for facts in NETWORKS.values():
         table.add_row(
@@ -23,7 +27,7 @@ def networks() -> None:
             facts.family,
             f"{facts.parameters_m:.2f}",
             str(facts.input_size),
-            f"{facts.source} {facts.id}".strip(),
             facts.license,
+            f"{facts.source} {facts.id}".strip(),
         )
-    STDOUT.print(table)
+    Console(width=_WIDE, highlight=False).print(table)

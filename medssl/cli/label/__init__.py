@@ -17,10 +17,10 @@ VERBS = {
 @example("medssl label serve cohort")
 @click.group(cls=Verbs, verbs=VERBS, package=__name__)
 def label() -> None:
-    r"""Label scans in 3D Slicer: segment, correct, train again.
+    """Label scans in 3D Slicer: segment, correct, train again.
 
     \b
     Start here (once: make label):
-      medssl label serve SCANS      then connect 3D Slicer to http://127.0.0.1:8000
+      medssl label serve SCANS      connect 3D Slicer to http://127.0.0.1:8000
       medssl label doctor           if the server does not start
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines)

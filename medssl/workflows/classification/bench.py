@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from medssl.errors import CheckpointError, InputError, OutputError
+from medssl.errors import CheckpointError, ConfigError, InputError, OutputError
 from medssl.evaluation.classification import scores
 from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominated
 from medssl.inference.latency import Forms, Latency, SpeedGate, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
-from medssl.io.files import atomic_path, require_writable_file, write_json
+from medssl.io.files import atomic_path, read_json, require_writable_file, write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
 from medssl.reporting.classification_figures import plot_pareto
@@ -94,8 +94,11 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
 
     Raises:
         InputError: A folder holds no export.
+        ConfigError: There are more runs than exports.
+        CheckpointError: A run is not the one that was exported.
         OutputError: ``out`` exists, lies inside the data, cannot be written, or does not end in .json.
     """
+    _require_runs(exports, models)
     if out is not None:
         _require_place(out, data, models)
     cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
@@ -139,6 +142,21 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     if out is not None:
         write_bench(out, done, max_ms)
     return done
+
+
+def _require_runs(exports: Sequence[Path], models: Sequence[Path]) -> None:
+    """Refuse runs that the exports were not made of: the times and the memory of torch would be another network's."""
+    if len(models) > len(exports):
+        msg = f"--run is given {len(models)} times; expected one for each of {len(exports)} exports at most."
+        raise ConfigError(msg, "Give the run of each export, in the order of the exports.")
+    for folder, model in zip(exports, models, strict=False):
+        require_files_of(model, folder)
+        record, found = folder / "export.json", load_classifier(model).weights_sha256
+        expected = read_json(record)["weights_sha256"] if record.is_file() else found
+        if found != expected:
+            msg = f"{folder} was exported from other weights than those of {model}: found {found[:16]}, "
+            msg += f"expected {expected[:16]} (sha256)."
+            raise CheckpointError(msg, "Give the run that was exported, or export this one.")
 
 
 def _require_place(out: Path, data: Path | None, models: Sequence[Path]) -> None:

@@ -41,7 +41,8 @@ class Evaluation:
     Args:
         section: "test", "validation" or "training".
         scores: See `evaluation.classification.scores`.
-        abstaining: Coverage and accuracy with the threshold chosen on the validation images, or None.
+        abstaining: Coverage and accuracy with the threshold that an exported file holds, else with one chosen on the
+            validation images, or None.
         predictions: Of the images, in their order.
         labels: True class numbers.
         model: Which was scored.
@@ -92,15 +93,18 @@ def evaluate_classifier(
         raise DatalistError(msg, "Put labeled images into test/, or name another --section.")
     labels = numbers_of(items, loaded.card.classes)
     predictions = predict_items(items, [loaded], views, progress)
-    abstaining = None
+    threshold = loaded.card.extra.get("abstain_below")
     validation = cohort.validation or images_of_run(model, loaded.card.classes).validation
-    if section == "test" and validation:
+    if threshold is None and section == "test" and validation:
         held_out = predict_items(validation, [loaded], views, progress)
         chosen = choose_abstain_threshold(
             numbers_of(validation, loaded.card.classes), held_out.probabilities, LEAST_ACCURACY
         )
         if chosen is not None:  # None: no threshold reaches that accuracy on the validation images
-            abstaining = score_abstaining(labels, predictions.probabilities, chosen.threshold)
+            threshold = chosen.threshold
+    abstaining = None
+    if threshold is not None:
+        abstaining = score_abstaining(labels, predictions.probabilities, float(threshold))
     found = scores(labels, predictions.probabilities, loaded.card.classes)
     finding = finding_of(loaded.card.extra, loaded.card.classes, labels, predictions.probabilities)
     return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views), finding)

@@ -19,6 +19,7 @@ from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem, natural_order
 from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
+from medssl.io.pseudo_label_table import kept_labels
 from medssl.networks.compact import network_facts
 from medssl.reporting.classification import (
     MAX_THUMBNAILS,
@@ -30,7 +31,9 @@ from medssl.reporting.classification import (
 )
 from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench, exported_files
+from medssl.workflows.classification.calibrate import calibrated
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
+from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.thresholds import spoken
@@ -117,8 +120,13 @@ def _name(record: Mapping[str, Any]) -> str:
 def _arms(
     run: Path, cohort: ImageCohort, result: Evaluation, record: Mapping[str, Any], exported: Path | None
 ) -> list[Arm]:
-    """Score every candidate of a run on the same images, labeled-only first, exported files last."""
+    """Score every candidate of a run on the same images, labeled-only first, exported files last.
+
+    The run that was promoted has a temperature, as its files have; the candidates get theirs here, from the same
+    validation images, so that all are calibrated alike.
+    """
     own = Arm(_name(record), result.scores.record(), _curve(run))
+    held_out = images_of_run(run, result.model.card.classes).validation or cohort.validation
     places = {}
     for folder in sorted((run / CANDIDATES).glob("*/models")):
         name = "labeled-only" if folder.parent.name == SUPERVISED else folder.parent.name
@@ -130,6 +138,8 @@ def _arms(
     others = []
     for name, place in places.items():
         model = open_classifier(place)
+        if place.is_dir():
+            model = calibrated(model, held_out)
         found = predict_items(items, [model], result.views).probabilities
         measured = scores(numbers_of(items, model.card.classes), found, model.card.classes).record()
         others.append(Arm(name, measured, _curve(place)))
@@ -166,9 +176,9 @@ def _warnings(model: ImageModel, record: Mapping[str, Any]) -> list[str]:
     said = []
     if record.get("transductive"):
         said.append("Transductive: unlabeled images of the training may be among those that are scored here.")
-    facts = network_facts(str(model.card.network["name"]))
-    if not facts.license_is_free:
-        said.append(f"The published weights of {facts.name} are under the license {facts.license}: read it.")
+    began = model.card.extra.get("config", {"init_weights": "unknown"})  # exported files do not say it
+    if warning := license_warning(str(model.card.network["name"]), began):
+        said.append(warning)
     return said
 
 
@@ -177,8 +187,8 @@ def _operating(result: Evaluation) -> list[tuple[str, str]]:
     if (point := result.abstaining) is not None:
         told += [
             ("abstain below", f"{point.threshold:.3f}"),
-            ("images that get an answer", f"{100 * point.coverage:.1f} %"),
-            ("right among them", f"{100 * point.accuracy:.1f} %"),
+            ("images that get an answer", _share(point.coverage)),
+            ("right among them", _share(point.accuracy)),
         ]
     if (line := result.finding) is not None:
         name = result.model.card.classes[line.positive]
@@ -195,39 +205,62 @@ def _share(value: float) -> str:
 
 
 def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] | None:
-    """Return the audit of the last round's pseudo-labels, None where there are none.
+    """Return the audit of the labels that the student learned, over all rounds; None where there are none.
 
-    What another threshold would have kept is told by the teachers of that round, seeing the views that they saw.
+    A student that learned answers, not labels, learned those of all images.
     """
-    tables = {
-        int(path.stem.removeprefix("round-")): path for path in (run / "pseudo_labels").glob("round-*.csv")
-    }
+    folder = run / "pseudo_labels"
+    tables = [folder / name for name in natural_order(path.name for path in folder.glob("round-*.csv"))]
     if not tables:
         return None
-    last = max(tables)
-    rows = read_csv(tables[last])
+    rows = list(
+        {row["path"]: row for table in tables for row in read_csv(table)}.values()
+    )  # later ones count
+    facts = _facts_of(tables[-1])
+    soft = facts.get("targets") == "soft"
+    kept = {row["path"] for row in rows} if soft else kept_labels(*tables).keys()
     classes = list(model.card.classes)
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
     labeled = Counter(item.label for item in cohort.training)
-    validation = None
-    teachers = natural_order(path.name for path in (run / "teachers").glob(f"round-{last - 1}-teacher-*"))
-    if cohort.validation and teachers:
-        facts = read_json(tables[last].with_suffix(".json"))
-        temperatures = facts.get("temperatures", [1.0] * len(teachers))
-        models = [
-            load_classifier(run / "teachers" / name).at_temperature(temperature)
-            for name, temperature in zip(teachers, temperatures, strict=True)
-        ]
-        q = predict_items(cohort.validation, models, facts["views"]).probabilities
-        validation = (numbers_of(cohort.validation, classes), q)
-    return audit_pseudo_labels(
+    found = audit_pseudo_labels(
         [Path(row["path"]).name for row in rows],
         probabilities / probabilities.sum(1, keepdims=True),
-        np.array([row["kept"] == "yes" for row in rows]),
+        np.array([row["path"] in kept for row in rows]),
         classes,
         [labeled[name] for name in classes],
-        validation=validation,
+        validation=None if soft else _held_out_answers(run, tables[-1], cohort.validation, classes),
     ).record()
+    return found | {"targets": "soft", "warnings": []} if soft else found
+
+
+def _facts_of(table: Path) -> Mapping[str, Any]:
+    """Return what is known of how a table of pseudo-labels was made."""
+    path = table.with_suffix(".json")
+    return read_json(path) if path.is_file() else {}
+
+
+def _held_out_answers(
+    run: Path, table: Path, validation: Sequence[ImageItem], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Ask the teachers of a round about labeled images, as they were asked about the unlabeled ones.
+
+    Returns:
+        Class numbers and probabilities; None where there are no images, no teachers, or nobody knows what these saw.
+
+    Shapes:
+        return: ``(N,)`` and ``(N, K)``
+    """
+    before = int(table.stem.removeprefix("round-")) - 1
+    teachers = natural_order(path.name for path in (run / "teachers").glob(f"round-{before}-teacher-*"))
+    facts = _facts_of(table)
+    if not (validation and teachers and "views" in facts):
+        return None
+    temperatures = facts.get("temperatures", [1.0] * len(teachers))
+    models = [
+        load_classifier(run / "teachers" / name).at_temperature(temperature)
+        for name, temperature in zip(teachers, temperatures, strict=True)
+    ]
+    return numbers_of(validation, classes), predict_items(validation, models, facts["views"]).probabilities
 
 
 def _least_certain(items: Sequence[ImageItem], model: ImageModel) -> list[ShownImage]:

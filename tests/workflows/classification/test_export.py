@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.operating_points import NOTHING
 from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_classifier import Parity
+from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import OnnxClassifier
 from medssl.inference.standalone import PREFERRED, probabilities_of
 from medssl.workflows.classification import bench, export
@@ -95,6 +96,16 @@ def test_bench_overwrites_nothing(exported, tmp_path, monkeypatch, name):
     assert (tmp_path / name).read_text() == "kept"
 
 
+def test_bench_refuses_a_run_that_was_not_exported(exported, compared, monkeypatch):
+    """Torch's time and memory would be those of another network."""
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: pytest.fail("refused too late"))
+    run = compared[0].training.run
+    with pytest.raises(CheckpointError, match="exported from other weights"):
+        bench_exports([exported.folder], models=[run / "candidates" / "ssldec"])
+    with pytest.raises(ConfigError, match="given 2 times; expected one for each of 1 exports"):
+        bench_exports([exported.folder], models=[run, run])
+
+
 def test_int8_is_written_only_if_it_was_chosen(exported):
     written = (exported.folder / "model.int8.onnx").is_file()
     assert written == (exported.int8.chosen is not None)
@@ -142,6 +153,18 @@ def test_a_finding_is_measured_on_the_test_images_and_stands_in_the_report(compa
         "(sensitivity)" in write_report(tmp_path / "report", pictures, out / "model.onnx", result).read_text()
     )
     assert f"found_{classes[1]}" in (tmp_path / "report" / "predictions.csv").read_text().splitlines()[0]
+
+
+def test_the_abstain_threshold_of_a_file_is_measured_and_no_other(exported, pictures, tmp_path):
+    """With validation images and without: the file was given away with its own threshold."""
+    file = shutil.copyfile(exported.folder / "model.onnx", tmp_path / "model.onnx")
+    change_card(file, {"abstain_below": 0.5001})
+    shutil.copytree(pictures / "test", tmp_path / "bare" / "test")
+    for data in (pictures, tmp_path / "bare"):
+        result = evaluate_classifier(data, file)
+        answered = result.predictions.probabilities.max(1) >= 0.5001
+        assert result.abstaining.threshold == 0.5001
+        assert result.abstaining.coverage == pytest.approx(answered.mean())
 
 
 def test_what_cannot_be_promised_is_refused(compared, tmp_path):
