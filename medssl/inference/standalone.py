@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.errors import ConfigError, ImageError, InputError, MedsslError, OutputError
+from medssl.errors import ConfigError, ImageError, InputError, MedsslError
 from medssl.functional.image_preparation import prepare_image
 from medssl.inference.onnx_runner import FILES, FINDING, OnnxCard, OnnxClassifier
-from medssl.io.files import require_writable_file
+from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.images import naming, read_image
@@ -81,9 +81,7 @@ def classify(
     if threads is not None and threads < 1:
         msg = f"--threads is {threads}; expected 1 or more."
         raise ConfigError(msg)
-    if out.exists():
-        msg = f"{out} is there already."
-        raise OutputError(msg, "Give another name to --out, or remove it.")
+    require_absent(out)
     items = (ImageItem(images, images.name, None),) if images.is_file() else find_images(images)
     require_writable_file(out, [images])
     runner = OnnxClassifier(model, threads=threads)

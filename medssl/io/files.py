@@ -215,6 +215,17 @@ def require_writable_folder(path: Path | str, inputs: Iterable[Path | str] = ())
         raise OutputError(msg, "Choose another folder, or change its permissions.")
 
 
+def require_absent(path: Path) -> None:
+    """Refuse an output file whose name is taken.
+
+    Raises:
+        OutputError: There is something of that name.
+    """
+    if path.exists():
+        msg = f"{path} is there already."
+        raise OutputError(msg, "Give another name to --out, or remove it.")
+
+
 def require_writable_file(path: Path | str, inputs: Iterable[Path | str] = ()) -> None:
     """Refuse an output file inside a folder of images, or in a folder that cannot be written to; write nothing.
 

@@ -14,7 +14,7 @@ from medssl.evaluation.pareto import Candidate, Choice, best_within, non_dominat
 from medssl.inference.latency import Forms, Latency, SpeedGate, benchmark, file_mb, this_machine
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
-from medssl.io.files import atomic_path, read_json, require_writable_file, write_json
+from medssl.io.files import atomic_path, read_json, require_absent, require_writable_file, write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
 from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
 from medssl.reporting.classification_figures import plot_pareto
@@ -161,10 +161,8 @@ def _require_runs(exports: Sequence[Path], models: Sequence[Path]) -> None:
 
 def _require_place(out: Path, data: Path | None, models: Sequence[Path]) -> None:
     """Refuse a file that exists, lies inside the data, or is named as no JSON is: the picture gets its name."""
-    for path in (out, out.with_suffix(".png")):
-        if path.exists():
-            msg = f"{path} is there already."
-            raise OutputError(msg, "Give another --out, or remove it.")
+    require_absent(out)
+    require_absent(out.with_suffix(".png"))
     known = [folder for run in models for folder in image_folders(run)]
     require_writable_file(out, known if data is None else [*known, data])
     if out.suffix != ".json":

@@ -85,9 +85,7 @@ def predict_passes(
     """Return the probabilities of every model for every view, calibrated by the model's temperature.
 
     Raises:
-        ConfigError: A view is unknown.
-        CheckpointError: The models do not belong together.
-        ImageError: An image cannot be read.
+        MedsslError: See `scores_of`.
 
     Shapes:
         return: ``(M, N, K)``, M models times views, the views of the first model first
