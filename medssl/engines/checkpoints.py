@@ -101,7 +101,7 @@ class ResumePoint:
 
 def _unwrapped(part: Any) -> Any:
     """Return the network inside the wrapper of distributed training; others as they are."""
-    return part.module if isinstance(part, torch.nn.parallel.DistributedDataParallel) else part
+    return getattr(part, "module", part)
 
 
 def _require_as_many_processes(path: Path, found: int) -> None:
@@ -165,8 +165,7 @@ class BestModelSaver:
             self._save()
 
     def _save(self) -> None:
-        network = getattr(self.model, "module", self.model)
-        save_atomically(self.card.attached_to(network.state_dict()), self.path)
+        save_atomically(self.card.attached_to(_unwrapped(self.model).state_dict()), self.path)
 
 
 def save_atomically(content: Mapping[str, Any], path: Path, *, every_process: bool = False) -> None:
