@@ -25,9 +25,10 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}
 SLOW_STRIDE = 8
 """Transposed convolutions of this stride or more are slower in bfloat16 than in float32 (OpenVINO 2026.4)."""
 
-MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.47}
-"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.58 and 0.39
-to 0.41 (nine processes); on the larger box of `benchmarks/inference.py` 0.71 and 0.54."""
+MEMORY_FACTORS = {"float32": 0.6, "bfloat16": 0.45}
+"""Precision -> memory of a pass over what the plain network's maps take. `DenseFCN` at 128 x 112 x 96: 0.58 and 0.37
+to 0.41 (17 processes), at 128^3 to 160 x 192 x 160 in bfloat16 0.42 to 0.43; measured with
+`benchmarks/inference.py` on its larger box once 0.71 and 0.54."""
 
 
 class OpenVinoBackend:
