@@ -33,6 +33,7 @@ from medssl.workflows.classification.train import (
     require_unchanged,
     require_used_options,
     usable_cohort,
+    weights_file,
     with_input_of,
 )
 from medssl.workflows.devices import choose_device
@@ -219,9 +220,15 @@ METHOD_PARTS = (
 
 
 def kept_options(options: ClassifyOptions, out: Path) -> dict[str, Any]:
-    """Return options as a plan keeps them: plain values, the folder as seen from the run."""
+    """Return options as a plan keeps them: plain values, folder and weights as seen from the run."""
     unlabeled = relative(options.unlabeled, out) if options.unlabeled else None
-    return vars(options) | {"unlabeled": unlabeled, "settings": dict(options.settings)}
+    weights = weights_file(options.pretrained)
+    pretrained = relative(weights, out) if weights else options.pretrained
+    return vars(options) | {
+        "unlabeled": unlabeled,
+        "pretrained": pretrained,
+        "settings": dict(options.settings),
+    }
 
 
 def write_plan(out: Path, cohort: ImageCohort, kept: Mapping[str, Any]) -> None:
@@ -240,7 +247,10 @@ def write_plan(out: Path, cohort: ImageCohort, kept: Mapping[str, Any]) -> None:
 def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
     """Return the options that a plan keeps."""
     unlabeled = out / str(kept["unlabeled"]) if kept["unlabeled"] else None
-    return ClassifyOptions(**{**kept, "unlabeled": unlabeled})
+    pretrained = kept["pretrained"]
+    if pretrained is not None and (weights := weights_file(str(out / pretrained))):
+        pretrained = str(weights)
+    return ClassifyOptions(**{**kept, "unlabeled": unlabeled, "pretrained": pretrained})
 
 
 def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:

@@ -34,6 +34,9 @@ def card_facts(run: Path, record: Mapping[str, Any], network: nn.Module) -> dict
     """
     config = dict(read_config(run / "configs" / "train.yaml", {}).config)
     config.pop("_meta_", None)
+    config["pretrained"] = record.get(
+        "pretrained", config["pretrained"]
+    )  # by its name, not that of the copy in the run
     told = {name: record[name] for name in RECORDED if name in record}
     if "command" in told:
         told["command"] = command_without_folders(str(told["command"]))

@@ -62,7 +62,8 @@ FROZEN_STEPS = 2 * PER_EPOCH
 """First steps of a pretrained network in which only the head learns, at most a tenth of all."""
 
 INIT_FILE = "models/init.pt"
-"""Copy of the weights that a run starts from, so that the run folder stands alone."""
+PRETRAINED_FILE = "models/pretrained"
+"""Copies of the weights that a run starts from, so that the run folder stands alone; the second has its own suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,8 @@ def _train_classifier(
 
     def finish(_: object) -> None:
         calibrate(out, validation, record, device)
-        begin = record["network"], read_config(out / "configs" / "train.yaml", {})
+        config = read_config(out / "configs" / "train.yaml", {}).config
+        begin = record["network"], {**config, "pretrained": record.get("pretrained", config["pretrained"])}
         origin = Origin(
             record["budget"]["steps"], record["seed"], started_from(*begin), warning=license_warning(*begin)
         )
@@ -271,7 +273,9 @@ def prepare_classifier(
     shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
     write_json(out / "configs" / "metadata.json", _metadata(bundle, cohort, values))
     write_manifest(out / "images.csv", cohort)
-    for name, source in (files or {}).items():
+    given = weights_file(options.pretrained)
+    own = {f"{PRETRAINED_FILE}{given.suffix}": given} if given else {}
+    for name, source in {**own, **(files or {})}.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / name)
     write_json(out / "run.json", _record(out, cohort, options, values, data))
@@ -300,6 +304,9 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     per_epoch = next(number for number in range(PER_EPOCH, 0, -1) if steps % number == 0)
     if options.preset not in PRESETS:
         msg = f"There is no preset '{options.preset}'. Choose one of: {', '.join(PRESETS)}."
+        raise ConfigError(msg)
+    if "pretrained" in options.settings:
+        msg = "Found --set pretrained=...; weights are given with --pretrained."
         raise ConfigError(msg)
     if options.method == "mixmatch" and (options.label_smoothing or options.class_weights != "none"):
         msg = "MixMatch mixes labels, so --label-smoothing and --class-weights have no meaning with it."
@@ -335,11 +342,19 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     if options.target_rule is not None and options.method == "ssldec":
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
-        values["pretrained"] = options.pretrained
+        file = weights_file(options.pretrained)
+        values["pretrained"] = (
+            f"$@bundle_root + '/{PRETRAINED_FILE}{file.suffix}'" if file else options.pretrained
+        )
         values["frozen_steps"] = min(FROZEN_STEPS, steps // 10)
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
     return values | dict(options.settings)
+
+
+def weights_file(pretrained: str | None) -> Path | None:
+    """Return the file of weights that is meant, None where it is no file ("cached", or none at all)."""
+    return Path(pretrained) if pretrained is not None and Path(pretrained).is_file() else None
 
 
 def class_weights(cohort: ImageCohort, rule: str) -> list[float] | None:
@@ -463,9 +478,7 @@ def repeat_command(data: Path, out: Path, options: ClassifyOptions, *, baseline:
 
 def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]]:
     """Return the options that training and distillation have in common, as a command says them."""
-    pretrained = options.pretrained
-    if pretrained is not None and Path(pretrained).exists():
-        pretrained = relative(pretrained, out.parent)
+    given = weights_file(options.pretrained)
     return [
         ("network", options.network),
         ("budget", options.budget),
@@ -478,7 +491,7 @@ def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]
         ("preset", options.preset),
         ("labels-per-class", options.labels_per_class),
         ("hold-out", str(options.hold_out)),
-        ("pretrained", pretrained),
+        ("pretrained", relative(given, out.parent) if given else options.pretrained),
         ("label-smoothing", options.label_smoothing or None),
         ("class-weights", options.class_weights if options.class_weights != "none" else None),
         ("balanced", options.balanced),
@@ -501,6 +514,7 @@ def _record(
         "data": relative(data, out),
         "method": options.method,
         "network": values["network_name"],
+        "pretrained": None if options.pretrained is None else Path(options.pretrained).name,
         "seed": options.seed,
         "device": options.device,
         "budget": {"steps": values["epochs"] * values["steps_per_epoch"], "images": values["batch_size"]},

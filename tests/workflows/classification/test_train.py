@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from runs import StopAfter, same, table, texts, weights
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.classifier_card import classifier_card_of
+from medssl.io.files import read_json
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.images import read_image
 from medssl.io.subjects import SECTIONS
 from medssl.networks.compact import build_classifier, network_facts
 from medssl.transforms.classification import image_preprocessing
-from medssl.workflows.classification.baseline import train_with_baseline
+from medssl.workflows.classification.baseline import planned, train_with_baseline
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.model_card import license_warning
@@ -347,6 +349,30 @@ def test_the_weights_say_what_made_them(pictures, tmp_path):
     assert extra["validation"]["images"] == 24
     assert 0 <= extra["validation"]["accuracy"] <= 1
     assert str(tmp_path) not in json.dumps(extra)
+
+
+def test_a_run_copies_its_weights_and_names_no_folder_in_full(pictures, tmp_path):
+    weights = tmp_path / "ours" / "weights.pt"
+    weights.parent.mkdir()
+    torch.save(build_classifier("test_resnet", 2).backbone.state_dict(), weights)
+    chosen = options(
+        network="test_resnet", channels=3, size=32, pretrained=str(weights), method="mean-teacher"
+    )
+    out = tmp_path / "run"
+    train_with_baseline(pictures, out, replace(chosen, steps=2))
+    assert (out / "models" / "pretrained.pt").read_bytes() == weights.read_bytes()
+    kept = read_json(out / "plan.json")["options"]
+    assert kept["pretrained"] == "../ours/weights.pt"
+    assert Path(planned(kept, out).pretrained).samefile(weights)
+    for path in out.rglob("*"):
+        if path.suffix in (".json", ".yaml", ".csv", ".tsv", ".md", ".log"):
+            assert str(tmp_path) not in path.read_text(), path
+
+
+def test_weights_are_given_with_their_own_option(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="--pretrained"):
+        train_classifier(pictures, tmp_path / "run", options(settings={"pretrained": "weights.pt"}))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("both", [False, True])
