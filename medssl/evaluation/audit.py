@@ -111,6 +111,7 @@ def audit_pseudo_labels(
     classes: Sequence[str],
     labeled: Mapping[str, int] | Sequence[int],
     *,
+    given: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
     validation: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
     least: int = LEAST_CERTAIN,
 ) -> PseudoLabelAudit:
@@ -123,12 +124,15 @@ def audit_pseudo_labels(
         kept: Which images keep their pseudo-label.
         classes: Names in the order of the columns.
         labeled: Labeled training images per class, by name or in the order of the classes.
+        given: Class numbers and confidences of the pseudo-labels, where these are not simply the likeliest classes
+            and their probabilities, as when passes vote.
         validation: Class numbers and probabilities of labeled validation images, never of test images.
         least: Length of the list of uncertain images.
 
     Shapes:
         probabilities: ``(N, K)``
         kept: ``(N,)``
+        given: ``(N,)`` and ``(N,)``
         validation: ``(M,)`` and ``(M, K)``
 
     Raises:
@@ -141,7 +145,7 @@ def audit_pseudo_labels(
         raise ValueError(msg)
     require_probabilities(np.full(len(names), UNKNOWN), probabilities, len(classes))
     counts = [labeled[name] for name in classes] if isinstance(labeled, Mapping) else list(labeled)
-    label, confidence = probabilities.argmax(1), probabilities.max(1)
+    label, confidence = (probabilities.argmax(1), probabilities.max(1)) if given is None else given
     per_class = np.bincount(label[kept], minlength=len(classes))
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     return PseudoLabelAudit(

@@ -101,6 +101,15 @@ def test_no_pseudo_label_at_all_is_one_warning():
     assert "training sees the labeled images alone" in warning
 
 
+def test_labels_by_vote_are_counted_as_they_were_given(pool):
+    label, confidence = pool[1].argmax(1), pool[1].max(1)
+    label[0], confidence[0] = (label[0] + 1) % 3, 0.01
+    found = audit_pseudo_labels(*pool, CLASSES, (2, 2, 2), given=(label, confidence))
+    assert found.predicted == tuple(np.bincount(label, minlength=3).tolist())
+    assert found.least_certain[0].name == pool[0][0]
+    assert found.confidence[0] == 1
+
+
 def test_an_empty_pool_has_no_coverage():
     found = audit_pseudo_labels([], np.zeros((0, 3)), np.zeros(0, bool), CLASSES, (1, 1, 1))
     assert math.isnan(found.coverage)

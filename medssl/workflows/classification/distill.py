@@ -21,6 +21,7 @@ from medssl.io.image_cohort import ImageCohort, ImageItem
 from medssl.io.pseudo_label_table import KeptLabel, kept_labels
 from medssl.io.subjects import TRANSDUCTIVE
 from medssl.self_training import Outcome, self_train
+from medssl.workflows.classification.audit import AUDIT_FILE, run_audit
 from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
@@ -153,6 +154,7 @@ def _distill(
     device = choose_device(options.student.device)
     found = compare_runs(options.name, cohort, baseline.run, student.run, device)
     winner = student if found.method_wins else baseline
+    write_json(out / AUDIT_FILE, run_audit(out, cohort, cohort.classes))
     promote(out, winner.run, winner.run.name, found, distill_command(data, out, options), device)
     say(found.sentence)
     return Distilled(replace(winner, run=out), found, outcome)

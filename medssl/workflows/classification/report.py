@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from medssl.errors import ImageError
-from medssl.evaluation.audit import audit_pseudo_labels
 from medssl.evaluation.classification import as_text, scores
 from medssl.inference.latency import this_machine
-from medssl.io.files import read_csv, read_json, read_tsv, write_text
+from medssl.io.files import read_json, read_tsv, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
-from medssl.io.image_items import ImageItem, natural_order
+from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
-from medssl.io.pseudo_label_table import kept_labels
 from medssl.networks.compact import network_facts
 from medssl.reporting.classification import (
     MAX_THUMBNAILS,
@@ -29,12 +26,13 @@ from medssl.reporting.classification import (
     ShownImage,
     render_classification_report,
 )
+from medssl.workflows.classification.audit import run_audit
 from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench, exported_files
 from medssl.workflows.classification.calibrate import calibrated
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.model_card import license_warning
-from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
+from medssl.workflows.classification.models import ImageModel, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 from medssl.workflows.classification.thresholds import spoken
 from medssl.workflows.running import CANDIDATES
@@ -73,7 +71,8 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         InputError: ``exported`` holds no exported file.
     """
     cohort = read_image_cohort(data, allow_outside=allow_outside)
-    used = images_of_run(student or run, result.model.card.classes)
+    classes = result.model.card.classes
+    used = images_of_run(student or run, classes)
     cohort = replace(
         cohort,
         validation=cohort.validation or used.validation,
@@ -98,9 +97,7 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         warnings=_warnings(result.model, record),
         counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
         operating=_operating(result),
-        audit=_audit(
-            student or run, replace(cohort, training=used.training or cohort.training), result.model
-        ),
+        audit=run_audit(student or run, replace(cohort, training=used.training or cohort.training), classes),
         least_certain=_least_certain(cohort.unlabeled[:MOST_LOOKED_AT], result.model),
         networks=_networks(bench),
         commands=commands or [command for command in [record.get("command")] if command],
@@ -202,65 +199,6 @@ def _operating(result: Evaluation) -> list[tuple[str, str]]:
 
 def _share(value: float) -> str:
     return "n/a" if np.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _audit(run: Path, cohort: ImageCohort, model: ImageModel) -> dict[str, Any] | None:
-    """Return the audit of the labels that the student learned, over all rounds; None where there are none.
-
-    A student that learned answers, not labels, learned those of all images.
-    """
-    folder = run / "pseudo_labels"
-    tables = [folder / name for name in natural_order(path.name for path in folder.glob("round-*.csv"))]
-    if not tables:
-        return None
-    rows = list(
-        {row["path"]: row for table in tables for row in read_csv(table)}.values()
-    )  # later ones count
-    facts = _facts_of(tables[-1])
-    soft = facts.get("targets") == "soft"
-    kept = {row["path"] for row in rows} if soft else kept_labels(*tables).keys()
-    classes = list(model.card.classes)
-    probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
-    labeled = Counter(item.label for item in cohort.training)
-    found = audit_pseudo_labels(
-        [Path(row["path"]).name for row in rows],
-        probabilities / probabilities.sum(1, keepdims=True),
-        np.array([row["path"] in kept for row in rows]),
-        classes,
-        [labeled[name] for name in classes],
-        validation=None if soft else _held_out_answers(run, tables[-1], cohort.validation, classes),
-    ).record()
-    return found | {"targets": "soft", "warnings": []} if soft else found
-
-
-def _facts_of(table: Path) -> Mapping[str, Any]:
-    """Return what is known of how a table of pseudo-labels was made."""
-    path = table.with_suffix(".json")
-    return read_json(path) if path.is_file() else {}
-
-
-def _held_out_answers(
-    run: Path, table: Path, validation: Sequence[ImageItem], classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Ask the teachers of a round about labeled images, as they were asked about the unlabeled ones.
-
-    Returns:
-        Class numbers and probabilities; None where there are no images, no teachers, or nobody knows what these saw.
-
-    Shapes:
-        return: ``(N,)`` and ``(N, K)``
-    """
-    before = int(table.stem.removeprefix("round-")) - 1
-    teachers = natural_order(path.name for path in (run / "teachers").glob(f"round-{before}-teacher-*"))
-    facts = _facts_of(table)
-    if not (validation and teachers and "views" in facts):
-        return None
-    temperatures = facts.get("temperatures", [1.0] * len(teachers))
-    models = [
-        load_classifier(run / "teachers" / name).at_temperature(temperature)
-        for name, temperature in zip(teachers, temperatures, strict=True)
-    ]
-    return numbers_of(validation, classes), predict_items(validation, models, facts["views"]).probabilities
 
 
 def _least_certain(items: Sequence[ImageItem], model: ImageModel) -> list[ShownImage]:

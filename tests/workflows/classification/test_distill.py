@@ -19,6 +19,7 @@ from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
+from medssl.workflows.classification.audit import AUDIT_FILE
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
@@ -30,7 +31,6 @@ from medssl.workflows.classification.predict import (
     scores_of,
 )
 from medssl.workflows.classification.pseudo_labels import KeepRule
-from medssl.workflows.classification.report import _audit
 from medssl.workflows.classification.train import cohort_of_run, train_classifier
 
 
@@ -500,7 +500,9 @@ def test_the_audit_asks_the_teachers_as_they_labeled(by_our_recipe):
     teachers = [load_classifier(one) for one in sorted((run / "teachers").glob("round-*"))]
     models = [teachers[0].at_temperature(2.0), teachers[1].at_temperature(3.0)]
     confidence = predict_items(cohort.validation, models, views).probabilities.max(1)
-    curve = _audit(run, cohort, models[0])["curve"]
+    written = json.loads((run / AUDIT_FILE).read_text())
+    assert written["n"] == len(cohort.unlabeled)
+    curve = written["curve"]
     assert [point["coverage"] for point in curve] == [
         pytest.approx((confidence > point["threshold"]).mean()) for point in curve
     ]
@@ -603,7 +605,7 @@ def test_a_round_that_is_killed_while_it_writes_has_its_sidecar(pictures, tmp_pa
                 distill(pictures, run, chosen("plain"))
         distill(pictures, run, chosen("plain"), resume=True)
         labels = run / "pseudo_labels"
-        assert sorted(path.name for path in labels.iterdir()) == ["round-1.csv", "round-1.json"]
+        assert sorted(path.name for path in labels.iterdir()) == ["audit.json", "round-1.csv", "round-1.json"]
 
 
 @pytest.mark.parametrize("targets", ["hard", "soft"])
