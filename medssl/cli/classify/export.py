@@ -23,6 +23,11 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @click.option(
     "--int8", is_flag=True, help="Write an 8-bit file too, if it loses no more than a point of macro F1."
 )
+@click.option(
+    "--softmax",
+    is_flag=True,
+    help="Let the files answer with probabilities, for programs that read no metadata.",
+)
 @click.option("--strict", is_flag=True, help="Exit code 1 where no 8-bit file was good enough.")
 @click.option(
     "--finding",
@@ -40,6 +45,7 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     out: Path,
     data: Path | None,
     int8: bool,
+    softmax: bool,
     strict: bool,
     finding: str | None,
     sensitivity: float | None,
@@ -65,7 +71,14 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
         raise ConfigError(msg, "Add --int8.")
     promise = None if finding is None else Promise(finding, sensitivity, specificity)
     done = export_run(
-        model, out, data, int8=int8, promise=promise, overwrite=overwrite, allow_outside=allow_outside
+        model,
+        out,
+        data,
+        int8=int8,
+        softmax=softmax,
+        promise=promise,
+        overwrite=overwrite,
+        allow_outside=allow_outside,
     )
     STDERR.print(f"model.onnx against the network: {done.parity}.", soft_wrap=True)
     if done.int8 is not None:

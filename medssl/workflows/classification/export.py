@@ -68,6 +68,7 @@ def export_run(
     data: Path | None = None,
     *,
     int8: bool = False,
+    softmax: bool = False,
     promise: Promise | None = None,
     overwrite: bool = False,
     allow_outside: bool = False,
@@ -83,6 +84,7 @@ def export_run(
         data: Folder or manifest with images; None for those that the run was trained with.
         int8: Whether to quantize; networks that are quantized by name, such as resnet18-int8, are wherever there are
             validation images.
+        softmax: Whether the files answer with probabilities, temperature included, instead of scores.
         promise: What is wanted of one class; each file gets the threshold that keeps it on the validation images.
         overwrite: Replace files of an earlier export.
         allow_outside: Accept paths and links that leave the folder of the data.
@@ -107,7 +109,7 @@ def export_run(
     shown = _pixels(held_out, loaded) if held_out else np.zeros(0, np.uint8)
     with _new_files(out) as folder:
         path, small = (folder / name for name in ONNX_FILES.values())
-        found = _exported(path, pool, loaded)
+        found = _exported(path, pool, loaded, softmax=softmax)
         chosen = _chosen_for(path, held_out, shown, loaded, promise)
         outcome = _quantized(path, small, pool, held_out, shown, loaded) if int8 else None
         chosen_int8 = _chosen_for(small, held_out, shown, loaded, promise) if small.is_file() else {}
@@ -124,6 +126,7 @@ def export_run(
                     for name in ("size", "channels", "interpolation", "fit", "white")
                 },
                 "temperature": card.temperature,
+                "output": "probabilities" if softmax else "scores",
                 **chosen,
                 "parity": {**asdict(found), "passed": found.passed},
                 "int8": None
@@ -166,7 +169,7 @@ def _new_files(out: Path) -> Iterator[Path]:
             out.rmdir()
 
 
-def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel) -> Parity:
+def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel, *, softmax: bool) -> Parity:
     """Write the float32 file and hold it to the network.
 
     Raises:
@@ -182,6 +185,7 @@ def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel) -> Par
         fit=card.fit,
         white=card.white,
         temperature=card.temperature,
+        softmax=softmax,
     )
     some = torch.from_numpy(_pixels(images[:PARITY_IMAGES], model)).float() / 255
     found = parity(model.network, path, some)

@@ -72,7 +72,7 @@ def started_from(network: str, values: Mapping[str, Any]) -> str:
         network: Name in the registry.
         values: ``pretrained`` and ``init_weights``, as in a configuration or in settings.
     """
-    if values.get("init_weights"):
+    if _given_weights(values):
         return "the given weights; their license is not known here"
     pretrained = values.get("pretrained")
     if pretrained == "cached":
@@ -91,12 +91,18 @@ def license_warning(network: str, values: Mapping[str, Any]) -> str:
     """
     facts = network_facts(network)
     pretrained = values.get("pretrained")
-    if facts.license_is_free or not (pretrained or values.get("init_weights")):
+    given = _given_weights(values)
+    if facts.license_is_free or not (pretrained or given):
         return ""
     begin = f"The published weights of {facts.name}" + (
-        "" if pretrained == "cached" and not values.get("init_weights") else ", if it began with those,"
+        "" if pretrained == "cached" and not given else ", if it began with those,"
     )
     return (
         f"{begin} are under {facts.license}, which allows less than the usual free licenses: read it before this "
         "model is used or passed on."
     )
+
+
+def _given_weights(values: Mapping[str, Any]) -> bool:
+    """Tell whether somebody gave weights to begin with; a round's own network (`INIT_FILE`) is none of them."""
+    return bool(values.get("init_weights")) and not str(values["init_weights"]).startswith("$@bundle_root")

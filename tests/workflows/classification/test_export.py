@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, MedsslError, OutputError
@@ -44,6 +45,25 @@ def test_the_file_answers_as_the_network_does(exported, compared, pictures, tmp_
     file = predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / "model.onnx")
     assert file.classes == network.classes
     assert abs(file.probabilities - network.probabilities).max() < 1e-4
+
+
+def test_files_can_answer_with_probabilities(exported, compared, pictures, tmp_path):
+    """They say so, and whoever reads that does not take the softmax twice."""
+    given = compared[0].training.run
+    folder = export_run(given, tmp_path / "files", int8=True, softmax=True).folder
+    assert json.loads((folder / "export.json").read_text())["output"] == "probabilities"
+    assert json.loads((exported.folder / "export.json").read_text())["output"] == "scores"
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 16, 16), dtype=np.uint8)
+    for name in [name for name in ("model.onnx", "model.int8.onnx") if (folder / name).is_file()]:
+        runner = OnnxClassifier(folder / name)
+        answer = runner.scores(images.astype(np.float32) / 255)
+        np.testing.assert_allclose(answer.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(runner.probabilities(images), answer, atol=1e-6)
+    scores = OnnxClassifier(exported.folder / "model.onnx").probabilities(images)
+    np.testing.assert_allclose(OnnxClassifier(folder / "model.onnx").probabilities(images), scores, atol=1e-5)
+    file = predict_folder(pictures / "test", tmp_path / "a.csv", folder / "model.onnx")
+    network = predict_folder(pictures / "test", tmp_path / "b.csv", given)
+    np.testing.assert_allclose(file.probabilities, network.probabilities, atol=1e-4)
 
 
 def test_a_file_is_scored_as_its_network_is(exported, compared, pictures, tmp_path):

@@ -401,6 +401,12 @@ def test_a_license_that_is_not_free_stands_on_the_card(bound, both, pictures, tm
         ("mobileone_s1", {"pretrained": "a.pt"}, "if it began with those, are under mobileone-license"),
         ("mobileone_s1", {"init_weights": "a.pt", "pretrained": "cached"}, "if it began with those"),
         ("fastvit_t8", {"pretrained": None}, ""),
+        ("fastvit_t8", {"init_weights": "$@bundle_root + '/models/init.pt'", "pretrained": None}, ""),
+        (
+            "fastvit_t8",
+            {"init_weights": "$@bundle_root + '/models/init.pt'", "pretrained": "cached"},
+            "weights of fastvit_t8 are under",
+        ),
         ("resnet18", {"pretrained": "cached"}, ""),
     ],
 )
