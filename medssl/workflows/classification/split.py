@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medssl.errors import ConfigError, OutputError
-from medssl.io.files import require_writable_file
+from medssl.errors import ConfigError
+from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
 from medssl.io.image_splits import draw_labeled, fold_cohort, split_cohort
@@ -43,9 +43,7 @@ def split_folder(
         ConfigError: There is no such fold.
         DatalistError: Too few images of a class.
     """
-    if out.exists():
-        msg = f"{out} exists."
-        raise OutputError(msg, "Give another --out.")
+    require_absent(out)
     cohort = read_image_cohort(data, allow_outside=allow_outside)
     require_writable_file(out, [data])
     if fold is None:
