@@ -57,7 +57,7 @@ def test_a_split_is_written_and_read_back(tmp_path):
     assert counts["training"] == 10
     cohort = read_image_cohort(tmp_path / "split.csv", allow_outside=True)
     assert {name: len(cohort.section(name)) for name in counts} == counts
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="is there already"):
         split_folder(images, tmp_path / "split.csv")
 
 
