@@ -16,12 +16,13 @@ def masked_cross_entropy(
     label_smoothing: float = 0.0,
     class_weight: Tensor | None = None,
     weight: Tensor | None = None,
+    log_prior: Tensor | None = None,
 ) -> Tensor:
     r"""Average the cross-entropy over the voxels whose label is known.
 
     .. math:: L = \frac{\sum_{i \in V} w_i c_{y_i} \ell_i}{\sum_{i \in V} w_i c_{y_i}}, \quad
               \ell_i = -(1 - \epsilon) \log q_{i, y_i} - \frac{\epsilon}{K} \sum_k \log q_{ik}, \quad
-              q_i = \mathrm{softmax}(z_i), \quad V = \{i : y_i \ne 255\}
+              q_i = \mathrm{softmax}(z_i + \tau \log \pi), \quad V = \{i : y_i \ne 255\}
 
     Args:
         logits: Network scores z.
@@ -29,6 +30,8 @@ def masked_cross_entropy(
         label_smoothing: :math:`\epsilon`, the share of the target that all classes divide equally.
         class_weight: c, one number a class; 1 where not given.
         weight: w, one number a sample of the batch; 1 where not given.
+        log_prior: :math:`\tau \log \pi`, what the shares of the classes add to the scores (logit adjustment); 0 where
+            not given.
 
     Returns:
         Scalar; exactly 0, with a graph, if no voxel is known or all weights are 0.
@@ -36,14 +39,22 @@ def masked_cross_entropy(
     Shapes:
         logits: ``(B, K, *spatial)``
         label: ``(B, *spatial)``
-        class_weight: ``(K,)``; weight: ``(B,)``
+        class_weight, log_prior: ``(K,)``; weight: ``(B,)``
 
     Notes:
         The mean runs over the known voxels of the whole batch, so crops with more brain weigh more. A class
         weight counts for the whole loss of a voxel, its smoothed part included (torch weighs that by class).
+        With :math:`\tau = 1` the scores z themselves aim at the mean accuracy of the classes: the network predicts with
+        them as they are.
+
+    Source:
+        Logit adjustment: Menon et al., Long-tail learning via logit adjustment, ICLR 2021, equation 10.
     """
+    logits = logits.float()
+    if log_prior is not None:
+        logits = logits + log_prior.to(logits).view(1, -1, *[1] * (logits.ndim - 2))
     losses = F.cross_entropy(
-        logits.float(),
+        logits,
         label.long(),
         ignore_index=UNKNOWN,
         reduction="sum" if class_weight is weight is None else "none",

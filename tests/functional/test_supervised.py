@@ -108,6 +108,32 @@ def test_weights_and_smoothing_equal_the_naive_loop(sample, smoothing, classes, 
     assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_logit_adjustment_equals_the_naive_loop(sample):
+    logits, label = sample
+    log_prior = [math.log(share) for share in (0.5, 0.3, 0.15, 0.05)]
+    shifted = torch.stack([logits[:, k] + log_prior[k] for k in range(4)], 1)
+    found = masked_cross_entropy(logits, label, log_prior=torch.tensor(log_prior))
+    expected = _weighed_reference(shifted, label, 0.0, [1.0] * 4, [1.0] * 2)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_learned_with_logit_adjustment_let_classes_count_alike():
+    """Two classes that look the same, one nine times as frequent: the learned scores are equal, not 9 to 1."""
+    label = torch.tensor([0] * 9 + [1])
+    for shift, expected in ((None, math.log(9)), (torch.tensor([0.9, 0.1]).log(), 0.0)):
+        scores = torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.LBFGS([scores], max_iter=50)
+
+        def loss(scores=scores, shift=shift, optimizer=optimizer):
+            optimizer.zero_grad()
+            found = masked_cross_entropy(scores.expand(10, 2), label, log_prior=shift)
+            found.backward()
+            return found
+
+        optimizer.step(loss)
+        assert (scores[0] - scores[1]).item() == pytest.approx(expected, abs=1e-3)
+
+
 def test_weights_that_are_all_zero_give_zero_with_a_graph(sample):
     logits = sample[0].requires_grad_()
     loss = masked_cross_entropy(logits, sample[1], weight=torch.zeros(2))

@@ -34,20 +34,27 @@ def test_a_small_network_overfits_one_crop():
 
 def test_class_weights_and_smoothing_reach_the_cross_entropy():
     logits, label = torch.randn(2, 3, 4, 4, 4), torch.randint(0, 3, (2, 1, 4, 4, 4))
-    loss = SupervisedLoss(dice_weight=0.0, label_smoothing=0.1, class_weight=[1, 2, 3])
+    loss = SupervisedLoss(
+        dice_weight=0.0, label_smoothing=0.1, class_weight=[1, 2, 3], log_prior=[-1, -2, -0.5]
+    )
     expected = masked_cross_entropy(
         logits,
         label[:, 0],
         label_smoothing=0.1,
         class_weight=torch.tensor([1.0, 2, 3]),
         weight=torch.tensor([1.0, 3]),
+        log_prior=torch.tensor([-1, -2, -0.5]),
     )
     assert loss(logits, label, torch.tensor([[1.0], [3]])).item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"label_smoothing": 1.0}, "label_smoothing 1.0"), ({"class_weight": [1, -1]}, "none below 0")],
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing 1.0"),
+        ({"class_weight": [1, -1]}, "none below 0"),
+        ({"log_prior": [0.0, float("-inf")]}, "one finite number a class"),
+    ],
 )
 def test_numbers_out_of_range_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
@@ -57,3 +64,5 @@ def test_numbers_out_of_range_are_refused(options, words):
 def test_other_class_weights_than_classes_are_refused():
     with pytest.raises(ConfigError, match="2 class weights for 3 classes"):
         SupervisedLoss(class_weight=[1, 1])(torch.randn(1, 3, 2), torch.zeros(1, 1, 2))
+    with pytest.raises(ConfigError, match="2 log priors for 3 classes"):
+        SupervisedLoss(log_prior=[-1, -1])(torch.randn(1, 3, 2), torch.zeros(1, 1, 2))

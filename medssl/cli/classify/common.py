@@ -48,6 +48,8 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Share of a label that all classes divide equally."),
         click.option("--class-weights", type=click.Choice(["none", "balanced"]), default="none", show_default=True,
                      help="balanced: rare classes count more in the loss of the labeled images."),
+        click.option("--logit-adjustment", default=0.0, show_default=True, type=click.FloatRange(0),
+                     help="Another way: the classes' shares are added to the scores; 1 as published."),
         click.option("--balanced", is_flag=True, help="Draw every class equally often from the labeled images."),
         click.option("--unlabeled", type=EXISTING, help="Folder of unlabeled images beside the data."),
         click.option("--transductive", is_flag=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,8 @@ class ClassifyOptions:
         hold_out: Share of the labeled images to hold out where the data have no validation images.
         pretrained: File of weights of the backbone, or "cached".
         label_smoothing: Share of a label that all classes divide equally.
+        logit_adjustment: How much the shares of the classes among the labels add to the scores in the labeled loss, so
+            that rare classes are not drowned; 1 as published, 0 for nothing.
         class_weights: "balanced": rare classes count more in the labeled loss, each class as much in all; "none".
         balanced: Draw every class equally often from the labeled images.
         unlabeled: Folder of unlabeled images beside the data.
@@ -113,6 +116,7 @@ class ClassifyOptions:
     hold_out: float = 0.2
     pretrained: str | None = None
     label_smoothing: float = 0.0
+    logit_adjustment: float = 0.0
     class_weights: str = "none"
     balanced: bool = False
     unlabeled: Path | None = None
@@ -295,6 +299,27 @@ def _without_references(config: Mapping[str, Any]) -> dict[str, Any]:
     return network
 
 
+def _require_fitting(options: ClassifyOptions) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        ConfigError: With what to do instead.
+    """
+    if options.preset not in PRESETS:
+        msg = f"There is no preset '{options.preset}'. Choose one of: {', '.join(PRESETS)}."
+        raise ConfigError(msg)
+    if "pretrained" in options.settings:
+        msg = "Found --set pretrained=...; weights are given with --pretrained."
+        raise ConfigError(msg)
+    reweighed = options.class_weights != "none" or options.logit_adjustment
+    if options.method == "mixmatch" and (options.label_smoothing or reweighed):
+        msg = "MixMatch mixes labels: --label-smoothing, --class-weights, --logit-adjustment have no meaning with it."
+        raise ConfigError(msg, "Leave them out, or use --balanced.")
+    if options.logit_adjustment and (options.balanced or options.class_weights != "none"):
+        msg = "--logit-adjustment, --class-weights and --balanced each make rare classes count; found two of them."
+        raise ConfigError(msg, "Choose one.")
+
+
 def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     """Return what a run changes in the bundle's training configuration."""
     facts = network_facts(options.network)
@@ -302,15 +327,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     budget = image_budget(options.budget)
     steps = options.steps or budget.steps
     per_epoch = next(number for number in range(PER_EPOCH, 0, -1) if steps % number == 0)
-    if options.preset not in PRESETS:
-        msg = f"There is no preset '{options.preset}'. Choose one of: {', '.join(PRESETS)}."
-        raise ConfigError(msg)
-    if "pretrained" in options.settings:
-        msg = "Found --set pretrained=...; weights are given with --pretrained."
-        raise ConfigError(msg)
-    if options.method == "mixmatch" and (options.label_smoothing or options.class_weights != "none"):
-        msg = "MixMatch mixes labels, so --label-smoothing and --class-weights have no meaning with it."
-        raise ConfigError(msg, "Leave them out, or use --balanced.")
+    _require_fitting(options)
     values: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "allow_outside": True,
@@ -331,6 +348,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "val_interval": min(max(1, PER_EPOCH // per_epoch), steps // per_epoch),  # steps may be prime
         "label_smoothing": options.label_smoothing,
         "class_weights": class_weights(cohort, options.class_weights),
+        "log_prior": log_prior(cohort, options.logit_adjustment),
         "balanced": options.balanced,
         **method.values,
     }
@@ -375,6 +393,19 @@ def class_weights(cohort: ImageCohort, rule: str) -> list[float] | None:
         return None
     counts = Counter(item.label for item in cohort.training)
     return [len(cohort.training) / (len(cohort.classes) * max(1, counts[name])) for name in cohort.classes]
+
+
+def log_prior(cohort: ImageCohort, strength: float) -> list[float] | None:
+    r"""Return what the shares of the classes add to the scores, :math:`\tau \log \pi`; None where that is nothing.
+
+    Args:
+        cohort: Its training images are counted, a class without any as one image.
+        strength: :math:`\tau`.
+    """
+    if not strength:
+        return None
+    counts = Counter(item.label for item in cohort.training)
+    return [strength * math.log(max(1, counts[name]) / len(cohort.training)) for name in cohort.classes]
 
 
 def share_of(steps: int, trainings: int) -> int:
@@ -494,6 +525,7 @@ def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]
         ("pretrained", relative(given, out.parent) if given else options.pretrained),
         ("label-smoothing", options.label_smoothing or None),
         ("class-weights", options.class_weights if options.class_weights != "none" else None),
+        ("logit-adjustment", options.logit_adjustment or None),
         ("balanced", options.balanced),
         ("unlabeled", relative(options.unlabeled, out.parent) if options.unlabeled else None),
         ("transductive", options.transductive),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from medssl.workflows.classification.predict import prepared, preprocessings
 from medssl.workflows.classification.train import (
     channels_of,
     class_weights,
+    log_prior,
     prepare_classifier,
     train_classifier,
     usable_cohort,
@@ -312,12 +314,18 @@ def test_how_images_are_prepared_reaches_prediction_and_the_exported_file(tmp_pa
 def test_smoothing_class_weights_and_balanced_draws_reach_the_training(pictures, tmp_path):
     plain = train_classifier(pictures, tmp_path / "plain", options()).run
     for number, chosen in enumerate(
-        ({"label_smoothing": 0.3}, {"class_weights": "balanced"}, {"balanced": True})
+        (
+            {"label_smoothing": 0.3},
+            {"class_weights": "balanced"},
+            {"balanced": True},
+            {"logit_adjustment": 1.0},
+        )
     ):
         run = train_classifier(pictures, tmp_path / str(number), options(**chosen)).run
         config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
         name, value = next(iter(chosen.items()))
-        assert config[name] != yaml.safe_load((plain / "configs" / "train.yaml").read_text())[name]
+        key = {"logit_adjustment": "log_prior"}.get(name, name)
+        assert config[key] != yaml.safe_load((plain / "configs" / "train.yaml").read_text())[key]
         assert f"--{name.replace('_', '-')}" in json.loads((run / "run.json").read_text())["command"], value
 
 
@@ -332,6 +340,23 @@ def test_balanced_class_weights_let_classes_count_alike(pictures):
     assert class_weights(some, "none") is None
     with pytest.raises(ConfigError, match="rule of class weights 'half'"):
         class_weights(some, "half")
+
+
+def test_the_log_prior_is_that_of_the_labels(pictures):
+    cohort = usable_cohort(pictures, options())
+    one = next(item for item in cohort.training if item.label == CLASSES[1])
+    some = replace(cohort, training=(*[item for item in cohort.training if item.label == CLASSES[0]], one))
+    n = len(some.training)
+    expected = {CLASSES[0]: 0.5 * math.log((n - 1) / n), CLASSES[1]: 0.5 * math.log(1 / n)}
+    assert log_prior(some, 0.5) == pytest.approx([expected[name] for name in some.classes])
+    assert log_prior(some, 0) is None
+
+
+@pytest.mark.parametrize("other", [{"balanced": True}, {"class_weights": "balanced"}, {"method": "mixmatch"}])
+def test_logit_adjustment_stands_alone(other, pictures, tmp_path):
+    with pytest.raises(ConfigError, match="--logit-adjustment"):
+        train_classifier(pictures, tmp_path / "run", options(logit_adjustment=1.0, **other))
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixmatch_refuses_what_mixing_takes_the_meaning_from(pictures, tmp_path):
