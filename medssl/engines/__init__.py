@@ -7,7 +7,7 @@ from medssl.engines.center_start import CenterStart
 from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, is_distributed, torch_rank
 from medssl.engines.interruption import Interruption, TrainingInterrupted
 from medssl.engines.metrics_table import MetricsTable
-from medssl.engines.optimization import GradientClipping, linear_decay
+from medssl.engines.optimization import GradientClipping, linear_decay, one_cycle
 from medssl.engines.teacher import Teacher
 from medssl.engines.trainer import SemiSupervisedTrainer
 from medssl.engines.validation import EarlyStopping, Validation, scores_and_labels
@@ -44,6 +44,7 @@ __all__ = [
     "defined_above",
     "is_distributed",
     "linear_decay",
+    "one_cycle",
     "scores_and_labels",
     "torch_rank",
 ]

@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 from ignite.engine import Engine
 from monai.engines import IterationEvents
 
-from medssl.engines import GradientClipping, linear_decay
+from medssl.engines import GradientClipping, linear_decay, one_cycle
+from medssl.errors import ConfigError
 
 
 def test_learning_rate_falls_on_a_line_to_zero():
@@ -15,6 +18,33 @@ def test_learning_rate_falls_on_a_line_to_zero():
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2, 0, 0])
+
+
+@pytest.mark.parametrize("ends", [[], [10, 15]])
+def test_one_cycle_rises_and_falls_along_cosines(ends):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.8)
+    schedule = one_cycle(optimizer, steps=10, ends=ends, rising=0.4, begin=0.25)
+    rates = []
+    for _ in range(16 if ends else 11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[2] == pytest.approx(0.8 * (0.25 + 0.75 / 2)), "half of the rise"
+    assert rates[4] == pytest.approx(0.8) == pytest.approx(max(rates))
+    assert rates[7] == pytest.approx(0.4), "half of the fall"
+    assert rates[9] == pytest.approx(0.4 * (1 + math.cos(math.pi * 5 / 6)))
+    if ends:
+        assert rates[10] == pytest.approx(0.2), "the next stage begins anew"
+        assert rates[12] == pytest.approx(0.8)
+    assert rates[-1] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("wrong", [{"rising": 0.0}, {"rising": 1.0}, {"begin": 1.5}])
+def test_a_cycle_without_rise_or_fall_is_refused(wrong):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.8)
+    with pytest.raises(ConfigError, match="shares between 0 and 1"):
+        one_cycle(optimizer, 10, **wrong)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(10.0, 2.0), (1.0, 1.0)])

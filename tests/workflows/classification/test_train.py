@@ -342,6 +342,15 @@ def test_balanced_class_weights_let_classes_count_alike(pictures):
         class_weights(some, "half")
 
 
+def test_another_schedule_reaches_the_training(pictures, tmp_path):
+    given = options(settings={"lr_scheduler#_target_": "medssl.engines.one_cycle"})
+    run = train_classifier(pictures, tmp_path / "run", given).run
+    events = table(run / "metrics.tsv")
+    assert float(events[-1]["learning_rate"]) == 0
+    plain = train_classifier(pictures, tmp_path / "plain", options()).run
+    assert not same(weights(run), weights(plain))
+
+
 def test_the_log_prior_is_that_of_the_labels(pictures):
     cohort = usable_cohort(pictures, options())
     one = next(item for item in cohort.training if item.label == CLASSES[1])
