@@ -1,5 +1,6 @@
 """Objectives: ``objective(network, batch)`` gives the loss of a step. One algorithm a file."""
 
+from medssl.objectives.defixmatch import DeFixMatch
 from medssl.objectives.fixmatch import FixMatch
 from medssl.objectives.labeled_only import LabeledOnly
 from medssl.objectives.mean_teacher import MeanTeacher
@@ -12,6 +13,7 @@ from medssl.objectives.stored_targets import StoredTargets
 from medssl.objectives.supervised import SupervisedLoss
 
 __all__ = [
+    "DeFixMatch",
     "FixMatch",
     "LabeledOnly",
     "MeanTeacher",

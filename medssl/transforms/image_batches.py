@@ -38,12 +38,13 @@ class ImageLoader:
         views: Weak views of each unlabeled image, ``image`` the first of them; 0 for ``image`` alone.
         seed: Seed of order and changes.
         balanced: Draw every class equally often from the labeled images.
+        labeled_strong: Change labeled images strongly too, as a second view ``strong``.
         device: Where images are changed: they are moved there as 8 bits.
         prefetch: Make the next batch in a thread while this one is used: pays where the network runs on a GPU.
 
     Yields:
         ``image (B, C, H, W)`` in [0, 1], ``label (B, 1)`` int64, ``weight (B, 1)`` where any image has one but 1,
-        ``target (B, K)`` where the pool has targets.
+        ``target (B, K)`` where the pool has targets, ``strong`` where asked for.
         ``unlabeled``: ``image`` (weak), ``strong``, ``mask (B, 1)`` of ones, ``index (B,)`` place in the pool,
         ``views (B, V, C, H, W)`` where asked for, ``target (B, K)`` where the pool has targets. A batch without
         labeled images holds ``unlabeled`` only.
@@ -69,6 +70,7 @@ class ImageLoader:
         views: int = 0,
         seed: int = 0,
         balanced: bool = False,
+        labeled_strong: bool = False,
         device: str | torch.device = "cpu",
         prefetch: bool = False,
     ) -> None:
@@ -78,7 +80,7 @@ class ImageLoader:
         self.batch_size = batch_size
         self.weak, self.strong, self.views = weak, strong, views
         self.seed = seed
-        self.balanced = balanced
+        self.balanced, self.labeled_strong = balanced, labeled_strong
         self.device = torch.device(device)
         self.prefetch = prefetch
         self._weighted = bool((dataset.weight != 1).any())
@@ -112,8 +114,14 @@ class ImageLoader:
         else:
             places = shuffled(numbers, len(pool), self.seed, _ORDER)
         place = torch.from_numpy(places)
-        images = self._changed(pool.at(place, self.device), self.weak, self.seed, _WEAK, numbers)
-        batch = {"image": images, "label": pool.label[place, None]}
+        images = pool.at(place, self.device)
+        weak = self._changed(images, self.weak, self.seed, _WEAK, numbers)
+        batch = {"image": weak, "label": pool.label[place, None]}
+        if self.labeled_strong:
+            change = self.strong
+            batch["strong"] = (
+                weak if change is None else self._changed(images, change, self.seed, _STRONG, numbers)
+            )
         if pool.targets is not None:
             batch["target"] = pool.targets[place]
         return batch | ({"weight": pool.weight[place, None]} if self._weighted else {})

@@ -113,7 +113,7 @@ COMMANDS = [
 
 def test_the_printed_commands_run_in_their_order(bundle):
     """D22."""
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 13
     trainings = [command for command in COMMANDS if "train.yaml" in command and "evaluate" not in command]
     for command in trainings[1:]:
         run(command, bundle)

@@ -88,6 +88,17 @@ def test_batches_hold_both_kinds_in_the_shapes_of_the_contract(mixture):
             assert _values(unlabeled["views"][:, 1]) == expected
 
 
+def test_labeled_images_have_a_strong_view_where_it_is_asked_for():
+    plain, both = (list(_loader(labeled_strong=asked)) for asked in (False, True))
+    assert all("strong" not in batch for batch in plain)
+    for one, batch in zip(plain, both, strict=True):
+        assert torch.equal(batch["image"], one["image"])
+        assert _values(batch["strong"]) == _values(batch["image"])
+        assert not torch.equal(batch["strong"], batch["image"])
+    for batch in _loader(labeled_strong=True, strong=None):
+        assert torch.equal(batch["strong"], batch["image"])
+
+
 @pytest.mark.parametrize("start_step", [1, 2, 5, 7])
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
 def test_a_resumed_loader_goes_on_bit_for_bit(mixture, start_step):

@@ -13,7 +13,7 @@ from medssl.errors import MedsslError
 
 METHODS = [
     *("supervised", "pseudo-label", "mean-teacher", "fixmatch", "flexmatch", "freematch", "softmatch"),
-    *("mixmatch", "ssldec"),
+    *("defixmatch", "mixmatch", "ssldec"),
 ]
 """As in `medssl.workflows.classification.methods.ONLINE`; a test compares both."""
 

@@ -214,7 +214,7 @@ METHOD_SETTINGS = frozenset(
 
 METHOD_PARTS = (
     *("train#unlabeled", "train#dataset#targets", "train#sampler#mixture", "train#dataloader#views"),
-    "train#center_start",
+    *("train#dataloader#labeled_strong", "train#center_start"),
 )
 """Where the overlays change the training itself."""
 

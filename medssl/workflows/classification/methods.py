@@ -59,6 +59,7 @@ ONLINE: Mapping[str, OnlineMethod] = {
         "FixMatch, weights instead of a threshold, of predictions aligned with equal shares",
         {"threshold_rule": "softmatch", "alignment": "weights"},
     ),
+    "defixmatch": OnlineMethod(("train_defixmatch.yaml",), "FixMatch, its term on labeled images subtracted"),
     "mixmatch": OnlineMethod(("train_mixmatch.yaml",), "guessed labels, mixed with the given ones"),
     "ssldec": OnlineMethod(("train_ssldec.yaml",), "clustered assignments, sharpened to targets"),
 }
