@@ -20,6 +20,9 @@ _LOGGER = logging.getLogger(__name__)
 Unit = tuple[ImageItem, ...]
 """Images that stay together: those of a group, or one image without a group."""
 
+LEAST_HELD_OUT = 5
+"""Labeled images of a class, from which on some may be held out without asking."""
+
 
 def draw_labeled(cohort: ImageCohort, *, labels_per_class: int, seed: int) -> ImageCohort:
     """Keep the labels of a few training images; the others become unlabeled.

@@ -12,6 +12,7 @@ from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_similarity import similar_images
+from medssl.io.image_splits import LEAST_HELD_OUT
 from medssl.io.images import read_image
 
 LABELED = ("training", "validation", "test")
@@ -113,7 +114,7 @@ def _remarks(cohort: ImageCohort) -> list[str]:
     if few:
         said.append(f"Fewer than {FEW} labeled training images of {', '.join(few)}: expect little of them.")
     if not cohort.validation:
-        said.append("No validation images: some of the labeled ones will be held out.")
+        said.append(_held_out_remark(cohort))
     if not cohort.test:
         said.append("No test images: nothing will tell how good the classifier is on images it never met.")
     if not cohort.unlabeled:
@@ -124,6 +125,18 @@ def _remarks(cohort: ImageCohort) -> list[str]:
     if others:
         said.append(f"{others} hidden or other files and folders were passed over.")
     return said
+
+
+def _held_out_remark(cohort: ImageCohort) -> str:
+    """Say what a training will validate on where the folder has no images for that."""
+    rare = [name for name in cohort.classes if _count(cohort, "training", name) < LEAST_HELD_OUT]
+    if len(rare) == len(cohort.classes):
+        return (
+            f"No validation images, and no class has {LEAST_HELD_OUT} labeled ones: nothing will be held out, and "
+            "nothing will tell whether unlabeled images help."
+        )
+    but = f", none of {', '.join(rare)}: fewer than {LEAST_HELD_OUT}" if rare else ""
+    return f"No validation images: some of the labeled ones will be held out{but}."
 
 
 def _most_common(found: Counter[str]) -> str:

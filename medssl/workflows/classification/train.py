@@ -20,7 +20,7 @@ from medssl.io.files import read_json, require_new_run, sha256, write_json, writ
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
-from medssl.io.image_splits import carve_validation, draw_labeled
+from medssl.io.image_splits import LEAST_HELD_OUT, carve_validation, draw_labeled
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin
@@ -47,9 +47,6 @@ SHARED = ("classes", "network_name", "image_size", "channels", "interpolation", 
 
 BRIGHT = 99.9
 """Percentile of an image's values that is to be within the depth that is found for all of them."""
-
-LEAST_HELD_OUT = 5
-"""Labeled images a class from which on some are held out where the data have no validation images."""
 
 CLASS_WEIGHTS = ("none", "balanced")
 """Rules of `class_weights`."""
@@ -215,11 +212,34 @@ def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
     require_no_image_leaks(cohort, transductive=options.transductive, check=replace(look, findings=()))
     if options.labels_per_class is not None:
         cohort = draw_labeled(cohort, labels_per_class=options.labels_per_class, seed=options.seed)
-    fewest = min(sum(item.label == name for item in cohort.training) for name in cohort.classes)
-    if options.hold_out and not cohort.validation and fewest >= LEAST_HELD_OUT:
-        carved = carve_validation(cohort, share=options.hold_out, seed=options.seed)
+    if options.hold_out and not cohort.validation:
+        carved = _carved(cohort, options.hold_out, options.seed)
         cohort = _without_copies(carved, look.digests, transductive=options.transductive)
     return cohort
+
+
+def _carved(cohort: ImageCohort, share: float, seed: int) -> ImageCohort:
+    """Hold out images of the classes that have enough of them; rarer ones learn with all they have."""
+    counts = Counter(item.label for item in cohort.training)
+    rare = [name for name in cohort.classes if counts[name] < LEAST_HELD_OUT]
+    if len(rare) == len(cohort.classes):
+        logger.warning(
+            "No class has %d labeled images, so none is held out: nothing chooses the best step or a temperature, and "
+            "nothing tells whether unlabeled images helped. val/ in the folder of the data would.",
+            LEAST_HELD_OUT,
+        )
+        return cohort
+    if rare:
+        logger.warning(
+            "Fewer than %d labeled images of %s: all of them are learned from, and validation says nothing about them.",
+            LEAST_HELD_OUT,
+            ", ".join(rare),
+        )
+    carved = carve_validation(cohort, share=share, seed=seed)
+    groups = {item.group for item in carved.validation if item.label not in rare} - {None}
+    held_out = tuple(item for item in carved.validation if item.label not in rare or item.group in groups)
+    training = tuple(item for item in cohort.training if item not in set(held_out))
+    return replace(carved, training=training, validation=held_out)
 
 
 def _without_copies(cohort: ImageCohort, digests: Mapping[Path, bytes], *, transductive: bool) -> ImageCohort:

@@ -18,13 +18,14 @@ from runs import StopAfter, same, table, texts, weights
 from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.classifier_card import classifier_card_of
-from medssl.io.files import read_json
+from medssl.io.files import read_json, write_csv
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.images import read_image
 from medssl.io.subjects import SECTIONS
 from medssl.networks.compact import build_classifier, network_facts
 from medssl.transforms.classification import image_preprocessing
 from medssl.workflows.classification.baseline import planned, train_with_baseline
+from medssl.workflows.classification.check import check_folder
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.model_card import license_warning
@@ -172,6 +173,55 @@ def test_files_that_may_be_images_are_told_when_training_begins(tmp_path, caplog
     (told,) = [one for one in caplog.records if "may be images" in one.getMessage()]
     assert told.levelname == "WARNING"
     assert "1 file was passed over that may be images: unlabelled/scan.webp." in told.getMessage()
+
+
+def _with_counts(folder, **counts):
+    for label, count in counts.items():
+        for number in range(count):
+            path = folder / "train" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(
+                np.random.default_rng([*label.encode(), number]).integers(0, 255, (8, 8), np.uint8)
+            ).save(path)
+    return folder
+
+
+def test_a_rare_class_takes_nobodys_validation_away(tmp_path, caplog):
+    images = _with_counts(tmp_path / "images", often=20, rare=4)
+    cohort = usable_cohort(images, options(hold_out=0.2))
+    assert [item.label for item in cohort.validation] == ["often"] * 4
+    assert sum(item.label == "rare" for item in cohort.training) == 4
+    assert len(cohort.training) == 20
+    assert "Fewer than 5 labeled images of rare" in caplog.text
+    assert any("held out, none of rare: fewer than 5" in said for said in check_folder(images).remarks)
+
+
+def test_a_rare_image_stays_with_its_group(tmp_path):
+    """A patient with images of both classes validates with all of them."""
+    images = _with_counts(tmp_path / "images", often=20, rare=4)
+    rows = [
+        {
+            "path": f"images/train/{label}/{number}.png",
+            "label": label,
+            "split": "train",
+            "group": str(number % 4),
+        }
+        for label, count in (("often", 20), ("rare", 4))
+        for number in range(count)
+    ]
+    write_csv(tmp_path / "images.csv", rows, list(rows[0]))
+    cohort = usable_cohort(tmp_path / "images.csv", options(hold_out=0.2))
+    groups = [{item.group for item in items} for items in (cohort.training, cohort.validation)]
+    assert groups[1]
+    assert not groups[0] & groups[1]
+    assert images.is_dir()
+
+
+def test_where_nothing_can_be_held_out_that_is_said(tmp_path, caplog):
+    images = _with_counts(tmp_path / "images", one=4, two=4)
+    assert usable_cohort(images, options(hold_out=0.3)).validation == ()
+    assert "none is held out" in caplog.text
+    assert any("nothing will be held out" in said for said in check_folder(images).remarks)
 
 
 def test_few_labels_are_drawn_and_some_held_out(tmp_path):
