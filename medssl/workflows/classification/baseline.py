@@ -18,6 +18,7 @@ from medssl.reporting.model_card import Origin
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.candidates import Say
+from medssl.workflows.classification.given_weights import FOLDER, GIVEN, keep, kept_places, with_weights
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.classification.model_card import license_warning, started_from, write_model_card
 from medssl.workflows.classification.models import load_classifier
@@ -33,7 +34,6 @@ from medssl.workflows.classification.train import (
     require_unchanged,
     require_used_options,
     usable_cohort,
-    weights_file,
     with_input_of,
 )
 from medssl.workflows.devices import choose_device
@@ -110,6 +110,7 @@ def _train_with_baseline(
         cohort = usable_cohort(data, options)
         options = with_input_of(cohort, options)
         _begin(out, cohort, options, data)
+        options = planned(kept_options(options, out), out)
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
     candidates = {SUPERVISED: _baseline(options), options.method: options}
     trainings = {
@@ -222,13 +223,8 @@ METHOD_PARTS = (
 def kept_options(options: ClassifyOptions, out: Path) -> dict[str, Any]:
     """Return options as a plan keeps them: plain values, folder and weights as seen from the run."""
     unlabeled = relative(options.unlabeled, out) if options.unlabeled else None
-    weights = weights_file(options.pretrained)
-    pretrained = relative(weights, out) if weights else options.pretrained
-    return vars(options) | {
-        "unlabeled": unlabeled,
-        "pretrained": pretrained,
-        "settings": dict(options.settings),
-    }
+    options = with_weights(options, kept_places(options))
+    return vars(options) | {"unlabeled": unlabeled, "settings": dict(options.settings)}
 
 
 def write_plan(out: Path, cohort: ImageCohort, kept: Mapping[str, Any]) -> None:
@@ -247,10 +243,10 @@ def write_plan(out: Path, cohort: ImageCohort, kept: Mapping[str, Any]) -> None:
 def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
     """Return the options that a plan keeps."""
     unlabeled = out / str(kept["unlabeled"]) if kept["unlabeled"] else None
-    pretrained = kept["pretrained"]
-    if pretrained is not None and (weights := weights_file(str(out / pretrained))):
-        pretrained = str(weights)
-    return ClassifyOptions(**{**kept, "unlabeled": unlabeled, "pretrained": pretrained})
+    options = ClassifyOptions(**{**kept, "unlabeled": unlabeled})
+    asked = {"pretrained": options.pretrained, **options.settings}
+    own = [name for name in GIVEN if str(asked.get(name)).startswith(f"{FOLDER}/{name}/")]
+    return with_weights(options, {name: str(out / asked[name]) for name in own})
 
 
 def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
@@ -266,4 +262,5 @@ def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path)
         for number, own in enumerate((replace(options, rounds=0), _baseline(options))):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "train#sampler", "network_def"))
+    keep(options, out)
     write_plan(out, cohort, kept_options(options, out))

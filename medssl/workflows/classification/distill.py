@@ -26,6 +26,7 @@ from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
     kept_options,
+    planned,
     promote,
     shared_settings,
     write_plan,
@@ -39,6 +40,7 @@ from medssl.workflows.classification.distill_options import (
     planned_distillation,
     with_recipe,
 )
+from medssl.workflows.classification.given_weights import keep
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import mean_energies, predict_passes
@@ -135,6 +137,8 @@ def _distill(
         student = with_input_of(cohort, options.student)
         options = replace(options, student=student, views=options.views or options.usual_views)
         _begin(out, cohort, options, data)
+        student = planned(kept_options(student, out), out)
+        options = replace(options, student=student)
     else:
         require_unchanged(out, read_json(out / "plan.json"))
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
@@ -380,5 +384,6 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "network_def"))
+    keep(options.student, out)
     kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
     write_plan(out, cohort, kept)

@@ -12,6 +12,7 @@ from medssl.io.files import write_text
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin, model_card
+from medssl.workflows.classification.card_facts import command_without_folders
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 
@@ -44,7 +45,11 @@ def write_model_card(
         labels = numbers_of(validation, model.card.classes)
         found = scores(labels, probabilities, model.card.classes).record()
     text = model_card(
-        {**record, "method": _spoken_method(record)},
+        {
+            **record,
+            "method": _spoken_method(record),
+            "command": command_without_folders(str(record["command"])),
+        },
         asdict(network_facts(str(record["network"]))),
         origin,
         parameters=sum(weight.numel() for weight in model.network.parameters()),
@@ -105,4 +110,4 @@ def license_warning(network: str, values: Mapping[str, Any]) -> str:
 
 def _given_weights(values: Mapping[str, Any]) -> bool:
     """Tell whether somebody gave weights to begin with; a round's own network (`INIT_FILE`) is none of them."""
-    return bool(values.get("init_weights")) and not str(values["init_weights"]).startswith("$@bundle_root")
+    return bool(values.get("init_weights")) and not str(values["init_weights"]).endswith("/models/init.pt'")

@@ -30,6 +30,7 @@ from medssl.workflows.classification.audit import run_audit
 from medssl.workflows.classification.baseline import SUPERVISED
 from medssl.workflows.classification.bench import Bench, exported_files
 from medssl.workflows.classification.calibrate import calibrated
+from medssl.workflows.classification.card_facts import command_without_folders
 from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import ImageModel, open_classifier
@@ -100,7 +101,8 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         audit=run_audit(student or run, replace(cohort, training=used.training or cohort.training), classes),
         least_certain=_least_certain(cohort.unlabeled[:MOST_LOOKED_AT], result.model),
         networks=_networks(bench),
-        commands=commands or [command for command in [record.get("command")] if command],
+        commands=commands
+        or [command_without_folders(command) for command in [record.get("command")] if command],
         facts=_facts(result.model, record),
         footer="Written by medssl. For research, not for diagnosis.",
     )

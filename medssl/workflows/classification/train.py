@@ -27,6 +27,7 @@ from medssl.reporting.model_card import Origin
 from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
+from medssl.workflows.classification.given_weights import copies, expressions, given_weights, with_weights
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.classification.model_card import license_warning, started_from, write_model_card
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
@@ -60,8 +61,7 @@ FROZEN_STEPS = 2 * PER_EPOCH
 """First steps of a pretrained network in which only the head learns, at most a tenth of all."""
 
 INIT_FILE = "models/init.pt"
-PRETRAINED_FILE = "models/pretrained"
-"""Copies of the weights that a run starts from, so that the run folder stands alone; the second has its own suffix."""
+"""Copy of the network of an earlier round, from which a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,9 +297,7 @@ def prepare_classifier(
     shutil.copyfile(bundle / "LICENSE", out / "LICENSE")
     write_json(out / "configs" / "metadata.json", _metadata(bundle, cohort, values))
     write_manifest(out / "images.csv", cohort)
-    given = weights_file(options.pretrained)
-    own = {f"{PRETRAINED_FILE}{given.suffix}": given} if given else {}
-    for name, source in {**own, **(files or {})}.items():
+    for name, source in {**copies(options), **(files or {})}.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / name)
     write_json(out / "run.json", _record(out, cohort, options, values, data))
@@ -380,19 +378,11 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     if options.target_rule is not None and options.method == "ssldec":
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
-        file = weights_file(options.pretrained)
-        values["pretrained"] = (
-            f"$@bundle_root + '/{PRETRAINED_FILE}{file.suffix}'" if file else options.pretrained
-        )
+        values["pretrained"] = options.pretrained
         values["frozen_steps"] = min(FROZEN_STEPS, steps // 10)
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
-    return values | dict(options.settings)
-
-
-def weights_file(pretrained: str | None) -> Path | None:
-    """Return the file of weights that is meant, None where it is no file ("cached", or none at all)."""
-    return Path(pretrained) if pretrained is not None and Path(pretrained).is_file() else None
+    return values | dict(options.settings) | expressions(options)
 
 
 def class_weights(cohort: ImageCohort, rule: str) -> list[float] | None:
@@ -529,7 +519,8 @@ def repeat_command(data: Path, out: Path, options: ClassifyOptions, *, baseline:
 
 def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]]:
     """Return the options that training and distillation have in common, as a command says them."""
-    given = weights_file(options.pretrained)
+    seen = {name: relative(file, out.parent) for name, file in given_weights(options).items()}
+    options = with_weights(options, seen)
     return [
         ("network", options.network),
         ("budget", options.budget),
@@ -542,7 +533,7 @@ def shared_words(out: Path, options: ClassifyOptions) -> list[tuple[str, object]
         ("preset", options.preset),
         ("labels-per-class", options.labels_per_class),
         ("hold-out", str(options.hold_out)),
-        ("pretrained", relative(given, out.parent) if given else options.pretrained),
+        ("pretrained", options.pretrained),
         ("label-smoothing", options.label_smoothing or None),
         ("class-weights", options.class_weights if options.class_weights != "none" else None),
         ("logit-adjustment", options.logit_adjustment or None),

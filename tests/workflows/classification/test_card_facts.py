@@ -12,7 +12,9 @@ from medssl.io.checkpoint import read_checkpoint
 from medssl.io.classifier_card import classifier_card_of
 from medssl.networks.compact import build_classifier
 from medssl.workflows.classification.card_facts import command_without_folders, without_folders
+from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.report import write_report
 from medssl.workflows.classification.train import train_classifier
 
 
@@ -63,6 +65,14 @@ def test_no_byte_of_the_file_names_a_folder(run):
     for place in ("Miller", "told", str(run.parent.parent)):
         assert place.encode() not in content
         assert json.dumps(place)[1:-1].encode() not in content
+
+
+def test_neither_card_nor_report_names_a_folder(run, pictures, tmp_path):
+    images = pictures.parent / "ward 7, Miller" / "images"
+    page = write_report(tmp_path, images, run, evaluate_classifier(images, run)).read_text()
+    for text in (page, (run / "MODEL_CARD.md").read_text()):
+        assert "imagenet.pt" in text
+        assert "Miller" not in text
 
 
 def test_a_file_of_before_still_loads(run, tmp_path):

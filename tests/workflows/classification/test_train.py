@@ -32,6 +32,7 @@ from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import load_classifier, open_classifier
 from medssl.workflows.classification.predict import prepared, preprocessings
 from medssl.workflows.classification.train import (
+    ClassifyOptions,
     channels_of,
     class_weights,
     log_prior,
@@ -443,14 +444,43 @@ def test_a_run_copies_its_weights_and_names_no_folder_in_full(pictures, tmp_path
         network="test_resnet", channels=3, size=32, pretrained=str(weights), method="mean-teacher"
     )
     out = tmp_path / "run"
-    train_with_baseline(pictures, out, replace(chosen, steps=2))
-    assert (out / "models" / "pretrained.pt").read_bytes() == weights.read_bytes()
+    content = weights.read_bytes()
+    with pytest.raises(TrainingInterrupted):
+        train_with_baseline(pictures, out, replace(chosen, steps=2), StopAfter(1))
+    weights.unlink()
+    train_with_baseline(pictures, out, ClassifyOptions(), resume=True)
+    for folder in (out, *(out / "candidates").iterdir()):
+        assert (folder / "models" / "pretrained.pt").read_bytes() == content
     kept = read_json(out / "plan.json")["options"]
-    assert kept["pretrained"] == "../ours/weights.pt"
-    assert Path(planned(kept, out).pretrained).samefile(weights)
+    assert kept["pretrained"] == "given/pretrained/weights.pt"
+    assert Path(planned(kept, out).pretrained).read_bytes() == content
+    assert "| the file weights.pt;" in (out / "MODEL_CARD.md").read_text()
     for path in out.rglob("*"):
         if path.suffix in (".json", ".yaml", ".csv", ".tsv", ".md", ".log"):
             assert str(tmp_path) not in path.read_text(), path
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean-teacher"])
+def test_a_network_to_go_on_from_is_copied_too(method, pictures, tmp_path):
+    first = train_classifier(pictures, tmp_path / "first", options()).run
+    (tmp_path / "home").mkdir()
+    given = tmp_path / "home" / "network.pt"
+    shutil.copyfile(first / "models" / "model.pt", given)
+    chosen = options(method=method, seed=7, settings={"init_weights": str(given), "learning_rate": 1e-9})
+    out = tmp_path / "run"
+    train = train_classifier if method == "supervised" else train_with_baseline
+    train(pictures, out, chosen)
+    copied = (out / "models" / "init_weights.pt").read_bytes()
+    assert copied == given.read_bytes()
+    for path in out.rglob("*"):
+        if path.suffix in (".json", ".yaml", ".csv", ".tsv", ".md", ".log"):
+            assert str(tmp_path) not in path.read_text(), path
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "the given weights; their license is not known here" in card
+    assert "home/" not in card
+    one, other = weights(first), weights(out)
+    kernels = [name for name, value in one.items() if value.ndim == 4]
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in kernels), "began there"
 
 
 def test_weights_are_given_with_their_own_option(pictures, tmp_path):
