@@ -6,6 +6,7 @@ from medssl.engines.calibration import Calibration
 from medssl.engines.center_start import CenterStart
 from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, is_distributed, torch_rank
 from medssl.engines.interruption import Interruption, TrainingInterrupted
+from medssl.engines.macro_f1 import MacroF1
 from medssl.engines.metrics_table import MetricsTable
 from medssl.engines.optimization import GradientClipping, linear_decay, one_cycle
 from medssl.engines.teacher import Teacher
@@ -32,6 +33,7 @@ __all__ = [
     "EarlyStopping",
     "GradientClipping",
     "Interruption",
+    "MacroF1",
     "MetricsTable",
     "PartsToTensorBoard",
     "RandomState",
