@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,11 @@ def example(text: str) -> Callable[[click.Command], click.Command]:
         return command
 
     return add
+
+
+def to_type(command: str, *words: object) -> str:
+    """Return a command to be copied, with quotes around what holds spaces."""
+    return f"{command} {shlex.join(str(word) for word in words)}"
 
 
 def parse_contrasts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:

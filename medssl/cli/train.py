@@ -17,6 +17,7 @@ from medssl.cli.common import (
     mask_option,
     parse_settings,
     refuse_options,
+    to_type,
     watched_training,
 )
 from medssl.cli.ranks import ranks_of_environment
@@ -114,7 +115,8 @@ def train(
                 done = run_training(data, out, chosen, bar, resume)
     except MedsslError as error:
         if getattr(error, "resumable", False):
-            raise MedsslError(str(error), f"Go on with: medssl train {data} --out {out} --resume") from error
+            cure = f"Go on with: {to_type('medssl train', data, '--out', out, '--resume')}"
+            raise MedsslError(str(error), cure) from error
         raise
     _tell_next(done, data, out)
     STDOUT.print(str(out), soft_wrap=True)
@@ -130,8 +132,10 @@ def _tell_next(done: Training, data: Path, out: Path) -> None:
     if other := other_baseline(read_json(out / "run.json")):
         STDERR.print(other)
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
-    anatomy = f" --anatomy {out}" if gains_at_inference(out) else ""
-    STDERR.print(f"  medssl segment {data} --out OUT --model {out}{anatomy}", soft_wrap=True)
+    anatomy = ["--anatomy", out] if gains_at_inference(out) else []
+    STDERR.print(
+        f"  {to_type('medssl segment', data, '--out', 'OUT', '--model', out, *anatomy)}", soft_wrap=True
+    )
 
 
 def _refuse_several_processes(out: Path, *, checked: bool) -> None:

@@ -15,6 +15,7 @@ from medssl.cli.classify import VERBS
 from medssl.cli.classify.common import FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, SCHEDULES, train
+from medssl.cli.common import to_type
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
 from medssl.io.image_cohort import read_image_cohort, write_manifest
 from medssl.networks.compact import NETWORKS
@@ -28,6 +29,10 @@ from medssl.workflows.classification.train import CLASS_WEIGHTS
 
 def call(*words):
     return CliRunner().invoke(main, ["classify", *map(str, words)])
+
+
+def test_commands_to_type_are_quoted_where_they_must_be():
+    assert to_type("medssl train", Path("ward 7, M"), "--out", "b") == "medssl train 'ward 7, M' --out b"
 
 
 def training(*more):

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medssl.cli.classify.common import training_options
-from medssl.cli.common import EXISTING, STDERR, STDOUT, example, refuse_options, watched_training
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, refuse_options, to_type, watched_training
 from medssl.errors import MedsslError
 
 KINDS = ["plain", "data", "model", "data-model"]
@@ -93,7 +93,7 @@ def distill(ctx: click.Context, data: Path, out: Path, resume: bool, **options: 
             run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)
     except MedsslError as error:
         if getattr(error, "resumable", False):
-            cure = f"Go on with: medssl classify distill {data} --out {out} --resume"
+            cure = f"Go on with: {to_type('medssl classify distill', data, '--out', out, '--resume')}"
             raise MedsslError(str(error), cure) from error
         raise
     STDOUT.print(str(out), soft_wrap=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medssl.cli.classify.common import training_options
-from medssl.cli.common import EXISTING, STDERR, STDOUT, example, refuse_options, watched_training
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, refuse_options, to_type, watched_training
 from medssl.errors import MedsslError
+
+if TYPE_CHECKING:
+    from medssl.workflows.classification.train import ClassifyOptions
+    from medssl.workflows.running import Training
 
 METHODS = [
     *("supervised", "pseudo-label", "mean-teacher", "fixmatch", "flexmatch", "freematch", "softmatch"),
@@ -71,11 +75,17 @@ def train(ctx: click.Context, data: Path, out: Path, resume: bool, baseline: boo
                 done = train_classifier(data, out, chosen, bar, resume)
     except MedsslError as error:
         if getattr(error, "resumable", False):
-            cure = f"Go on with: medssl classify train {data} --out {out} --resume"
+            cure = f"Go on with: {to_type('medssl classify train', data, '--out', out, '--resume')}"
             raise MedsslError(str(error), cure) from error
         raise
+    _tell_next(done, data, out, chosen)
+    STDOUT.print(str(out), soft_wrap=True)
+
+
+def _tell_next(done: Training, data: Path, out: Path, options: ClassifyOptions) -> None:
+    """Say what a training took, and the command that scores it."""
     best = "" if done.best is None else f", best macro F1 on validation images {done.best:.3f}"
     STDERR.print(f"{done.steps} steps in {done.seconds / 60:.1f} minutes{best}. Next:")
-    outside = " --allow-outside" if chosen.allow_outside else ""
-    STDERR.print(f"  medssl classify evaluate {data} --out REPORT --model {out}{outside}", soft_wrap=True)
-    STDOUT.print(str(out), soft_wrap=True)
+    outside = ["--allow-outside"] * options.allow_outside
+    evaluate = to_type("medssl classify evaluate", data, "--out", "REPORT", "--model", out, *outside)
+    STDERR.print(f"  {evaluate}", soft_wrap=True)

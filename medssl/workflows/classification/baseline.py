@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -102,7 +103,8 @@ def _train_with_baseline(
         kept = plan["options"]
         if "student" in kept:
             msg = f"The run in {out} is a distillation."
-            raise OutputError(msg, f"Go on with: medssl classify distill {data} --out {out} --resume")
+            places = shlex.join([str(data), "--out", str(out)])
+            raise OutputError(msg, f"Go on with: medssl classify distill {places} --resume")
         require_unchanged(out, plan)
         options = planned(kept, out)
     else:

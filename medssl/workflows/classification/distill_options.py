@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,7 +187,9 @@ def planned_distillation(out: Path) -> DistillOptions:
     kept = {} if single else begun(out, "plan.json")["options"]
     if "student" not in kept:
         msg = f"The run in {out} is no distillation."
-        raise OutputError(msg, f"Go on with: medssl classify train IMAGES --out {out} --resume")
+        raise OutputError(
+            msg, f"Go on with: medssl classify train IMAGES --out {shlex.quote(str(out))} --resume"
+        )
     named = {"teachers": tuple(kept["teachers"]), "views": tuple(kept["views"])}
     student = planned(kept["student"], out)
     return DistillOptions(**{**kept, **named, "rule": KeepRule(**kept["rule"]), "student": student})

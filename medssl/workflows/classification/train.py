@@ -370,11 +370,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "balanced": options.balanced,
         **method.values,
     }
-    if options.balanced and options.method == "ssldec" and (options.target_rule or "prior") == "prior":
-        logger.warning(
-            "With --balanced all classes are drawn alike, so the target rule 'prior' takes them for equally frequent "
-            "among the unlabeled images too; where they are not, use --class-weights balanced instead."
-        )
+    _warn_of_prior(options)
     if options.target_rule is not None and options.method == "ssldec":
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
@@ -383,6 +379,22 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
     return values | dict(options.settings) | expressions(options)
+
+
+def _warn_of_prior(options: ClassifyOptions) -> None:
+    """Say what SSLDEC's rule "prior" makes of options that let rare classes count."""
+    if options.method != "ssldec" or (options.target_rule or "prior") != "prior":
+        return
+    if options.balanced:
+        logger.warning(
+            "With --balanced all classes are drawn alike, so the target rule 'prior' takes them for equally frequent "
+            "among the unlabeled images too; where they are not, use --class-weights balanced instead."
+        )
+    if options.logit_adjustment or options.class_weights != "none":
+        logger.warning(
+            "On unlabeled images the target rule 'prior' pulls answers back to the classes' shares among the labels, "
+            "against what --logit-adjustment and --class-weights do on labeled ones; --target-rule sharpen does not."
+        )
 
 
 def class_weights(cohort: ImageCohort, rule: str) -> list[float] | None:

@@ -412,6 +412,23 @@ def test_the_log_prior_is_that_of_the_labels(pictures):
     assert log_prior(some, 0) is None
 
 
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ({"logit_adjustment": 1.0}, "pulls answers back"),
+        ({"class_weights": "balanced"}, "pulls answers back"),
+        ({"balanced": True}, "equally frequent"),
+        ({"logit_adjustment": 1.0, "target_rule": "sharpen"}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_the_rule_prior_makes_of_rare_classes_is_told(given, warned, pictures, tmp_path, caplog):
+    chosen = options(method="ssldec", **given)
+    prepare_classifier(tmp_path / "run", usable_cohort(pictures, chosen), chosen, pictures)
+    assert warned in caplog.text
+    assert ("'prior'" in caplog.text) == bool(warned)
+
+
 @pytest.mark.parametrize("other", [{"balanced": True}, {"class_weights": "balanced"}, {"method": "mixmatch"}])
 def test_logit_adjustment_stands_alone(other, pictures, tmp_path):
     with pytest.raises(ConfigError, match="--logit-adjustment"):
