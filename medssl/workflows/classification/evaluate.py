@@ -19,7 +19,7 @@ from medssl.evaluation.operating_points import (
 )
 from medssl.inference.onnx_runner import FINDING
 from medssl.io.files import read_json, require_writable_folder, write_json
-from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_cohort
 from medssl.workflows.classification.models import ImageModel, open_classifier
 from medssl.workflows.classification.predict import (
     Predictions,
@@ -126,12 +126,13 @@ def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
 def image_folders(model: Path, data: Path | None = None) -> list[Path]:
     """Return where the images lie that are given or else those of a run, as far as that is known.
 
-    Nothing is ever written there.
+    Nothing is ever written there, see `folders_of_images`.
     """
     if data is not None:
-        return [data]
+        return folders_of_images(data)
     record = model / "run.json"
-    return [model / read_json(record)["data"]] if record.is_file() else []
+    places = [model / read_json(record)["data"], model / "images.csv"] if record.is_file() else []
+    return [folder for place in places for folder in folders_of_images(place)]
 
 
 def require_new_evaluation(out: Path, data: Path, overwrite: bool = False) -> None:
@@ -140,7 +141,7 @@ def require_new_evaluation(out: Path, data: Path, overwrite: bool = False) -> No
     Raises:
         OutputError: The folder holds an evaluation already, lies inside the data, or cannot be written.
     """
-    require_writable_folder(out, [data])
+    require_writable_folder(out, folders_of_images(data))
     if (out / "scores.json").exists() and not overwrite:
         msg = f"{out} holds an evaluation already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
