@@ -94,7 +94,7 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         ),
         verdict=record.get("verdict", {}).get("sentence", ""),
         done=_done(run, record),
-        warnings=_warnings(result.model, record),
+        warnings=[*result.warnings, *_warnings(result.model, record)],
         counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
         operating=_operating(result),
         audit=run_audit(student or run, replace(cohort, training=used.training or cohort.training), classes),
