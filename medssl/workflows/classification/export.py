@@ -75,8 +75,9 @@ def export_run(
 ) -> Exported:
     """Write a classifier as ONNX, in float32 and if asked for in int8.
 
-    The int8 file is calibrated on unlabeled images (labeled training images where there are none) and accepted
-    if macro F1 on the validation images falls by a point at most; test images are not looked at.
+    The float32 file is compared with the network on `PARITY_IMAGES` images, unlabeled ones first. The int8 file is
+    calibrated on unlabeled images (labeled training images where there are none) and accepted if macro F1 on the
+    validation images falls by a point at most; test images are not looked at.
 
     Args:
         model: Run folder, bundle or ``.pt`` file.
@@ -109,7 +110,8 @@ def export_run(
     shown = _pixels(held_out, loaded) if held_out else np.zeros(0, np.uint8)
     with _new_files(out) as folder:
         path, small = (folder / name for name in ONNX_FILES.values())
-        found = _exported(path, pool, loaded, softmax=softmax)
+        some = [*cohort.unlabeled, *cohort.training, *held_out][:PARITY_IMAGES]
+        found = _exported(path, some, loaded, softmax=softmax)
         chosen = _chosen_for(path, held_out, shown, loaded, promise)
         outcome = _quantized(path, small, pool, held_out, shown, loaded) if int8 else None
         chosen_int8 = _chosen_for(small, held_out, shown, loaded, promise) if small.is_file() else {}
@@ -187,8 +189,7 @@ def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel, *, sof
         temperature=card.temperature,
         softmax=softmax,
     )
-    some = torch.from_numpy(_pixels(images[:PARITY_IMAGES], model)).float() / 255
-    found = parity(model.network, path, some)
+    found = parity(model.network, path, torch.from_numpy(_pixels(images, model)).float() / 255)
     if not found.passed:
         msg = f"The exported file does not answer as the network does: {found}."
         raise MedsslError(msg, "Please report this network; the checkpoint itself is unharmed.")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pictures import write_pictures
 
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.operating_points import NOTHING
@@ -45,6 +46,15 @@ def test_the_file_answers_as_the_network_does(exported, compared, pictures, tmp_
     file = predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / "model.onnx")
     assert file.classes == network.classes
     assert abs(file.probabilities - network.probabilities).max() < 1e-4
+
+
+def test_few_unlabeled_images_are_not_all_that_a_file_is_compared_on(exported, compared, pictures, tmp_path):
+    assert exported.parity.images == 20 + 12 + 24
+    write_pictures(tmp_path / "images", training=8, validation=2, test=0, unlabeled=3)
+    given = compared[0].training.run
+    assert export_run(given, tmp_path / "few", tmp_path / "images").parity.images == 3 + 16 + 4
+    write_pictures(tmp_path / "images", training=8, validation=2, test=0, unlabeled=70)
+    assert export_run(given, tmp_path / "many", tmp_path / "images").parity.images == 64
 
 
 def test_files_can_answer_with_probabilities(exported, compared, pictures, tmp_path):
