@@ -141,10 +141,24 @@ def test_int8_is_written_only_if_it_was_chosen(exported):
     assert written == (exported.int8.chosen is not None)
     told = json.loads((exported.folder / "export.json").read_text())
     assert told["int8"]["sentence"] == str(exported.int8)
+    assert told["int8"]["most_loss"] == 0.01
     assert told["parity"]["passed"]
     assert told["input"]["fit"] == "crop"
     assert 0 <= told["abstain_below"] <= 1
     assert OnnxClassifier(exported.folder / "model.onnx").card.extra["abstain_below"] == told["abstain_below"]
+
+
+def test_what_8_bits_may_lose_is_yours_to_say(compared, tmp_path, monkeypatch):
+    """With everything allowed the first way will do; with 8 bits out of question the option has no meaning."""
+    run = compared[0].training.run
+    folder = export_run(run, tmp_path / "files", int8=True, most_loss=1.0).folder
+    told = json.loads((folder / "export.json").read_text())["int8"]
+    assert (told["most_loss"], len(told["attempts"])) == (1.0, 1)
+    with pytest.raises(ConfigError, match=r"--most-loss .* none is to be made\. Add --int8"):
+        export_run(run, tmp_path / "none", most_loss=1.0)
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setattr(export, "network_facts", lambda name: SimpleNamespace(int8=True))
+    assert export_run(run, tmp_path / "by name", most_loss=0.5).int8.most_loss == 0.5
 
 
 def test_each_file_keeps_its_promise_on_the_validation_images(compared, pictures, tmp_path):
