@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -132,7 +132,11 @@ def pictures_of_folders(source: Path) -> Iterator[Picture]:
 
 
 def pictures_of_table(source: Path, table: Path, columns: Sequence[str]) -> Iterator[Picture]:
-    """Yield the images that a table names, wherever they lie below the source."""
+    """Yield the images that a table names, wherever they lie below the source.
+
+    Raises:
+        InputError: The table lacks a column, or names an image that is not there, or there more than once.
+    """
     image, label, group = columns
     rows = read_csv(table)
     missing = [name for name in columns if name and rows and name not in rows[0]]
@@ -141,13 +145,20 @@ def pictures_of_table(source: Path, table: Path, columns: Sequence[str]) -> Iter
             f"{table} has no column {', '.join(missing)}; it has {', '.join(rows[0]) if rows else 'no line'}."
         )
         raise InputError(msg, "Name them with --image-column, --label-column and --group-column.")
-    found = {item.path.stem: item.path for item in find_images(source)}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for item in find_images(source):
+        found[item.path.stem].append(item.path)
     for row in rows:
         stem = row[image] if row[image] in found else Path(row[image]).stem
         if stem not in found:
             msg = f"{table} names the image '{row[image]}', which is not below {source}."
             raise InputError(msg, "Give the folder that holds all images.")
-        yield Picture(pixels_of(found[stem]), row[label], stem, group=(row[group] or None) if group else None)
+        if len(found[stem]) > 1:
+            msg = f"{table} names the image '{row[image]}', and there are {' and '.join(map(str, found[stem]))}."
+            raise InputError(msg, "Give a folder that holds one image of each name.")
+        yield Picture(
+            pixels_of(found[stem][0]), row[label], stem, group=(row[group] or None) if group else None
+        )
 
 
 def pixels_of(path: Path) -> np.ndarray:

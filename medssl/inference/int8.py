@@ -114,7 +114,9 @@ def quantize_within(
             score_of,
             score(reference),
             ends=tuple(dict.fromkeys((weighted[0], weighted[-1]))),
-            sensitive=lambda: sensitive_layers(prepared, drawn[:PROBED]),
+            sensitive=lambda: sensitive_layers(
+                prepared, drawn[:PROBED], softmax_inside=reference.card.softmax
+            ),
             start=Recipe(images=min(calibrated_on, len(images))),
             more_images=min(2 * calibrated_on, len(images)),
             most_loss=most_loss,
@@ -126,26 +128,32 @@ def quantize_within(
     return outcome
 
 
-def sensitive_layers(path: Path, images: np.ndarray) -> list[str]:
+def sensitive_layers(path: Path, images: np.ndarray, *, softmax_inside: bool = False) -> list[str]:
     """Return the layers of an ONNX file, first the one that changes the answer most when it alone is int8.
 
     Args:
         path: In float32.
         images: A few.
+        softmax_inside: Whether the file answers with probabilities instead of scores.
     """
-    expected = _answers(path, images)
+
+    def probabilities(file: Path) -> np.ndarray:
+        found = _answers(file, images)
+        return found if softmax_inside else softmax(found)
+
+    expected = probabilities(path)
     changes: dict[str, float] = {}
     with TemporaryDirectory() as folder:
         for name in layers(import_onnx().load(path)):
             one = Path(folder, "one.onnx")
             _quantize_prepared(path, one, images, Recipe(images=len(images)), only=[name])
-            changes[name] = divergence(expected, _answers(one, images))
+            changes[name] = divergence(expected, probabilities(one))
     return sorted(changes, key=lambda name: -changes[name])
 
 
 def divergence(expected: np.ndarray, found: np.ndarray) -> float:
-    """Return the mean Kullback-Leibler divergence of the softmax of scores `(N, K)` from that of others."""
-    p, q = softmax(expected).astype(np.float64), softmax(found).astype(np.float64)
+    """Return the mean Kullback-Leibler divergence of probabilities `(N, K)` from others."""
+    p, q = expected.astype(np.float64), found.astype(np.float64)
     return float((p * np.log((p + 1e-12) / (q + 1e-12))).sum(1).mean())
 
 

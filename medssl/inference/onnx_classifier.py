@@ -53,7 +53,7 @@ def export_classifier(  # noqa: PLR0913 (what the file says is given by name)
         fit: How images that are not square are to become so.
         white: Value of 16-bit images that is to become white; None: each image's own depth.
         temperature: For the softmax.
-        softmax: Whether temperature and softmax go into the graph, whose output are probabilities then.
+        softmax: Whether temperature and softmax go into the graph, whose output are `probabilities` then, no `scores`.
         extra: What else the file shall say, as plain values (threshold, license, version ...).
 
     Returns:
@@ -84,7 +84,8 @@ def export_classifier(  # noqa: PLR0913 (what the file says is given by name)
     still: nn.Module = reparameterized(network).cpu().float()
     if softmax:
         still = _Probabilities(still, temperature)
-    content = _exported(still, torch.rand(2, card.channels, card.size, card.size), len(card.classes))
+    images = torch.rand(2, card.channels, card.size, card.size)
+    content = _exported(still, images, len(card.classes), "probabilities" if softmax else "scores")
     model = import_onnx().load_from_string(content)
     set_card(model, card)
     write_model(model, path)
@@ -161,8 +162,8 @@ class _Probabilities(nn.Module):
         return (self.network(x) / self.temperature).softmax(1)
 
 
-def _exported(network: nn.Module, images: Tensor, classes: int) -> bytes:
-    """Return a network as ONNX; its scores have to be as many as the classes."""
+def _exported(network: nn.Module, images: Tensor, classes: int, output: str) -> bytes:
+    """Return a network as ONNX, with the name of its output; its scores have to be as many as the classes."""
     content = io.BytesIO()
     with tracing():
         network.eval()
@@ -177,8 +178,8 @@ def _exported(network: nn.Module, images: Tensor, classes: int) -> bytes:
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["scores"],
-            dynamic_axes={"image": {0: "batch"}, "scores": {0: "batch"}},
+            output_names=[output],
+            dynamic_axes={"image": {0: "batch"}, output: {0: "batch"}},
         )
     return content.getvalue()
 

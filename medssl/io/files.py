@@ -281,7 +281,7 @@ def require_new_table(out: Path, overwrite: bool = False, beside: Iterable[str] 
 
 def _require_outside(folder: Path, source: Path) -> None:
     input_folder = source.resolve()
-    if input_folder.suffix.lower() in {".json", ".csv"}:  # a datalist or a manifest
+    if input_folder.suffix.lower() == ".json":  # a datalist
         input_folder = input_folder.parent
     if folder == input_folder or input_folder in folder.parents:
         msg = f"The output folder {folder} lies inside the input folder {input_folder}."

@@ -19,7 +19,7 @@ from medssl.io.image_items import (
     passed_over_remark,
     require_faultless,
 )
-from medssl.io.image_manifest import FILE_NAME, read_manifest, write_manifest
+from medssl.io.image_manifest import FILE_NAME, listed_folders, read_manifest, write_manifest
 from medssl.io.image_tree import Tree, read_plain_folder, read_tree
 from medssl.labels import UNKNOWN, is_command
 
@@ -28,6 +28,7 @@ __all__ = [
     "ImageItem",
     "class_names",
     "find_images",
+    "folders_of_images",
     "image_entries",
     "read_image_cohort",
     "write_manifest",
@@ -115,6 +116,22 @@ def image_entries(
     ]
 
 
+def folders_of_images(data: Path | str) -> list[Path]:
+    """Return the folders that hold the images of a folder or manifest: nothing is ever written into them.
+
+    A folder counts with all that is below it. Of a manifest, which may lie anywhere, the folders count that directly
+    hold an image it lists; there are none where it is not there.
+
+    Raises:
+        InputError: The manifest is no such table.
+        DatalistError: It lacks a column.
+    """
+    place = Path(data)
+    manifest = _manifest_at(place)
+    listed = listed_folders(manifest) if manifest is not None and manifest.is_file() else []
+    return listed if manifest == place else [place, *listed]
+
+
 def find_images(folder: Path | str, *, allow_outside: bool = False) -> tuple[ImageItem, ...]:
     """Find all images below a folder, whatever its folders are called; none of them has a class.
 
@@ -138,8 +155,8 @@ def find_images(folder: Path | str, *, allow_outside: bool = False) -> tuple[Ima
 
 def _read_place(place: Path, *, allow_outside: bool) -> tuple[Path, Tree]:
     """Read a folder or a manifest; return its folder too."""
-    manifest = place / FILE_NAME if (place / FILE_NAME).is_file() else place
-    if manifest.suffix.lower() == ".csv" and not manifest.is_dir():
+    manifest = _manifest_at(place)
+    if manifest is not None:
         return manifest.parent, read_manifest(manifest, allow_outside=allow_outside)
     _require_folder(place)
     tree = read_tree(place, allow_outside=allow_outside)
@@ -147,6 +164,13 @@ def _read_place(place: Path, *, allow_outside: bool) -> tuple[Path, Tree]:
         msg = f"{place} holds no folder of images ({tree.ignored} other files)."
         raise InputError(msg, _EXPECTED)
     return place, tree
+
+
+def _manifest_at(place: Path) -> Path | None:
+    """Return the manifest that is given, or that a folder is read by; None where folders say what belongs where."""
+    if (place / FILE_NAME).is_file():
+        return place / FILE_NAME
+    return place if place.suffix.lower() == ".csv" and not place.is_dir() else None
 
 
 def _require_folder(place: Path) -> None:

@@ -53,6 +53,17 @@ def read_manifest(path: Path, *, allow_outside: bool = False) -> Tree:
     return tree
 
 
+def listed_folders(path: Path) -> list[Path]:
+    """Return the folders that directly hold the images of a manifest, each once; nothing in them is looked at.
+
+    Raises:
+        InputError: The file is missing or no such table.
+        DatalistError: A column is missing or misspelled.
+    """
+    names = [_name(row) for _, row in _read_rows(path)]
+    return sorted({(path.parent / name).parent for name in names if name})
+
+
 def write_manifest(path: Path | str, cohort: ImageCohort) -> None:
     """Write a cohort as a manifest that `read_manifest` reads back; paths are relative to its folder.
 
@@ -128,10 +139,9 @@ def _item(
     row: Mapping[str, str], inside: _Inside, where: str, faults: list[Fault], *, allow_outside: bool
 ) -> ImageItem:
     """Make an image of a line."""
-    text = row["path"].replace("\\", "/")
-    name = os.path.normpath(text).replace(os.sep, "/") if text else ""
+    name = _name(row)
     path = inside.folder / name
-    if not text:
+    if not name:
         faults.append(Fault(f"{where} has no path", "Fill the column 'path'."))
     elif not allow_outside and not inside.holds(name):
         cure = "Write paths relative to the manifest, or allow what lies outside (--allow-outside)."
@@ -144,6 +154,12 @@ def _item(
         faults.append(Fault(msg, "Correct the column 'weight', or leave it empty."))
     label = class_name(row["label"]) or None
     return ImageItem(path, name, label, row["group"] or None, weight or 1.0)
+
+
+def _name(row: Mapping[str, str]) -> str:
+    """Return the path of a line with forward slashes, "" where it has none."""
+    text = row["path"].replace("\\", "/")
+    return os.path.normpath(text).replace(os.sep, "/") if text else ""
 
 
 class _Inside:

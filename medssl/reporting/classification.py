@@ -150,6 +150,7 @@ class ClassificationReport:
             where answers were learned and no label was chosen.
         threshold: Of the pseudo-labels, or None.
         least_certain: Unlabeled images to look at.
+        looked_at: Among how many unlabeled images they were looked for, and how many there are.
         networks: To choose from, or None.
         ranking: Over data sets, or None.
         commands: What was typed.
@@ -172,6 +173,7 @@ class ClassificationReport:
     audit: Record | None = None
     threshold: float | None = None
     least_certain: Sequence[ShownImage] = ()
+    looked_at: tuple[int, int] = (0, 0)
     networks: Networks | None = None
     ranking: Ranking | None = None
     commands: Sequence[str] = ()
@@ -353,7 +355,9 @@ def _gallery(data: ClassificationReport) -> tuple[Block, ...]:
     pictures = tuple(
         Picture(image_to_png(thumbnail(one.image)), one.caption, caption=one.caption) for one in images
     )
-    note = "The unlabeled images the network is least sure of: the ones worth a look, or a label."
+    some, all_of_them = data.looked_at
+    among = f", among {some:,} of {all_of_them:,}, evenly spread" if some < all_of_them else ""
+    note = f"The unlabeled images the network is least sure of{among}: the ones worth a look, or a label."
     return (Gallery(pictures, note=note),)
 
 

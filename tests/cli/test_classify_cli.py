@@ -141,6 +141,18 @@ def test_an_8_bit_file_that_is_not_good_enough_is_an_error_only_where_asked(
     assert call("export", "run", "--out", "files", "--int8", *strict).exit_code == code
 
 
+@pytest.mark.parametrize(("words", "most_loss"), [(["--most-loss", 2.5], 0.025), ([], None)])
+def test_points_that_8_bits_may_lose_are_hundredths_of_the_score(monkeypatch, tmp_path, words, most_loss):
+    given = {}
+    done = Exported(tmp_path, "equal", None)
+    monkeypatch.setattr(
+        "medssl.workflows.classification.export.export_run",
+        lambda *_, **options: given.update(options) or done,
+    )
+    assert call("export", "run", "--out", "files", "--int8", *words).exit_code == 0
+    assert given["most_loss"] == most_loss
+
+
 def test_files_of_other_classes_are_refused_before_anything_is_written(tmp_path):
     pytest.importorskip("onnxruntime")
     images, other = write_pictures(tmp_path / "images"), write_pictures(tmp_path / "other")

@@ -8,6 +8,7 @@ from pictures import TINY, write_pictures
 from medssl.cli import main
 from medssl.engines import SemiSupervisedTrainer
 from medssl.io.files import read_csv, read_json
+from medssl.io.image_cohort import read_image_cohort, write_manifest
 
 NAME = "ward 7/Bilder für Ömer/画像"
 TRAINING = ["--network", TINY["network"], "--size", 16, "--steps", 4, "--preset", "none", "--device", "cpu"]
@@ -79,6 +80,34 @@ def test_all_paths_are_looked_at_before_anything_is_trained(place, monkeypatch, 
     done = CliRunner().invoke(main, ["classify", verb, *told, *method, *map(str, TRAINING)])
     assert (done.exit_code, words in done.output.replace("\n", " ")) == (1, True), done.output
     assert not (place / "run").exists()
+
+
+def test_a_run_and_a_report_may_lie_beside_a_manifest(monkeypatch, tmp_path):
+    write_pictures(tmp_path / "images", training=10, validation=0, test=0)
+    monkeypatch.chdir(tmp_path)
+    call("split", "images", "--out", "manifest.csv")
+    call("train", "manifest.csv", "--out", "run", *TRAINING)
+    call("evaluate", "manifest.csv", "--out", "report", "--model", "run")
+
+
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("train", ["--method", "supervised", *TRAINING]),
+        ("train", ["--method", "mean-teacher", *TRAINING]),
+        ("distill", TRAINING),
+        ("evaluate", ["--model", "run"]),
+    ],
+)
+def test_nothing_is_written_among_the_images_of_a_manifest_that_lies_elsewhere(place, tmp_path, verb, more):
+    write_manifest(tmp_path / "manifest.csv", read_image_cohort(place / NAME))
+    before = hash_of_tree(place / NAME)
+    where = [tmp_path / "manifest.csv", "--out", place / NAME / "train/dark/run", "--allow-outside"]
+    done = CliRunner().invoke(main, ["classify", verb, *map(str, [*where, *more])])
+    assert (done.exit_code, "inside the input folder" in done.output.replace("\n", " ")) == (1, True), (
+        done.output
+    )
+    assert hash_of_tree(place / NAME) == before
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,18 @@ def test_a_table_that_does_not_fit_is_refused(
         script("ham10000", tmp_path / "source", tmp_path / "out", "--table", table, "--partial")
 
 
+@pytest.mark.parametrize("again", ["part_3/x.1.png", "part_2/x.1.bmp"])
+def test_a_table_names_one_image_a_line(script: Script, tmp_path: Path, again: str) -> None:
+    """Of two files of one name the last would have won."""
+    table = _table(tmp_path, "image_id,dx,lesion_id", "x.1,a,l", "x.2,b,m")
+    save_picture(tmp_path / "source" / again, 999)
+    with pytest.raises(
+        SystemExit, match=rf"names the image 'x\.1', and there are .*{again}.*x\.1|x\.1.*{again}"
+    ):
+        script("ham10000", tmp_path / "source", tmp_path / "out", "--table", table, "--partial")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_that_is_not_there_is_refused(script: Script, tmp_path: Path, source: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: Cannot read .*never\.csv"):
         script("aptos", source, tmp_path / "out", "--table", tmp_path / "never.csv")

@@ -102,11 +102,28 @@ def test_the_layer_that_suffers_most_comes_first(tmp_path):
 
 
 def test_divergence_is_zero_for_equal_answers_only():
-    scores = np.array([[1.0, 0.0], [0.0, 2.0]])
-    assert divergence(scores, scores + 3) == pytest.approx(0, abs=1e-9)
-    p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
-    expected = (p * np.log(p / q)).sum()
-    assert divergence(np.log(p)[None], np.log(q)[None]) == pytest.approx(expected, rel=1e-5)
+    p, q = np.array([[0.75, 0.25]]), np.array([[0.5, 0.5]])
+    assert divergence(p, p) == pytest.approx(0, abs=1e-9)
+    assert divergence(p, q) == pytest.approx((p * np.log(p / q)).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_answers_are_compared_as_probabilities_wherever_the_softmax_is(tmp_path, monkeypatch, softmax):
+    """A softmax of probabilities would make all classes nearly equal."""
+    torch.manual_seed(0)
+    path, seen = tmp_path / "model.onnx", []
+    export_classifier(build_classifier("vgg-small-28", 3, 1), path, ["a", "b", "c"], softmax=softmax)
+
+    def spy(expected, found):
+        seen.append(expected)
+        return 0.0
+
+    monkeypatch.setattr(int8, "divergence", spy)
+    quantize_within(
+        path, tmp_path / "int8.onnx", IMAGES, lambda runner: float(runner.card.precision == "float32")
+    )
+    drawn = IMAGES[np.random.default_rng(0).permutation(len(IMAGES))]
+    np.testing.assert_allclose(seen[0], OnnxClassifier(path).probabilities(drawn), atol=1e-5)
 
 
 def test_a_way_that_keeps_the_accuracy_is_written(exported, tmp_path):
@@ -127,7 +144,7 @@ def test_a_way_that_keeps_the_accuracy_is_written(exported, tmp_path):
 
 
 def test_without_such_a_way_float32_is_kept_and_nothing_is_written(exported, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(int8, "sensitive_layers", lambda path, images: [])
+    monkeypatch.setattr(int8, "sensitive_layers", lambda *_, **__: [])
     with caplog.at_level(logging.WARNING):
         outcome = quantize_within(
             exported, tmp_path / "int8.onnx", IMAGES, lambda runner: float(runner.card.precision == "float32")

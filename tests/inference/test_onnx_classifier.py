@@ -105,6 +105,8 @@ def test_the_softmax_may_be_in_the_graph(tmp_path):
         found = OnnxClassifier(tmp_path / "m.onnx").probabilities(images.numpy())
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
         assert parity(network, tmp_path / "m.onnx", images).passed
+        (output,) = onnx.load(tmp_path / "m.onnx").graph.output
+        assert output.name == ("probabilities" if softmax else "scores")
 
 
 @pytest.mark.parametrize("softmax", [True, False])

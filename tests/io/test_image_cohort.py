@@ -7,7 +7,13 @@ from image_trees import hash_of_tree, write_tree
 from monai.bundle import ConfigParser
 
 from medssl.errors import ConfigError, DatalistError, InputError
-from medssl.io.image_cohort import class_names, find_images, image_entries, read_image_cohort
+from medssl.io.image_cohort import (
+    class_names,
+    find_images,
+    folders_of_images,
+    image_entries,
+    read_image_cohort,
+)
 from medssl.labels import UNKNOWN
 
 BOTH = {"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1}
@@ -25,6 +31,19 @@ def test_classes_come_in_the_order_that_is_given(tmp_path: Path) -> None:
         ("test/cat/1.png", 1),
         ("test/dog/1.png", 0),
     ]
+
+
+def test_a_folder_counts_whole_and_of_a_manifest_the_folders_of_its_images(tmp_path: Path) -> None:
+    write_tree(tmp_path / "images", BOTH)
+    assert folders_of_images(tmp_path / "images") == [tmp_path / "images"]
+    lines = "../images/train/cat/1.png,cat,train\n..\\images\\train\\cat\\2.png,cat,train\n,cat,train\n"
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/manifest.csv").write_text(f"path,label,split\n{lines}")
+    assert folders_of_images(tmp_path / "lists/manifest.csv") == [tmp_path / "lists/../images/train/cat"]
+    (tmp_path / "lists/manifest.csv").rename(tmp_path / "lists/images.csv")
+    found = folders_of_images(tmp_path / "lists")
+    assert found == [tmp_path / "lists", tmp_path / "lists/../images/train/cat"]
+    assert folders_of_images(tmp_path / "gone.csv") == []
 
 
 def test_entries_are_what_a_configuration_wants(tmp_path: Path) -> None:

@@ -97,6 +97,12 @@ def test_answers_that_were_learned_are_not_called_labels(parts):
     assert "keep a pseudo-label" not in page
 
 
+def test_it_is_said_among_how_many_images_the_least_certain_were_looked_for(page, parts):
+    some = render_classification_report(ClassificationReport(**parts | {"looked_at": (2000, 107766)}))
+    assert "least sure of, among 2,000 of 107,766, evenly spread: the ones" in some
+    assert "least sure of: the ones" in page
+
+
 def test_what_is_not_defined_is_said_and_no_zero(page, parts):
     rows = {block.title: block.rows for section in compose(ClassificationReport(**parts)).sections
             for block in section.blocks if block.kind == "table"}  # fmt: skip

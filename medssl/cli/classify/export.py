@@ -21,7 +21,13 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 )
 @click.option("--data", type=EXISTING, help="Folder of images.  [default: those the run was trained with]")
 @click.option(
-    "--int8", is_flag=True, help="Write an 8-bit file too, if it loses no more than a point of macro F1."
+    "--int8", is_flag=True, help="Write an 8-bit file too, if it loses no more macro F1 than --most-loss."
+)
+@click.option(
+    "--most-loss",
+    metavar="POINTS",
+    type=click.FloatRange(0, 100),
+    help="Points of macro F1 that the 8-bit file may lose on the validation images.  [default: 1]",
 )
 @click.option(
     "--softmax",
@@ -45,6 +51,7 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     out: Path,
     data: Path | None,
     int8: bool,
+    most_loss: float | None,
     softmax: bool,
     strict: bool,
     finding: str | None,
@@ -75,6 +82,7 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
         out,
         data,
         int8=int8,
+        most_loss=None if most_loss is None else most_loss / 100,
         softmax=softmax,
         promise=promise,
         overwrite=overwrite,

@@ -29,6 +29,7 @@ from medssl.workflows.classification.train import (
     ClassifyOptions,
     begun,
     cohort_of_run,
+    folders_of_inputs,
     image_hashes,
     prepare_classifier,
     repeat_command,
@@ -88,7 +89,7 @@ def train_with_baseline(
     Raises:
         MedsslError: As in `train_classifier`.
     """
-    with only_trainer(out, [data, *([options.unlabeled] if options.unlabeled else [])]):
+    with only_trainer(out, folders_of_inputs(data, options)):
         return _train_with_baseline(data, out, options, watcher, resume, say)
 
 
@@ -254,7 +255,7 @@ def planned(kept: Mapping[str, Any], out: Path) -> ClassifyOptions:
 def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path) -> None:
     """Write the plan from which the run is resumed: options, and which images are used for what."""
     online_method(options.method)
-    require_new_run(out, [data, *([options.unlabeled] if options.unlabeled else [])])
+    require_new_run(out, folders_of_inputs(data, options))
     if not cohort.unlabeled:
         msg = f"{data.name} holds no unlabeled image, so there is nothing to compare with labeled-only."
         raise DatalistError(msg, "Put images into unlabelled/, or use --method supervised.")

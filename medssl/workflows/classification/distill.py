@@ -48,6 +48,7 @@ from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_
 from medssl.workflows.classification.train import (
     ClassifyOptions,
     cohort_of_run,
+    folders_of_inputs,
     prepare_classifier,
     require_unchanged,
     share_of,
@@ -112,7 +113,7 @@ def distill(
         MedsslError: As in `train_classifier`.
         ConfigError: The options do not go together.
     """
-    with only_trainer(out, [data, *([options.student.unlabeled] if options.student.unlabeled else [])]):
+    with only_trainer(out, folders_of_inputs(data, options.student)):
         return _distill(data, out, options, watcher, resume, say)
 
 
@@ -362,8 +363,7 @@ def with_labels(cohort: ImageCohort, labels: PseudoLabels | None) -> ImageCohort
 
 def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) -> None:
     """Write which images are used for what, so that a resumed run uses them alike."""
-    pool = options.student.unlabeled
-    require_new_run(out, [data, *([pool] if pool else [])])
+    require_new_run(out, folders_of_inputs(data, options.student))
     if not cohort.unlabeled:
         msg = f"{cohort.root.name} holds no unlabeled image, so teachers have nothing to label."
         raise DatalistError(msg, "Put images into unlabelled/, or use medssl classify train.")

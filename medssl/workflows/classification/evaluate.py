@@ -19,7 +19,7 @@ from medssl.evaluation.operating_points import (
 )
 from medssl.inference.onnx_runner import FINDING
 from medssl.io.files import read_json, require_writable_folder, write_json
-from medssl.io.image_cohort import ImageCohort, read_image_cohort
+from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_cohort
 from medssl.workflows.classification.models import ImageModel, open_classifier
 from medssl.workflows.classification.predict import (
     Predictions,
@@ -28,6 +28,7 @@ from medssl.workflows.classification.predict import (
     predict_items,
     write_predictions,
 )
+from medssl.workflows.classification.seen_images import remarks_on_seen_images
 from medssl.workflows.classification.thresholds import LEAST_ACCURACY, finding_of
 from medssl.workflows.classification.train import cohort_of_run
 
@@ -48,6 +49,7 @@ class Evaluation:
         model: Which was scored.
         views: Whose probabilities were averaged.
         finding: Sensitivity and specificity with the threshold that an exported file holds, or None.
+        warnings: What a reader must know of the images, in sentences.
     """
 
     section: str
@@ -58,6 +60,7 @@ class Evaluation:
     model: ImageModel
     views: tuple[str, ...] = ("identity",)
     finding: OperatingPoint | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def evaluate_classifier(
@@ -83,7 +86,7 @@ def evaluate_classifier(
 
     Raises:
         DatalistError: The section holds no image.
-        InputError: A class that the model does not know.
+        InputError: A class that the model does not know, or test images that the run was trained with.
     """
     loaded = open_classifier(model, device)
     cohort = read_image_cohort(data, allow_outside=allow_outside)
@@ -92,6 +95,9 @@ def evaluate_classifier(
         msg = f"{data.name} holds no {section} image."
         raise DatalistError(msg, "Put labeled images into test/, or name another --section.")
     labels = numbers_of(items, loaded.card.classes)
+    seen = remarks_on_seen_images(items, section, Path(model))
+    for remark in seen:
+        logger.warning("%s", remark)
     predictions = predict_items(items, [loaded], views, progress)
     threshold = loaded.card.extra.get("abstain_below")
     validation = cohort.validation or images_of_run(model, loaded.card.classes).validation
@@ -107,7 +113,7 @@ def evaluate_classifier(
         abstaining = score_abstaining(labels, predictions.probabilities, float(threshold))
     found = scores(labels, predictions.probabilities, loaded.card.classes)
     finding = finding_of(loaded.card.extra, loaded.card.classes, labels, predictions.probabilities)
-    return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views), finding)
+    return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views), finding, seen)
 
 
 def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
@@ -126,12 +132,13 @@ def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
 def image_folders(model: Path, data: Path | None = None) -> list[Path]:
     """Return where the images lie that are given or else those of a run, as far as that is known.
 
-    Nothing is ever written there.
+    Nothing is ever written there, see `folders_of_images`.
     """
     if data is not None:
-        return [data]
+        return folders_of_images(data)
     record = model / "run.json"
-    return [model / read_json(record)["data"]] if record.is_file() else []
+    places = [model / read_json(record)["data"], model / "images.csv"] if record.is_file() else []
+    return [folder for place in places for folder in folders_of_images(place)]
 
 
 def require_new_evaluation(out: Path, data: Path, overwrite: bool = False) -> None:
@@ -140,7 +147,7 @@ def require_new_evaluation(out: Path, data: Path, overwrite: bool = False) -> No
     Raises:
         OutputError: The folder holds an evaluation already, lies inside the data, or cannot be written.
     """
-    require_writable_folder(out, [data])
+    require_writable_folder(out, folders_of_images(data))
     if (out / "scores.json").exists() and not overwrite:
         msg = f"{out} holds an evaluation already."
         raise OutputError(msg, "Give another --out, or --overwrite.")
@@ -165,6 +172,7 @@ def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool 
             **found.record(),
             "abstaining": None if result.abstaining is None else asdict(result.abstaining),
             "finding": None if result.finding is None else asdict(result.finding),
+            "warnings": list(result.warnings),
         },
     )
     return out

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from medssl.errors import DatalistError, InputError, MedsslError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.classification import scores
 from medssl.inference.int8 import quantize_within
-from medssl.inference.int8_ladder import Outcome
+from medssl.inference.int8_ladder import MOST_LOSS, Outcome
 from medssl.inference.onnx_classifier import Parity, export_classifier, parity
 from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import FILES as ONNX_FILES
@@ -62,12 +62,13 @@ class Exported:
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def export_run(
+def export_run(  # noqa: PLR0913 (one argument an option)
     model: Path,
     out: Path,
     data: Path | None = None,
     *,
     int8: bool = False,
+    most_loss: float | None = None,
     softmax: bool = False,
     promise: Promise | None = None,
     overwrite: bool = False,
@@ -75,8 +76,9 @@ def export_run(
 ) -> Exported:
     """Write a classifier as ONNX, in float32 and if asked for in int8.
 
-    The int8 file is calibrated on unlabeled images (labeled training images where there are none) and accepted
-    if macro F1 on the validation images falls by a point at most; test images are not looked at.
+    The float32 file is compared with the network on `PARITY_IMAGES` images, unlabeled ones first. The int8 file is
+    calibrated on unlabeled images (labeled training images where there are none) and accepted if macro F1 on the
+    validation images falls by `most_loss` at most; test images are not looked at.
 
     Args:
         model: Run folder, bundle or ``.pt`` file.
@@ -84,18 +86,22 @@ def export_run(
         data: Folder or manifest with images; None for those that the run was trained with.
         int8: Whether to quantize; networks that are quantized by name, such as resnet18-int8, are wherever there are
             validation images.
+        most_loss: How much lower the int8 file's macro F1 may be; None: `int8_ladder.MOST_LOSS`, a point.
         softmax: Whether the files answer with probabilities, temperature included, instead of scores.
         promise: What is wanted of one class; each file gets the threshold that keeps it on the validation images.
         overwrite: Replace files of an earlier export.
         allow_outside: Accept paths and links that leave the folder of the data.
 
     Raises:
-        ConfigError: The promise names no class of the model.
+        ConfigError: The promise names no class of the model, or a loss is allowed to an int8 file that is not to be.
         DatalistError: No images to compare or calibrate with, or none to validate the int8 file or the promise.
         MedsslError: The exported file answers otherwise than the network.
         OutputError: The folder holds an export, lies inside the run or the data, or cannot be written.
     """
     loaded = load_classifier(model)
+    if most_loss is not None and not (int8 or _meant_as_int8(loaded)):
+        msg = "--most-loss says what an 8-bit file may lose, and none is to be made."
+        raise ConfigError(msg, "Add --int8.")
     require_writable_folder(out, [model, *image_folders(model, data)])
     present = [name for name in FILES if (out / name).exists()]
     folders = [name for name in present if (out / name).is_dir()]
@@ -109,9 +115,10 @@ def export_run(
     shown = _pixels(held_out, loaded) if held_out else np.zeros(0, np.uint8)
     with _new_files(out) as folder:
         path, small = (folder / name for name in ONNX_FILES.values())
-        found = _exported(path, pool, loaded, softmax=softmax)
+        some = [*cohort.unlabeled, *cohort.training, *held_out][:PARITY_IMAGES]
+        found = _exported(path, some, loaded, softmax=softmax)
         chosen = _chosen_for(path, held_out, shown, loaded, promise)
-        outcome = _quantized(path, small, pool, held_out, shown, loaded) if int8 else None
+        outcome = _quantized(path, small, pool, held_out, shown, loaded, most_loss) if int8 else None
         chosen_int8 = _chosen_for(small, held_out, shown, loaded, promise) if small.is_file() else {}
         write_standalone(folder / "predict.pyz")
         card = loaded.card
@@ -187,8 +194,7 @@ def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel, *, sof
         temperature=card.temperature,
         softmax=softmax,
     )
-    some = torch.from_numpy(_pixels(images[:PARITY_IMAGES], model)).float() / 255
-    found = parity(model.network, path, some)
+    found = parity(model.network, path, torch.from_numpy(_pixels(images, model)).float() / 255)
     if not found.passed:
         msg = f"The exported file does not answer as the network does: {found}."
         raise MedsslError(msg, "Please report this network; the checkpoint itself is unharmed.")
@@ -204,10 +210,14 @@ def _with_int8(model: ImageModel, validation: Sequence[ImageItem], asked: bool) 
     if asked and not validation:
         msg = "There are no validation images to see what int8 costs."
         raise DatalistError(msg, "Give data with val/ images: --data IMAGES.")
-    meant = network_facts(str(model.card.network["name"])).int8
+    meant = _meant_as_int8(model)
     if meant and not validation:
         logger.warning("No 8-bit file is written: there are no validation images to see what it costs.")
     return asked or (meant and bool(validation))
+
+
+def _meant_as_int8(model: ImageModel) -> bool:
+    return network_facts(str(model.card.network["name"])).int8
 
 
 def _chosen_for(
@@ -246,6 +256,7 @@ def _quantized(
     validation: Sequence[ImageItem],
     shown: np.ndarray,
     model: ImageModel,
+    most_loss: float | None,
 ) -> Outcome:
     labels = numbers_of(validation, model.card.classes)
     order = np.random.default_rng(0).permutation(len(pool))[: 2 * CALIBRATION_IMAGES]
@@ -255,7 +266,8 @@ def _quantized(
         found = scores(labels, runner.probabilities(shown), model.card.classes, draws=0)
         return float(found.measures["macro_f1"])
 
-    return quantize_within(path, out, images, macro_f1, calibrated_on=CALIBRATION_IMAGES)
+    allowed = MOST_LOSS if most_loss is None else most_loss
+    return quantize_within(path, out, images, macro_f1, most_loss=allowed, calibrated_on=CALIBRATION_IMAGES)
 
 
 def _pixels(items: Sequence[ImageItem], model: ImageModel) -> np.ndarray:

@@ -39,7 +39,7 @@ from medssl.workflows.classification.thresholds import spoken
 from medssl.workflows.running import CANDIDATES
 
 MOST_LOOKED_AT = 2000
-"""Unlabeled images among which the least certain ones are looked for."""
+"""Unlabeled images, spread over all of them, among which the least certain ones are looked for."""
 
 
 def write_report(  # noqa: PLR0913 (one argument an option)
@@ -79,6 +79,7 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         validation=cohort.validation or used.validation,
         unlabeled=cohort.unlabeled or used.unlabeled,
     )
+    looked_at = spread(cohort.unlabeled, MOST_LOOKED_AT)
     record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     found = result.scores
     page = ClassificationReport(
@@ -95,11 +96,12 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         ),
         verdict=record.get("verdict", {}).get("sentence", ""),
         done=_done(run, record),
-        warnings=_warnings(result.model, record),
+        warnings=[*result.warnings, *_warnings(result.model, record)],
         counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
         operating=_operating(result),
         audit=run_audit(student or run, replace(cohort, training=used.training or cohort.training), classes),
-        least_certain=_least_certain(cohort.unlabeled[:MOST_LOOKED_AT], result.model),
+        least_certain=_least_certain(looked_at, result.model),
+        looked_at=(len(looked_at), len(cohort.unlabeled)),
         networks=_networks(bench),
         commands=commands
         or [command_without_folders(command) for command in [record.get("command")] if command],
@@ -201,6 +203,12 @@ def _operating(result: Evaluation) -> list[tuple[str, str]]:
 
 def _share(value: float) -> str:
     return "n/a" if np.isnan(value) else f"{100 * value:.1f} %"
+
+
+def spread(items: Sequence[ImageItem], most: int) -> Sequence[ImageItem]:
+    """Return so many items at most, evenly spread over the list: neighbors in it are often of one patient or device."""
+    some = min(most, len(items))
+    return [items[place * len(items) // some] for place in range(some)]
 
 
 def _least_certain(items: Sequence[ImageItem], model: ImageModel) -> list[ShownImage]:

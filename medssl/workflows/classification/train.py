@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medssl.errors import ConfigError, DatalistError, ImageError, InputError, OutputError
 from medssl.functional.image_preparation import white_of
 from medssl.io.files import read_json, require_new_run, sha256, write_json, write_text
-from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
+from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_cohort, write_manifest
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_splits import LEAST_HELD_OUT, carve_validation, draw_labeled
@@ -149,7 +149,7 @@ def train_classifier(
         ConfigError: An option or setting is unknown.
         TrainingInterrupted: The user stopped it; everything is saved.
     """
-    with only_trainer(out, [data]):
+    with only_trainer(out, folders_of_inputs(data, options or ClassifyOptions())):
         return _train_classifier(data, out, options or ClassifyOptions(), watcher, resume)
 
 
@@ -177,6 +177,11 @@ def _train_classifier(
         write_model_card(out, record, origin, validation, device=device)
 
     return run_training(out, watcher or Watcher(), resume, finish=finish)
+
+
+def folders_of_inputs(data: Path, options: ClassifyOptions) -> list[Path]:
+    """Return the folders of the images that a run is trained with, in which it must not lie."""
+    return [*folders_of_images(data), *([options.unlabeled] if options.unlabeled else [])]
 
 
 def require_used_options(options: ClassifyOptions) -> None:
@@ -279,7 +284,7 @@ def prepare_classifier(
         OutputError: The folder is in use, or cannot be written.
         ConfigError: An option or setting is unknown.
     """
-    require_new_run(out, [data, *([options.unlabeled] if options.unlabeled else [])])
+    require_new_run(out, folders_of_inputs(data, options))
     bundle = packaged_bundle(BUNDLE)
     values = _values(cohort, with_input_of(cohort, options))  # the same with and without the unlabeled images
     if not online_method(options.method).overlays:

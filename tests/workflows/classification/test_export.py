@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pictures import write_pictures
 
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.operating_points import NOTHING
@@ -45,6 +46,15 @@ def test_the_file_answers_as_the_network_does(exported, compared, pictures, tmp_
     file = predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / "model.onnx")
     assert file.classes == network.classes
     assert abs(file.probabilities - network.probabilities).max() < 1e-4
+
+
+def test_few_unlabeled_images_are_not_all_that_a_file_is_compared_on(exported, compared, pictures, tmp_path):
+    assert exported.parity.images == 20 + 12 + 24
+    write_pictures(tmp_path / "images", training=8, validation=2, test=0, unlabeled=3)
+    given = compared[0].training.run
+    assert export_run(given, tmp_path / "few", tmp_path / "images").parity.images == 3 + 16 + 4
+    write_pictures(tmp_path / "images", training=8, validation=2, test=0, unlabeled=70)
+    assert export_run(given, tmp_path / "many", tmp_path / "images").parity.images == 64
 
 
 def test_files_can_answer_with_probabilities(exported, compared, pictures, tmp_path):
@@ -131,10 +141,24 @@ def test_int8_is_written_only_if_it_was_chosen(exported):
     assert written == (exported.int8.chosen is not None)
     told = json.loads((exported.folder / "export.json").read_text())
     assert told["int8"]["sentence"] == str(exported.int8)
+    assert told["int8"]["most_loss"] == 0.01
     assert told["parity"]["passed"]
     assert told["input"]["fit"] == "crop"
     assert 0 <= told["abstain_below"] <= 1
     assert OnnxClassifier(exported.folder / "model.onnx").card.extra["abstain_below"] == told["abstain_below"]
+
+
+def test_what_8_bits_may_lose_is_yours_to_say(compared, tmp_path, monkeypatch):
+    """With everything allowed the first way will do; with 8 bits out of question the option has no meaning."""
+    run = compared[0].training.run
+    folder = export_run(run, tmp_path / "files", int8=True, most_loss=1.0).folder
+    told = json.loads((folder / "export.json").read_text())["int8"]
+    assert (told["most_loss"], len(told["attempts"])) == (1.0, 1)
+    with pytest.raises(ConfigError, match=r"--most-loss .* none is to be made\. Add --int8"):
+        export_run(run, tmp_path / "none", most_loss=1.0)
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setattr(export, "network_facts", lambda name: SimpleNamespace(int8=True))
+    assert export_run(run, tmp_path / "by name", most_loss=0.5).int8.most_loss == 0.5
 
 
 def test_each_file_keeps_its_promise_on_the_validation_images(compared, pictures, tmp_path):

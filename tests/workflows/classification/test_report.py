@@ -1,6 +1,7 @@
 """What the report on a classifier says of its labels, its arms and its weights."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from medssl.workflows.classification.audit import run_audit
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
-from medssl.workflows.classification.report import _arms, _operating, _warnings
+from medssl.workflows.classification.report import _arms, _operating, _warnings, spread, write_report
 
 MODEL = SimpleNamespace(card=SimpleNamespace(classes=CLASSES))
 COHORT = ImageCohort(
@@ -93,6 +94,14 @@ def test_the_accuracy_of_no_answers_is_not_a_number_to_show():
     assert told["right among them"] == "n/a"
 
 
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 11, 400])
+def test_the_images_that_are_looked_at_are_spread_over_all_of_them(n):
+    found = spread(range(n), 4)
+    assert len(found) == len(set(found)) == min(4, n)
+    gaps = [after - before for before, after in pairwise([*found, n])]
+    assert not gaps or 0 < min(gaps) <= max(gaps) <= min(gaps) + 1
+
+
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
@@ -107,3 +116,14 @@ def test_the_license_of_published_weights_matters_where_a_training_began_with_th
     found = _warnings(SimpleNamespace(card=card), {})
     assert len(found) == len(told)
     assert all(part in one for part, one in zip(told, found, strict=True))
+
+
+def test_a_report_says_where_not_all_unlabeled_images_were_looked_at(
+    compared, pictures, tmp_path, monkeypatch
+):
+    run = compared[0].training.run
+    result = evaluate_classifier(pictures, run)
+    assert "of 20, evenly" not in write_report(tmp_path, pictures, run, result).read_text()
+    monkeypatch.setattr("medssl.workflows.classification.report.MOST_LOOKED_AT", 5)
+    page = write_report(tmp_path, pictures, run, result).read_text()
+    assert "among 5 of 20, evenly spread" in page
