@@ -390,8 +390,7 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
         shared = name.replace("network_def#backbone#", "network_def#")
         if not {shared, shared.partition("#")[0]} & METHOD_SETTINGS and not shared.startswith(METHOD_PARTS):
             own[shared] = value
-    if options.rounds:
-        own.setdefault("patience", 0)  # rounds take all their steps, so the baseline does
+    own.setdefault("patience", 0)  # semi-supervised methods take all their steps, so the baseline does
     return replace(
         options,
         method="supervised",

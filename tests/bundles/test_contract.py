@@ -136,6 +136,13 @@ def test_overlays_are_short_and_change_what_is_there(path):
     assert not [name for name in parents if name not in base]
 
 
+@pytest.mark.parametrize("files", TRAININGS[1:])
+def test_training_does_not_end_before_unlabeled_scans_come_in(files):
+    """Early stopping waits from the first validation on, unlabeled crops come after .3 or half of the steps."""
+    assert merged("train.yaml")["patience"] > 0
+    assert merged(*files)["patience"] == 0
+
+
 @pytest.mark.parametrize("mask", ["none", None])
 def test_ssldec_gives_background_a_cluster_where_scans_have_no_mask(tmp_path, mask):
     for name in ("a", "b"):

@@ -264,12 +264,18 @@ def test_a_copy_of_a_held_out_scan_is_not_used_in_the_check(tmp_path, monkeypatc
     assert len(used) == 2
 
 
-def test_the_baseline_of_rounds_takes_all_its_steps(scans, tmp_path):
-    done = train_checked(scans, tmp_path / "run", options(hold_out=1, rounds=1, settings={"epochs": 3}))
+@pytest.mark.parametrize("changes", [{}, {"rounds": 1}])
+def test_both_networks_take_all_their_steps(scans, tmp_path, changes):
+    done = train_checked(scans, tmp_path / "run", options(hold_out=1, settings={"epochs": 3}, **changes))
     for name in ("labeled-only", "ssldec"):
         config = (tmp_path / "run" / "candidates" / name / "configs" / "train.yaml").read_text()
         assert yaml.safe_load(config)["patience"] == 0
     assert done.training.steps == 6
+
+
+def test_a_patience_that_a_user_asks_for_is_that_of_both_networks(scans):
+    asked = options(settings={"patience": 3})
+    assert harmless._labeled_only(asked).settings["patience"] == asked.settings["patience"]
 
 
 @pytest.mark.parametrize("steps", [2, STEPS, STEPS + 2])  # in the first candidate, at its end, in the second
