@@ -13,6 +13,7 @@ from phantoms import write_subject
 import medssl
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
+from medssl.io.files import sha256
 from medssl.labels import BRAIN_TISSUES
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "infant_brain_segmentation"
@@ -141,6 +142,22 @@ def test_training_does_not_end_before_unlabeled_scans_come_in(files):
     """Early stopping waits from the first validation on, unlabeled crops come after .3 or half of the steps."""
     assert merged("train.yaml")["patience"] > 0
     assert merged(*files)["patience"] == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "known"), [(["train.yaml"], "123"), (["train.yaml", "train_ssldec.yaml"], "123456")]
+)
+def test_the_resume_point_knows_the_files_of_the_scans_that_are_used(bundle_with_unlabeled, files, known):
+    root = bundle_with_unlabeled
+    parser = ConfigParser()
+    parser.read_config([str(root / "configs" / name) for name in files])
+    parser["bundle_root"] = str(root)
+    data = parser.get_parsed_content("train#resume_point").data
+    names = {f"sub-0{number}/anat/sub-0{number}_{kind}.nii.gz" for number in known for kind in ("T1w", "T2w")}
+    labels = {name for name in data if name.startswith("derivatives/")}
+    assert set(data) - labels == names
+    assert len(labels) == 3
+    assert all(data[name] == sha256(root / "data" / name) for name in data)
 
 
 @pytest.mark.parametrize("mask", ["none", None])
