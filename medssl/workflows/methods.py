@@ -115,6 +115,7 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     _require_fitting(options)
     _require_steps_for_rounds(options)
     _require_no_patience_in_rounds(options)
+    _require_no_forgotten_weights(options)
     rule = options.target_rule or {"class": "prior", "none": "sharpen"}.get(options.prior)
     if options.rounds:
         values = {"rounds": options.rounds, "target_rule": rule or method.rule}
@@ -187,6 +188,18 @@ def _require_no_patience_in_rounds(options: TrainOptions) -> None:
     if options.rounds and patience:
         msg = f"--rounds take all their steps; patience {patience} would end their stages unevenly."
         raise ConfigError(msg, "Leave patience out, or train without --rounds.")
+
+
+def _require_no_forgotten_weights(options: TrainOptions) -> None:
+    """Refuse to take given weights and start from new ones in each round.
+
+    Raises:
+        ConfigError: With what to do.
+    """
+    given = options.init or options.settings.get("init_weights")
+    if given and options.rounds and options.settings.get("schedule", options.schedule) == "union_reinit":
+        msg = "--schedule union_reinit starts each round from new weights, and would forget those of --init."
+        raise ConfigError(msg, "Choose --schedule union_warm or alternate, or leave --init out.")
 
 
 def _require_known(what: str, found: str | None, known: Iterable[str]) -> None:
