@@ -57,7 +57,7 @@ class PartsToTensorBoard(TensorBoardHandler):
 
 
 class VanishingClasses:
-    """Warn when the predictions on unlabeled crops lose a class that the labeled scans have.
+    """Warn when the predictions on unlabeled crops lose a class that the labeled scans have, each time that they do.
 
     Watches ``predicted_mass`` of the output: the voxels or images that the network that is trained gives to each class,
     averaged over epochs. (``mass``, what their targets give to it, where an objective has no other: targets that
@@ -109,18 +109,25 @@ class VanishingClasses:
         found = self._mass / self._mass.sum()
         expected = self.expected[first:] / self.expected[first:].sum().clamp_min(1e-12)
         for name, share, wanted in zip(self.names[first:], found, expected, strict=True):
-            if float(wanted) > 0 and float(share) < self.least * float(wanted) and name not in self.vanished:
+            gone = float(wanted) > 0 and float(share) < self.least * float(wanted)
+            if gone and name not in self.vanished:
                 self.vanished.append(name)
-                if torch_rank() == 0:
-                    logger.warning(
-                        "%s is vanishing from the predictions on unlabeled data: %.2f %% of them at step %d against "
-                        "%.2f %% of the labeled ones. If the held-out score falls too, use target_rule 'soft' or "
-                        "'prior', a smaller unlabeled_weight, or more labels.",
-                        name,
-                        100 * float(share),
-                        engine.state.iteration,
-                        100 * float(wanted),
-                    )
+                _warn_of_vanishing(name, float(share), float(wanted), engine.state.iteration)
+            elif not gone and name in self.vanished:  # it is back: should it go again, that is told again
+                self.vanished.remove(name)
+
+
+def _warn_of_vanishing(name: str, share: float, wanted: float, step: int) -> None:
+    if torch_rank() == 0:
+        logger.warning(
+            "%s is vanishing from the predictions on unlabeled data: %.2f %% of them at step %d against "
+            "%.2f %% of the labeled ones. If the held-out score falls too, use target_rule 'soft' or "
+            "'prior', a smaller unlabeled_weight, or more labels.",
+            name,
+            100 * share,
+            step,
+            100 * wanted,
+        )
 
 
 def warn_of_dead_clusters(number: int, mass: Tensor, names: Sequence[str], element: str) -> None:
