@@ -217,7 +217,7 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
     told = yaml.safe_load((packaged_bundle() / "configs" / HEAD_CONFIG).read_text(encoding="utf-8"))
     told |= options.settings
     background = options.settings.get("background_cluster", background_is_inside(cohort))
-    if background and options.target_rule == "dec":
+    if background and target_rule(options) == "dec":
         logger.warning(
             "Background is a cluster of its own here, and far larger than the others: the target rule 'dec' "
             "takes voxels from it in every round. 'prior' does not."

@@ -218,11 +218,12 @@ def test_a_clustering_head_may_be_asked_for_and_left_out(cohort):
     assert left["network_def"]["_target_"] == PLAIN["_target_"]
 
 
-def test_dec_is_warned_about_where_background_is_a_cluster(cohort, caplog):
+@pytest.mark.parametrize("dec", [{"target_rule": "dec"}, {"settings": {"target_rule": "dec"}}])
+def test_dec_is_warned_about_where_background_is_a_cluster(cohort, caplog, dec):
     found = masked(read_cohort(cohort), [NO_MASK] * 3)
     network_values(PLAIN, found, TrainOptions(method="ssldec", target_rule="prior"))
     assert not caplog.records
-    network_values(PLAIN, found, TrainOptions(method="ssldec", target_rule="dec"))
+    network_values(PLAIN, found, TrainOptions(method="ssldec", **dec))
     assert "'prior' does not" in caplog.text
 
 
