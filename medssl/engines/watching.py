@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medssl.engines.checkpoints import torch_rank
 from medssl.functional.clustering import dead_clusters
+from medssl.labels import BACKGROUND_IN_MASK
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +69,17 @@ class VanishingClasses:
         names: Names of the classes, in the same order.
         least: Warn below this part of the labeled share.
         background: Whether the first class is background, which needs no labeled examples.
+        first: Number of the first class that has a cluster; voxels of those before it are unknown to training.
     """
 
     def __init__(
-        self, shares: Tensor, names: Sequence[str], least: float = 0.1, *, background: bool = True
+        self,
+        shares: Tensor,
+        names: Sequence[str],
+        least: float = 0.1,
+        *,
+        background: bool = True,
+        first: int = 0,
     ) -> None:
         self.expected = shares.double() / shares.double().sum().clamp_min(1)
         self.names = list(names)
@@ -84,6 +92,14 @@ class VanishingClasses:
             logger.warning(
                 "No labeled example of %s for training: it cannot be learned. Label one, or leave the class out.",
                 ", ".join(absent),
+            )
+        lost = float(self.expected[:first].sum())
+        if lost > BACKGROUND_IN_MASK and torch_rank() == 0:
+            logger.warning(
+                "%.1f %% of the labeled voxels inside the mask are %s, which has no cluster here: they are taken as "
+                "unknown. Give it one: --background_cluster true (medssl train: --set background_cluster=true).",
+                100 * lost,
+                ", ".join(self.names[:first]),
             )
 
     def attach(self, engine: Engine) -> None:

@@ -14,7 +14,7 @@ from medssl.errors import ConfigError
 from medssl.functional.clustering import RULES
 from medssl.io.nifti import read_labels, read_volume
 from medssl.io.subjects import Cohort
-from medssl.labels import NO_MASK, UNKNOWN
+from medssl.labels import BACKGROUND_IN_MASK, NO_MASK, UNKNOWN
 from medssl.transforms.mixture import SCHEDULES
 from medssl.transforms.targets import HARD
 from medssl.workflows.budgets import budget_named
@@ -39,9 +39,6 @@ PRIORS = ("auto", "none", "class", "anatomical")
 
 FEW_LABELED = 8
 """With more labeled scans than these "auto" leaves registration alone."""
-
-BACKGROUND_IN_MASK = 0.005
-"""Share of mask voxels labeled as background from which on background has a cluster of its own."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 from monai.bundle import ConfigParser, create_workflow
-from phantoms import write_subject
+from phantoms import ellipsoid_labels, save, write_subject
 
 import medssl
 from medssl.io.cohort import read_cohort
@@ -170,6 +171,24 @@ def test_ssldec_gives_background_a_cluster_where_scans_have_no_mask(tmp_path, ma
     parser["dataset_dir"] = str(tmp_path)
     assert parser.get_parsed_content("background_cluster") is (mask == "none")
     assert parser.get_parsed_content("network_def").first == (0 if mask == "none" else 1)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_ssldec_tells_of_labels_that_leave_out_a_part_of_the_brain(tmp_path, caplog, complete):
+    write_subject(tmp_path, "a", seed=1)
+    if not complete:
+        (path,) = tmp_path.rglob("*dseg.nii.gz")
+        labels = ellipsoid_labels()
+        save(path, np.where(labels == 3, 0, labels).astype(np.uint8), np.diag([2.0, 2, 2, 1]))
+    parser = ConfigParser(merged("train.yaml", "train_ssldec.yaml"))
+    parser["dataset_dir"], parser["spacing"], parser["crop_size"] = str(tmp_path), [2.0] * 3, [16] * 3
+    (place,) = (
+        n
+        for n, one in enumerate(parser["train#handlers"])
+        if one["_target_"] == "medssl.engines.VanishingClasses"
+    )
+    parser.get_parsed_content(f"train#handlers#{place}")
+    assert ("--background_cluster true" in caplog.text) is not complete
 
 
 def test_handlers_are_a_list_that_label_can_insert_into():

@@ -81,6 +81,16 @@ def test_a_class_that_no_labeled_scan_has_is_told_at_the_start(caplog):
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize(("first", "background", "told"), [(1, 6, True), (1, 4, False), (0, 600, False)])
+def test_background_that_is_labeled_inside_the_mask_and_has_no_cluster_is_told(
+    caplog, first, background, told
+):
+    VanishingClasses(torch.tensor([background, 500.0, 300.0, 200.0]), NAMES, first=first)
+    assert len(caplog.records) == told
+    assert ("0.6 % of the labeled voxels" in caplog.text) is told
+    assert ("--background_cluster true" in caplog.text) is told
+
+
 def test_one_process_speaks_for_all(caplog, monkeypatch):
     monkeypatch.setattr("medssl.engines.watching.torch_rank", lambda: 1)
     watcher = VanishingClasses(torch.tensor([0, 5, 0, 7]), NAMES)
