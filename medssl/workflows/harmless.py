@@ -171,8 +171,9 @@ def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
     """Tell whether a method may be returned where nothing could be checked.
 
     It goes on from what the labels taught it, its unlabeled term grows from zero, and its targets take no voxels
-    from a cluster because it is large: online training with a labeled-only beginning and the method's own loss, and not
-    'dec' where background is a cluster.
+    from a cluster because it is large: online training that begins with the labeled term alone and has the method's
+    own loss, and not 'dec' where background is a cluster. With the anatomical prior a part of the labeled crops are
+    registered scans, from the first step on: their labels are right, their shapes are those of unlabeled scans.
     """
     start = options.settings.get("unlabeled_start", 1.0)
     begins_with_labels = isinstance(start, int | float) and start > 0
