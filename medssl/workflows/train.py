@@ -169,8 +169,7 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     require_new_run(out, [data])
     if options.init is not None:
         find_weights(options.init)
-    if "spacing" not in options.settings:
-        _tell_other_spacings(cohort, training_spacing(cohort))
+    _tell_other_spacings(cohort, options.settings.get("spacing", training_spacing(cohort)))
     _write_bundle(out, cohort, options)
     record = _record(cohort, data, out, options)
     seen = [leak.describe() for leak in leaks if leak.transductive]
@@ -263,8 +262,12 @@ def _spacing(subject: Subject) -> list[float]:
     return [next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")]
 
 
-def _tell_other_spacings(cohort: Cohort, spacing: Sequence[float]) -> None:
-    """Name the scans that are interpolated to the network's spacing."""
+def _tell_other_spacings(cohort: Cohort, spacing: Any) -> None:
+    """Name the scans that are interpolated to the network's spacing, where that is known already: three numbers."""
+    if not isinstance(spacing, list | tuple) or [type(size) in (int, float) for size in spacing] != 3 * [
+        True
+    ]:
+        return
     found = {one.key: _spacing(one) for one in (*cohort.training, *cohort.validation, *cohort.unlabeled)}
     others = [
         f"{name} ({_in_mm(sizes)})"
