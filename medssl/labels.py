@@ -14,6 +14,9 @@ UNKNOWN = 255
 NO_MASK = "none"
 """Given in place of a mask: the whole volume counts and background is a class of its own."""
 
+BACKGROUND_IN_MASK = 0.005
+"""Share of mask voxels labeled as background from which on background needs a cluster of its own."""
+
 _COMMAND = re.compile(r"^[$@%]|[@%](#|::)")
 
 _PALETTE = (

@@ -52,7 +52,10 @@ METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
 )
 @click.option("--seed", default=0, show_default=True, help="Of initialization, crops and dropout.")
 @click.option(
-    "--hold-out", default=0, show_default=True, help="Labeled scans to hold out for early stopping."
+    "--hold-out",
+    default=0,
+    show_default=True,
+    help="Labeled subjects to hold out: they choose the checkpoint.",
 )
 @click.option(
     "--rounds",

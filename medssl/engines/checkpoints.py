@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from medssl.errors import CheckpointError
+from medssl.errors import CheckpointError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,22 @@ class ResumePoint:
             trainer, random numbers.
         sampler: Numbers the crops; told where to start again.
         interval: Epochs between two savings.
+        data: Files of the scans and their hashes, which are compared when training goes on; None: they are not known.
     """
 
-    def __init__(self, path: str, state: Mapping[str, Any], sampler: Any, interval: int = 1) -> None:
+    def __init__(
+        self,
+        path: str,
+        state: Mapping[str, Any],
+        sampler: Any,
+        interval: int = 1,
+        data: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.state = dict(state)
         self.sampler = sampler
         self.interval = interval
+        self.data = data
 
     def attach(self, engine: Engine) -> None:
         """Register the events of the trainer."""
@@ -64,6 +73,8 @@ class ResumePoint:
         scaler = getattr(engine, "scaler", None)  # of mixed precision on a GPU
         if scaler is not None:
             parts["scaler"] = scaler.state_dict()
+        if self.data is not None:
+            parts["data"] = dict(self.data)
         save_atomically({**parts, "trainer": engine.state_dict(), "processes": _processes()}, self.path)
 
     def load(self, engine: Engine) -> bool:
@@ -71,11 +82,13 @@ class ResumePoint:
 
         Raises:
             CheckpointError: Another number of processes trained it: each step would have other crops than planned.
+            InputError: A file of the scans is gone, new or changed since it was written.
         """
         if not self.path.is_file():
             return False
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
         _require_as_many_processes(self.path, saved.get("processes", _processes()))
+        _require_same_data(self.path, saved.get("data"), self.data)
         max_epochs = engine.state.max_epochs
         for name, target in self.state.items():
             _unwrapped(target).load_state_dict(saved[name])
@@ -110,6 +123,16 @@ def _require_as_many_processes(path: Path, found: int) -> None:
         again = f"the command of torchrun that began it (--nproc_per_node={found}), and --resume true"
         way = again if found > 1 else "one process"
         raise CheckpointError(msg, f"Go on with {way}, or begin another run.")
+
+
+def _require_same_data(path: Path, before: Mapping[str, str] | None, now: Mapping[str, str] | None) -> None:
+    if before is None or now is None:  # written by an earlier version
+        return
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        msg = f"The data changed since {path} was written: {', '.join(changed[:5])}{more}."
+        raise InputError(msg, "Put the files back as they were, or begin another run (without resume).")
 
 
 def follow_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medssl.engines.checkpoints import torch_rank
 from medssl.functional.clustering import dead_clusters
+from medssl.labels import BACKGROUND_IN_MASK
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class PartsToTensorBoard(TensorBoardHandler):
 
 
 class VanishingClasses:
-    """Warn when the predictions on unlabeled crops lose a class that the labeled scans have.
+    """Warn when the predictions on unlabeled crops lose a class that the labeled scans have, each time that they do.
 
     Watches ``predicted_mass`` of the output: the voxels or images that the network that is trained gives to each class,
     averaged over epochs. (``mass``, what their targets give to it, where an objective has no other: targets that
@@ -68,10 +69,17 @@ class VanishingClasses:
         names: Names of the classes, in the same order.
         least: Warn below this part of the labeled share.
         background: Whether the first class is background, which needs no labeled examples.
+        first: Number of the first class that has a cluster; voxels of those before it are unknown to training.
     """
 
     def __init__(
-        self, shares: Tensor, names: Sequence[str], least: float = 0.1, *, background: bool = True
+        self,
+        shares: Tensor,
+        names: Sequence[str],
+        least: float = 0.1,
+        *,
+        background: bool = True,
+        first: int = 0,
     ) -> None:
         self.expected = shares.double() / shares.double().sum().clamp_min(1)
         self.names = list(names)
@@ -84,6 +92,14 @@ class VanishingClasses:
             logger.warning(
                 "No labeled example of %s for training: it cannot be learned. Label one, or leave the class out.",
                 ", ".join(absent),
+            )
+        lost = float(self.expected[:first].sum())
+        if lost > BACKGROUND_IN_MASK and torch_rank() == 0:
+            logger.warning(
+                "%.1f %% of the labeled voxels inside the mask are %s, which has no cluster here: they are taken as "
+                "unknown. Give it one: --background_cluster true (medssl train: --set background_cluster=true).",
+                100 * lost,
+                ", ".join(self.names[:first]),
             )
 
     def attach(self, engine: Engine) -> None:
@@ -109,18 +125,25 @@ class VanishingClasses:
         found = self._mass / self._mass.sum()
         expected = self.expected[first:] / self.expected[first:].sum().clamp_min(1e-12)
         for name, share, wanted in zip(self.names[first:], found, expected, strict=True):
-            if float(wanted) > 0 and float(share) < self.least * float(wanted) and name not in self.vanished:
+            gone = float(wanted) > 0 and float(share) < self.least * float(wanted)
+            if gone and name not in self.vanished:
                 self.vanished.append(name)
-                if torch_rank() == 0:
-                    logger.warning(
-                        "%s is vanishing from the predictions on unlabeled data: %.2f %% of them at step %d against "
-                        "%.2f %% of the labeled ones. If the held-out score falls too, use target_rule 'soft' or "
-                        "'prior', a smaller unlabeled_weight, or more labels.",
-                        name,
-                        100 * float(share),
-                        engine.state.iteration,
-                        100 * float(wanted),
-                    )
+                _warn_of_vanishing(name, float(share), float(wanted), engine.state.iteration)
+            elif not gone and name in self.vanished:  # it is back: should it go again, that is told again
+                self.vanished.remove(name)
+
+
+def _warn_of_vanishing(name: str, share: float, wanted: float, step: int) -> None:
+    if torch_rank() == 0:
+        logger.warning(
+            "%s is vanishing from the predictions on unlabeled data: %.2f %% of them at step %d against "
+            "%.2f %% of the labeled ones. If the held-out score falls too, use target_rule 'soft' or "
+            "'prior', a smaller unlabeled_weight, or more labels.",
+            name,
+            100 * share,
+            step,
+            100 * wanted,
+        )
 
 
 def warn_of_dead_clusters(number: int, mass: Tensor, names: Sequence[str], element: str) -> None:

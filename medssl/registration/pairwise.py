@@ -37,7 +37,7 @@ LEAST_SIMILARITY = 0.2
 """Of the warped scan and the fixed one where one has no mask; see docs/experiments.md for what it lets through."""
 
 MOST_FOLDING = 0.02
-"""Share of the voxels, where one scan has no mask."""
+"""Share of the voxels, with masks and without."""
 
 LIBRARY = f"SimpleITK {sitk.Version.VersionString()}"
 """What registers: another version may give other results for the same input."""
@@ -217,8 +217,8 @@ def register(fixed: Scan, moving: Scan, settings: RegistrationSettings = _DEFAUL
         settings: See `RegistrationSettings`.
 
     Raises:
-        RegistrationError: The scans have other numbers of contrasts, do not overlap after the affine step, do not
-            resemble each other in the end or were folded to do so (asked of scans without masks), or ITK gives up.
+        RegistrationError: The scans have other numbers of contrasts, do not overlap after the affine step, were
+            folded, do not resemble each other in the end (asked where one has no mask), or ITK gives up.
     """
     if len(fixed.image) != len(moving.image):
         msg = f"The fixed scan has {len(fixed.image)} contrasts, the moving one {len(moving.image)}."
@@ -252,17 +252,21 @@ def _registered(fixed: Scan, moving: Scan, settings: RegistrationSettings) -> Re
     warped = [to_array(resampled(image, grid, field, extend=True)) for image in aligned_sources]
     alike = similarity(np.stack([to_array(image) for image in targets]), np.stack(warped), brain)
     made = Registration(fixed.grid, moving.grid, matrix_of(affine), displacement, grid, overlap, alike)
-    if settings.deformation != "none" and not (fixed.is_masked and moving.is_masked):
-        _require_success(made)
+    if settings.deformation != "none":
+        _require_success(made, masked=fixed.is_masked and moving.is_masked)
     return made
 
 
-def _require_success(made: Registration) -> None:
-    """Refuse what no anatomy explains: scans without masks overlap whatever they show."""
-    if not made.similarity >= LEAST_SIMILARITY or made.folding > MOST_FOLDING:
-        msg = f"The registration failed: the warped scan and the fixed one have a similarity of {made.similarity:.2f} "
-        msg += f"(at least {LEAST_SIMILARITY:g} expected), {made.folding:.1%} of the voxels are folded "
-        msg += f"(at most {MOST_FOLDING:.0%} expected)."
+def _require_success(made: Registration, *, masked: bool) -> None:
+    """Refuse what no anatomy explains: scans without masks overlap whatever they show, and any two may be folded."""
+    reasons = []
+    if not masked and not made.similarity >= LEAST_SIMILARITY:
+        reasons.append(f"the warped scan and the fixed one have a similarity of {made.similarity:.2f}")
+        reasons[-1] += f" (at least {LEAST_SIMILARITY:g} expected)"
+    if made.folding > MOST_FOLDING:
+        reasons.append(f"{made.folding:.1%} of the voxels are folded (at most {MOST_FOLDING:.0%} expected)")
+    if reasons:
+        msg = f"The registration failed: {', '.join(reasons)}."
         raise RegistrationError(msg, "Do they show the same part of the body, with the same contrasts?")
 
 

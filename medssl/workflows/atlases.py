@@ -41,7 +41,7 @@ COLUMNS = ("atlas", "weight", "overlap", "similarity", "folding", "file")
 MUCH_FOLDING = 0.01
 """Share of voxels with a Jacobian that is not positive above which a registration is worth a look."""
 
-_METHOD = 2
+_METHOD = 3
 """Part of every key: raise it when `register` gives other results for the same input."""
 
 

@@ -171,8 +171,9 @@ def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
     """Tell whether a method may be returned where nothing could be checked.
 
     It goes on from what the labels taught it, its unlabeled term grows from zero, and its targets take no voxels
-    from a cluster because it is large: online training with a labeled-only beginning and the method's own loss, and not
-    'dec' where background is a cluster.
+    from a cluster because it is large: online training that begins with the labeled term alone and has the method's
+    own loss, and not 'dec' where background is a cluster. With the anatomical prior a part of the labeled crops are
+    registered scans, from the first step on: their labels are right, their shapes are those of unlabeled scans.
     """
     start = options.settings.get("unlabeled_start", 1.0)
     begins_with_labels = isinstance(start, int | float) and start > 0
@@ -390,8 +391,7 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
         shared = name.replace("network_def#backbone#", "network_def#")
         if not {shared, shared.partition("#")[0]} & METHOD_SETTINGS and not shared.startswith(METHOD_PARTS):
             own[shared] = value
-    if options.rounds:
-        own.setdefault("patience", 0)  # rounds take all their steps, so the baseline does
+    own.setdefault("patience", 0)  # semi-supervised methods take all their steps, so the baseline does
     return replace(
         options,
         method="supervised",

@@ -14,7 +14,7 @@ from medssl.errors import ConfigError
 from medssl.functional.clustering import RULES
 from medssl.io.nifti import read_labels, read_volume
 from medssl.io.subjects import Cohort
-from medssl.labels import NO_MASK, UNKNOWN
+from medssl.labels import BACKGROUND_IN_MASK, NO_MASK, UNKNOWN
 from medssl.transforms.mixture import SCHEDULES
 from medssl.transforms.targets import HARD
 from medssl.workflows.budgets import budget_named
@@ -39,9 +39,6 @@ PRIORS = ("auto", "none", "class", "anatomical")
 
 FEW_LABELED = 8
 """With more labeled scans than these "auto" leaves registration alone."""
-
-BACKGROUND_IN_MASK = 0.005
-"""Share of mask voxels labeled as background from which on background has a cluster of its own."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,7 @@ def method_values(options: TrainOptions) -> dict[str, Any]:
     _require_fitting(options)
     _require_steps_for_rounds(options)
     _require_no_patience_in_rounds(options)
+    _require_no_forgotten_weights(options)
     rule = options.target_rule or {"class": "prior", "none": "sharpen"}.get(options.prior)
     if options.rounds:
         values = {"rounds": options.rounds, "target_rule": rule or method.rule}
@@ -189,6 +187,18 @@ def _require_no_patience_in_rounds(options: TrainOptions) -> None:
         raise ConfigError(msg, "Leave patience out, or train without --rounds.")
 
 
+def _require_no_forgotten_weights(options: TrainOptions) -> None:
+    """Refuse to take given weights and start from new ones in each round.
+
+    Raises:
+        ConfigError: With what to do.
+    """
+    given = options.init or options.settings.get("init_weights")
+    if given and options.rounds and options.settings.get("schedule", options.schedule) == "union_reinit":
+        msg = "--schedule union_reinit starts each round from new weights, and would forget those of --init."
+        raise ConfigError(msg, "Choose --schedule union_warm or alternate, or leave --init out.")
+
+
 def _require_known(what: str, found: str | None, known: Iterable[str]) -> None:
     known = list(known)
     if found is not None and found not in known:
@@ -204,7 +214,7 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
     told = yaml.safe_load((packaged_bundle() / "configs" / HEAD_CONFIG).read_text(encoding="utf-8"))
     told |= options.settings
     background = options.settings.get("background_cluster", background_is_inside(cohort))
-    if background and options.target_rule == "dec":
+    if background and target_rule(options) == "dec":
         logger.warning(
             "Background is a cluster of its own here, and far larger than the others: the target rule 'dec' "
             "takes voxels from it in every round. 'prior' does not."

@@ -15,7 +15,7 @@ from typing import Any
 import medssl
 from medssl.io.files import sha256
 from medssl.io.subjects import DEFAULT_CONTRASTS, Subject
-from medssl.labels import BRAIN_TISSUES
+from medssl.labels import BRAIN_TISSUES, NO_MASK
 
 LIBRARIES = (
     *("torch", "monai", "pytorch-ignite", "numpy", "scipy", "nibabel", "nilearn", "simpleitk"),
@@ -88,6 +88,17 @@ def file_hashes(subjects: Iterable[Subject], start: Path) -> dict[str, str]:
             if isinstance(path, Path):
                 hashes[relative(path, start)] = sha256(path)
     return hashes
+
+
+def item_hashes(items: Iterable[Mapping[str, Any]], start: Path | str) -> dict[str, str]:
+    """Return the sha256 of every file of some items (`medssl.io.cohort.entries`), by its path as seen from a folder."""
+    paths = {
+        path
+        for item in items
+        for path in (*item["image"], item.get("label"), item.get("mask"))
+        if path not in (None, NO_MASK)
+    }
+    return {relative(path, start): sha256(path) for path in sorted(paths)}
 
 
 def other_baseline(record: Mapping[str, Any]) -> str:

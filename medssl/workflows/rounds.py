@@ -22,7 +22,7 @@ from medssl.engines.calibration import METRIC
 from medssl.engines.checkpoints import save_atomically, share_buffers
 from medssl.engines.metrics_table import measured
 from medssl.engines.watching import COUNTS, warn_of_dead_clusters
-from medssl.errors import ConfigError
+from medssl.errors import CheckpointError, ConfigError
 from medssl.functional.anatomy import anatomy_weights, log_anatomical_factor, weights_from
 from medssl.functional.clustering import center_distances, fused_assignment
 from medssl.io.files import read_tsv, write_json, write_tsv
@@ -288,9 +288,15 @@ class Rounds:
                     writer.add_scalar(f"round_{name}", float(value), row["round"])
 
     def _restore(self, targets: Targets, folder: Path) -> Targets:
-        """Fill targets with the predictions of every unlabeled scan that a folder keeps."""
+        """Fill targets with the predictions of every unlabeled scan that a folder keeps.
+
+        Raises:
+            CheckpointError: A prediction is of another mask than the scan has now.
+        """
         for sample in self.unlabeled.cache:
-            stored = torch.load(folder / f"{sample['subject']}.pt", weights_only=True)
+            path = folder / f"{sample['subject']}.pt"
+            stored = torch.load(path, weights_only=True)
+            _require_same_mask(sample, stored["log_q"], path)
             targets.restore(str(sample["subject"]), stored["log_q"], stored["mass"])
         return targets
 
@@ -323,6 +329,13 @@ class Rounds:
 def _changed(before: Targets, now: Targets) -> float:
     """Return the share of labels that changed; of rounds that a resumed run has behind it: all."""
     return now.changed(before) if before.log_q and now.log_q else 1.0
+
+
+def _require_same_mask(sample: Mapping[str, Any], log_q: Tensor, path: Path) -> None:
+    found, expected = log_q.shape[1], int((torch.as_tensor(sample["place"]) >= 0).sum())
+    if found != expected:
+        msg = f"{path} holds targets of {found} mask voxels of {sample['subject']}; the mask has {expected} now."
+        raise CheckpointError(msg, "Put scan and mask back as they were, or begin another run.")
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -17,7 +17,7 @@ from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
-from medssl.io.leaks import require_no_leaks
+from medssl.io.leaks import plain_id, require_no_leaks
 from medssl.io.nifti import read_grid
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BUILT_IN
@@ -169,8 +169,7 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     require_new_run(out, [data])
     if options.init is not None:
         find_weights(options.init)
-    if "spacing" not in options.settings:
-        _tell_other_spacings(cohort, training_spacing(cohort))
+    _tell_other_spacings(cohort, options.settings.get("spacing", training_spacing(cohort)))
     _write_bundle(out, cohort, options)
     record = _record(cohort, data, out, options)
     seen = [leak.describe() for leak in leaks if leak.transductive]
@@ -263,8 +262,12 @@ def _spacing(subject: Subject) -> list[float]:
     return [next(axis_of[code] for code in pair if code in axis_of) for pair in ("RL", "AP", "SI")]
 
 
-def _tell_other_spacings(cohort: Cohort, spacing: Sequence[float]) -> None:
-    """Name the scans that are interpolated to the network's spacing."""
+def _tell_other_spacings(cohort: Cohort, spacing: Any) -> None:
+    """Name the scans that are interpolated to the network's spacing, where that is known already: three numbers."""
+    if not isinstance(spacing, list | tuple) or [type(size) in (int, float) for size in spacing] != 3 * [
+        True
+    ]:
+        return
     found = {one.key: _spacing(one) for one in (*cohort.training, *cohort.validation, *cohort.unlabeled)}
     others = [
         f"{name} ({_in_mm(sizes)})"
@@ -289,7 +292,10 @@ def _network(options: TrainOptions) -> dict[str, Any]:
 
 
 def hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
-    """Move some labeled training scans to validation, whole subjects at a time."""
+    """Move some labeled training scans to validation, whole subjects at a time.
+
+    Their unlabeled sessions are left out, unless held-out scans may be among the unlabeled ones.
+    """
     if not options.hold_out:
         return cohort
     names = sorted({subject.subject for subject in cohort.training})
@@ -298,8 +304,13 @@ def hold_out(cohort: Cohort, options: TrainOptions) -> Cohort:
         raise DatalistError(msg, "Hold out fewer.")
     order = np.random.default_rng(options.seed).permutation(len(names))
     held = {names[place] for place in order[-options.hold_out :]}
+    persons = set() if options.transductive else {plain_id(name) for name in held}
+    left_out = [subject.key for subject in cohort.unlabeled if plain_id(subject.subject) in persons]
+    if left_out:
+        logger.info("Left out, being unlabeled scans of held-out subjects: %s", ", ".join(left_out))
     return replace(
         cohort,
+        unlabeled=tuple(subject for subject in cohort.unlabeled if subject.key not in left_out),
         training=tuple(subject for subject in cohort.training if subject.subject not in held),
         validation=cohort.validation
         + tuple(subject for subject in cohort.training if subject.subject in held),

@@ -5,14 +5,16 @@ import re
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 from monai.bundle import ConfigParser, create_workflow
-from phantoms import write_subject
+from phantoms import ellipsoid_labels, save, write_subject
 
 import medssl
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
+from medssl.io.files import sha256
 from medssl.labels import BRAIN_TISSUES
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "infant_brain_segmentation"
@@ -136,6 +138,29 @@ def test_overlays_are_short_and_change_what_is_there(path):
     assert not [name for name in parents if name not in base]
 
 
+@pytest.mark.parametrize("files", TRAININGS[1:])
+def test_training_does_not_end_before_unlabeled_scans_come_in(files):
+    """Early stopping waits from the first validation on, unlabeled crops come after .3 or half of the steps."""
+    assert merged("train.yaml")["patience"] > 0
+    assert merged(*files)["patience"] == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "known"), [(["train.yaml"], "123"), (["train.yaml", "train_ssldec.yaml"], "123456")]
+)
+def test_the_resume_point_knows_the_files_of_the_scans_that_are_used(bundle_with_unlabeled, files, known):
+    root = bundle_with_unlabeled
+    parser = ConfigParser()
+    parser.read_config([str(root / "configs" / name) for name in files])
+    parser["bundle_root"] = str(root)
+    data = parser.get_parsed_content("train#resume_point").data
+    names = {f"sub-0{number}/anat/sub-0{number}_{kind}.nii.gz" for number in known for kind in ("T1w", "T2w")}
+    labels = {name for name in data if name.startswith("derivatives/")}
+    assert set(data) - labels == names
+    assert len(labels) == 3
+    assert all(data[name] == sha256(root / "data" / name) for name in data)
+
+
 @pytest.mark.parametrize("mask", ["none", None])
 def test_ssldec_gives_background_a_cluster_where_scans_have_no_mask(tmp_path, mask):
     for name in ("a", "b"):
@@ -146,6 +171,24 @@ def test_ssldec_gives_background_a_cluster_where_scans_have_no_mask(tmp_path, ma
     parser["dataset_dir"] = str(tmp_path)
     assert parser.get_parsed_content("background_cluster") is (mask == "none")
     assert parser.get_parsed_content("network_def").first == (0 if mask == "none" else 1)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_ssldec_tells_of_labels_that_leave_out_a_part_of_the_brain(tmp_path, caplog, complete):
+    write_subject(tmp_path, "a", seed=1)
+    if not complete:
+        (path,) = tmp_path.rglob("*dseg.nii.gz")
+        labels = ellipsoid_labels()
+        save(path, np.where(labels == 3, 0, labels).astype(np.uint8), np.diag([2.0, 2, 2, 1]))
+    parser = ConfigParser(merged("train.yaml", "train_ssldec.yaml"))
+    parser["dataset_dir"], parser["spacing"], parser["crop_size"] = str(tmp_path), [2.0] * 3, [16] * 3
+    (place,) = (
+        n
+        for n, one in enumerate(parser["train#handlers"])
+        if one["_target_"] == "medssl.engines.VanishingClasses"
+    )
+    parser.get_parsed_content(f"train#handlers#{place}")
+    assert ("--background_cluster true" in caplog.text) is not complete
 
 
 def test_handlers_are_a_list_that_label_can_insert_into():

@@ -7,7 +7,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from medssl.engines.checkpoints import RandomState, ResumePoint, follow_layout, save_atomically
-from medssl.errors import CheckpointError
+from medssl.errors import CheckpointError, InputError
 
 
 def test_random_numbers_go_on_where_they_were():
@@ -99,3 +99,20 @@ def test_other_numbers_of_processes_do_not_go_on(tmp_path, trainer, monkeypatch)
         point.load(trainer)
     assert "nproc_per_node=2" in str(refused.value)
     torch.testing.assert_close(network.state_dict(), before)
+
+
+@pytest.mark.parametrize("now", [{"a": "1", "b": "3"}, {"a": "1"}, {"a": "1", "b": "2", "c": "4"}])
+def test_changed_gone_and_new_files_do_not_go_on(tmp_path, trainer, now):
+    network, sampler = nn.Linear(2, 3), SimpleNamespace(start_step=0)
+
+    def point(data):
+        return ResumePoint(str(tmp_path / "resume.pt"), {"model": network}, sampler, data=data)
+
+    before = {"a": "1", "b": "2"}
+    point(before).save(trainer)
+    assert point(before).load(trainer)
+    (name,) = (name for name in "abc" if before.get(name) != now.get(name))
+    with pytest.raises(InputError, match=rf"The data changed since .*resume.pt was written: {name}\."):
+        point(now).load(trainer)
+    point(None).save(trainer)  # as versions did that did not know them
+    assert point(now).load(trainer)

@@ -24,13 +24,16 @@ def _run(watcher, epochs):
     engine.run([0] * len(epochs[0]), max_epochs=len(epochs))
 
 
-def test_a_vanishing_class_is_told_once(caplog):
+def test_a_vanishing_class_is_told_once_until_it_is_back(caplog):
     watcher = VanishingClasses(SHARES, NAMES)
     gone, there = [60.0, 39.0, 1.0], [50.0, 30.0, 20.0]
     with caplog.at_level(logging.WARNING):
-        _run(watcher, [[there, there], [gone, gone], [gone, gone], [there, there], [gone, gone]])
-    assert len(caplog.records) == 1
-    assert caplog.messages[0].startswith("fluid is vanishing")
+        _run(watcher, [[there, there], [gone, gone], [gone, gone], [there, there]])
+        assert len(caplog.records) == 1
+        assert not watcher.vanished
+        _run(watcher, [[gone, gone], [gone, gone]])
+    assert len(caplog.records) == 2
+    assert all(message.startswith("fluid is vanishing") for message in caplog.messages)
     assert "1.00 %" in caplog.text
     assert "at step 4" in caplog.text
     assert "20.00 %" in caplog.text
@@ -76,6 +79,16 @@ def test_a_class_that_no_labeled_scan_has_is_told_at_the_start(caplog):
     _run(watcher, [[[5.0, 0.0, 7.0]]])
     assert watcher.vanished == []
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("first", "background", "told"), [(1, 6, True), (1, 4, False), (0, 600, False)])
+def test_background_that_is_labeled_inside_the_mask_and_has_no_cluster_is_told(
+    caplog, first, background, told
+):
+    VanishingClasses(torch.tensor([background, 500.0, 300.0, 200.0]), NAMES, first=first)
+    assert len(caplog.records) == told
+    assert ("0.6 % of the labeled voxels" in caplog.text) is told
+    assert ("--background_cluster true" in caplog.text) is told
 
 
 def test_one_process_speaks_for_all(caplog, monkeypatch):

@@ -202,17 +202,23 @@ def test_too_little_overlap_is_refused():
         register(scan(labels), scan(labels, mask=corner), RegistrationSettings(affine=False))
 
 
-def test_scans_without_masks_that_only_folding_makes_alike_are_refused():
+@pytest.mark.parametrize(("masked", "smooth"), [(False, 2), (True, 3)])
+def test_scans_that_only_folding_makes_alike_are_refused(masked, smooth):
     rng = np.random.default_rng(0)
-    one, two = (ndimage.gaussian_filter(rng.normal(size=(36, 50, 36)), 2).astype(np.float32) for _ in "ab")
+    noises = (rng.normal(size=(36, 50, 36)) for _ in "ab")
+    one, two = (ndimage.gaussian_filter(noise, smooth).astype(np.float32) for noise in noises)
+    mask = np.pad(np.ones((32, 46, 32), bool), 2) if masked else None
     with pytest.raises(
         RegistrationError, match=r"The registration failed.* are folded .*same part of the body"
     ):
-        register(*(Scan(1 + (noise - noise.min())[None], np.eye(4)) for noise in (one, two)))
+        register(*(Scan(1 + (noise - noise.min())[None], np.eye(4), mask) for noise in (one, two)))
 
 
 def test_scans_without_masks_that_stay_unlike_are_refused(monkeypatch):
+    """With masks they may: brains that belong together need not look alike inside."""
     monkeypatch.setattr(pairwise, "similarity", lambda *_: 0.1)
+    inside = anatomy() > 0
+    register(scan(anatomy(), mask=inside), scan(anatomy(), mask=inside), QUICK)
     with pytest.raises(RegistrationError, match=r"similarity of 0\.10 \(at least 0\.2"):
         register(Scan(intensities(anatomy())[None], np.eye(4)), scan(anatomy()), QUICK)
 

@@ -27,7 +27,7 @@ from medssl.workflows.harmless import decided, is_checked, planned_runs, train_c
 from medssl.workflows.models import load_model
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.target_example import read_target_example
-from medssl.workflows.train import TrainOptions
+from medssl.workflows.train import TrainOptions, prepare_run
 
 STEPS = 4  # of each candidate
 
@@ -184,21 +184,41 @@ def test_without_held_out_scans_a_part_decides_and_all_train(scans, tmp_path, mo
     assert read_target_example(run).subject in ("sub-04", "sub-05")  # whoever won
 
 
-def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path, monkeypatch):
-    prefer(monkeypatch, False)
-    cohort = read_cohort(make_cohort(tmp_path / "cohort", unlabeled=("04", "05", "06")))
+def with_later_sessions(root, spell=str):
+    """Write a list in which each labeled subject has an unlabeled session too, its name perhaps spelled otherwise."""
+    cohort = read_cohort(make_cohort(root / "cohort", unlabeled=("04", "05", "06")))
     later = tuple(
-        replace(scan, subject=labeled.subject, session="later")
+        replace(scan, subject=spell(labeled.subject), session="later")
         for scan, labeled in zip(cohort.unlabeled, cohort.training, strict=True)
     )
-    data = tmp_path / "listed" / "datalist.json"
+    data = root / "listed" / "datalist.json"
     data.parent.mkdir()
     write_datalist(data, replace(cohort, unlabeled=later))
+    return data
+
+
+def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path, monkeypatch):
+    prefer(monkeypatch, False)
+    data = with_later_sessions(tmp_path)
     done = train_checked(data, tmp_path / "run", options())
     (held_out,) = (key.split("_")[0] for key in done.verdict.dice)
     used = record(tmp_path / "run", "candidates", "check-ssldec")["subjects"]
     assert len(used["unlabeled"]) == 2
     assert not [key for key in (*used["training"], *used["unlabeled"]) if key.startswith(held_out)]
+
+
+def test_held_out_subjects_lose_their_unlabeled_sessions(tmp_path, caplog):
+    """Unless held-out scans may be among the unlabeled ones."""
+    caplog.set_level("INFO")
+    data = with_later_sessions(tmp_path, spell=lambda name: name.lstrip("0"))
+    prepare_run(data, tmp_path / "run", options(hold_out=1))
+    subjects = record(tmp_path / "run")["subjects"]
+    (held_out,) = (key.removeprefix("sub-0") for key in subjects["validation"])
+    kept = {f"sub-{number}_ses-later" for number in "123"} - {f"sub-{held_out}_ses-later"}
+    assert set(subjects["unlabeled"]) == kept
+    assert f"unlabeled scans of held-out subjects: sub-{held_out}_ses-later" in caplog.text
+    prepare_run(data, tmp_path / "transductive", options(hold_out=1, transductive=True))
+    assert len(record(tmp_path / "transductive")["subjects"]["unlabeled"]) == 3
 
 
 def test_with_one_labeled_scan_it_cannot_tell_and_keeps_both(tmp_path):
@@ -264,12 +284,18 @@ def test_a_copy_of_a_held_out_scan_is_not_used_in_the_check(tmp_path, monkeypatc
     assert len(used) == 2
 
 
-def test_the_baseline_of_rounds_takes_all_its_steps(scans, tmp_path):
-    done = train_checked(scans, tmp_path / "run", options(hold_out=1, rounds=1, settings={"epochs": 3}))
+@pytest.mark.parametrize("changes", [{}, {"rounds": 1}])
+def test_both_networks_take_all_their_steps(scans, tmp_path, changes):
+    done = train_checked(scans, tmp_path / "run", options(hold_out=1, settings={"epochs": 3}, **changes))
     for name in ("labeled-only", "ssldec"):
         config = (tmp_path / "run" / "candidates" / name / "configs" / "train.yaml").read_text()
         assert yaml.safe_load(config)["patience"] == 0
     assert done.training.steps == 6
+
+
+def test_a_patience_that_a_user_asks_for_is_that_of_both_networks(scans):
+    asked = options(settings={"patience": 3})
+    assert harmless._labeled_only(asked).settings["patience"] == asked.settings["patience"]
 
 
 @pytest.mark.parametrize("steps", [2, STEPS, STEPS + 2])  # in the first candidate, at its end, in the second

@@ -139,6 +139,21 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "union_reinit", "init": "weights.pt"},
+        {"settings": {"schedule": "union_reinit", "init_weights": "weights.pt"}},
+    ],
+)
+def test_given_weights_that_each_round_would_forget_are_refused(changes):
+    options = TrainOptions(method="ssldec", rounds=1, **changes)
+    with pytest.raises(ConfigError, match="would forget") as refused:
+        method_values(options)
+    assert "union_warm or alternate, or leave --init out" in str(refused.value)
+    method_values(replace(options, schedule="union_warm", settings={"init_weights": "weights.pt"}))
+
+
 @pytest.mark.parametrize("rule", ["dec", "sharpen", "prior", "soft"])
 def test_the_rule_of_online_ssldec_reaches_the_configuration(cohort, tmp_path, rule):
     prepare_run(cohort, tmp_path / "run", TrainOptions(method="ssldec", target_rule=rule, device="cpu"))
@@ -203,11 +218,12 @@ def test_a_clustering_head_may_be_asked_for_and_left_out(cohort):
     assert left["network_def"]["_target_"] == PLAIN["_target_"]
 
 
-def test_dec_is_warned_about_where_background_is_a_cluster(cohort, caplog):
+@pytest.mark.parametrize("dec", [{"target_rule": "dec"}, {"settings": {"target_rule": "dec"}}])
+def test_dec_is_warned_about_where_background_is_a_cluster(cohort, caplog, dec):
     found = masked(read_cohort(cohort), [NO_MASK] * 3)
     network_values(PLAIN, found, TrainOptions(method="ssldec", target_rule="prior"))
     assert not caplog.records
-    network_values(PLAIN, found, TrainOptions(method="ssldec", target_rule="dec"))
+    network_values(PLAIN, found, TrainOptions(method="ssldec", **dec))
     assert "'prior' does not" in caplog.text
 
 

@@ -10,6 +10,8 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from round_parts import rounds, scan, targets_of
 
+from medssl.errors import CheckpointError
+
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
@@ -75,3 +77,18 @@ def test_a_class_without_any_mass_is_named_and_targets_stay_finite(tmp_path, cap
     made = one.predict(1)
     assert "no voxel of the unlabeled scans goes to two" in caplog.text
     assert torch.isfinite(targets_of(made, samples)["a"]).all()
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_stored_targets_of_another_mask_are_refused(tmp_path, more):
+    """One voxel more or fewer in the mask: every voxel after it would have the target of its neighbor."""
+    sample = scan("a", 1)
+    rounds(tmp_path, [sample]).predict(1)
+    place = sample["place"].flatten()
+    voxels = int((place >= 0).sum())
+    change = int((place < 0).nonzero()[0]) if more > 0 else int((place >= 0).nonzero()[-1])
+    place[change] = voxels if more > 0 else -1
+    with pytest.raises(
+        CheckpointError, match=rf"{voxels} mask voxels of a; the mask has {voxels + more} now"
+    ):
+        rounds(tmp_path, [sample]).predict(1)

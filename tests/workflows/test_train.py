@@ -13,7 +13,7 @@ from phantoms import write_subject
 from medssl.engines import TrainingInterrupted
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
 from medssl.workflows.models import load_model
-from medssl.workflows.train import train
+from medssl.workflows.train import prepare_run, train
 from medssl.workflows.watching import Watcher
 
 
@@ -104,6 +104,20 @@ def test_without_held_out_scans_the_last_step_is_kept(cohort, tmp_path, tiny_opt
     last = torch.load(tmp_path / "run" / "checkpoints" / "resume.pt", weights_only=True)["model"]
     assert result.best is None
     assert same(weights(tmp_path / "run"), last)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "told"), [([2, 2, 2.5], True), ([2.0, 2.0, 2.0], False), ("$[2.0] * 3", False), (None, False)]
+)
+def test_scans_that_are_interpolated_are_named_whoever_chose_the_spacing(
+    cohort, tmp_path, tiny_options, caplog, spacing, told
+):
+    caplog.set_level("INFO")
+    settings = {} if spacing is None else {"spacing": spacing}
+    prepare_run(cohort, tmp_path / "run", tiny_options(settings=settings))
+    words = "Interpolated to 2 x 2 x 2.5 mm, along R, A, S: sub-01 (2 x 2 x 2 mm)"
+    assert (words in caplog.text) is told
+    assert ("Interpolated" in caplog.text) is told
 
 
 def test_patience_stops_a_run_that_no_longer_gains(cohort, tmp_path, tiny_options):
