@@ -233,6 +233,21 @@ def test_no_key_is_dead(files):
     assert own <= READ_BY_MONAI
 
 
+def test_a_run_does_not_go_on_with_other_images(bundle, tmp_path):
+    data = write_pictures(tmp_path / "data")
+    command = "python -m monai.bundle run --config_file configs/train.yaml"
+    command += f" --dataset_dir {data} --output_dir {tmp_path / 'out'} --ckpt_dir {tmp_path / 'out'}"
+    run(command, bundle)
+    first = min((data / "val").rglob("*.png"))
+    shutil.copyfile(max((data / "test").rglob("*.png")), first)
+    words = shlex.split(f"{command} --resume true --epochs 3")
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=bundle, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "resume.pt was written: validation images." in done.stderr
+
+
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.name)
 def test_overlays_are_short(path):
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]

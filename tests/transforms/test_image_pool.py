@@ -41,6 +41,19 @@ def test_images_are_kept_in_the_order_of_the_list(data, workers):
     assert len(pool) == 7
 
 
+def test_the_digest_knows_pixels_labels_and_order(data):
+    def digest(*entries):
+        return ImagePool(entries, np.load, PREPARE).digest()
+
+    first = digest(*data)
+    assert digest(*data) == first
+    assert digest(*data[::-1]) != first
+    assert digest(*data[:-1], {**data[-1], "label": 2}) != first
+    np.save(data[0]["image"], np.full((5, 6, 1), 9, np.uint8))
+    assert digest(*data) != first
+    assert len(digest()) == len(first)
+
+
 def test_what_an_image_lacks_is_unknown_or_one(data):
     data[0] = {"image": data[0]["image"]}
     data[1]["weight"] = 0.25
