@@ -98,11 +98,11 @@ def test_few_seeds_can_miss_an_aim_and_not_meet_it(tables, labels, found, word):
 def test_a_method_that_was_picked_by_its_test_error_is_called_so(tables):
     runs = [*errors("ssldec", 0.004), *errors("fixmatch", 0.005), *errors("supervised", 0.02)]
     best = tables.mnist_mark(runs, 100, 1.0, "best method", "")
-    assert best[2] == "ssldec (chosen afterwards) 0.40 % (1 seed); supervised 2.00 % (1 seed)"
+    assert best[2] == "1,000 steps: ssldec (chosen afterwards) 0.40 % (1 seed); supervised 2.00 % (1 seed)"
     asked = tables.mnist_mark(runs, 100, 1.0, "SSLDEC", "ssldec")
-    assert asked[2].startswith("ssldec 0.40 %")
+    assert asked[2].startswith("1,000 steps: ssldec 0.40 %")
     both = tables.mnist_mark([*runs, *errors("ssldec in rounds", 0.003)], 100, 1.0, "SSLDEC", "ssldec")
-    assert both[2].startswith("ssldec in rounds (chosen afterwards) 0.30 %")
+    assert both[2].startswith("1,000 steps: ssldec in rounds (chosen afterwards) 0.30 %")
     assert "ssldec (chosen afterwards) 90.0" in tables.mednist_mark(grid(tables, 0.9))[2]
 
 
