@@ -216,7 +216,8 @@ def mnist_mark(
     if not methods:
         return title, f"<= {aim} %", "not run", "open"
     best = min(methods, key=lambda name: statistics.mean(methods[name]))
-    told = f"{runs[0]['steps']:,} steps: {best}{AFTERWARDS if len(methods) > 1 or not method else ''} {of_seeds(methods[best])}"
+    told = f"{runs[0]['steps']:,} steps: {best}{AFTERWARDS if len(methods) > 1 or not method else ''} "
+    told += of_seeds(methods[best])
     if SUPERVISED in errors:
         told += f"; supervised {of_seeds(errors[SUPERVISED])}"
     good = statistics.mean(methods[best]) <= aim

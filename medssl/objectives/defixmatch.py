@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
+from medssl.functional.clustering import at_least_float32
 from medssl.objectives.fixmatch import FixMatch
 
 
@@ -19,10 +20,12 @@ class DeFixMatch(FixMatch):
               \frac{1}{n_u} \sum_{i \in U} h(x_i) - \frac{1}{n_l} \sum_{i \in L} h(x_i) \right), \quad
               h(x) = -\mathbb{1}(\max_j p_j \ge \tau) \log q_{\hat y}
 
-    with p of the weakly and q of the strongly changed view of x, :math:`\hat y = \arg\max_j p_j`.
+    with p of the weakly and q of the strongly changed view of x, :math:`\hat y = \arg\max_j p_j`. The labels are
+    learned from both views, each with weight 1/2.
 
     Args:
         rule_options: ``{"threshold": 0.95}`` of the rule "fixed", the only one here.
+        weight: :math:`\lambda`; above 1/2 the loss has no lower bound where pseudo-labels are the labels.
         kwargs: See `SemiSupervisedObjective`.
 
     Raises:
@@ -30,41 +33,34 @@ class DeFixMatch(FixMatch):
 
     Notes:
         Whole images alone. The batch holds ``strong`` beside ``image`` for the labeled images as well
-        (`ImageLoader`'s ``labeled_strong``). These go through the network three times, all in the one forward pass:
-        for their labels, and in both views. The term may be negative. ``kept``, ``mass`` and ``confidence`` are those
-        of the unlabeled images.
+        (`ImageLoader`'s ``labeled_strong``). The term may be negative. ``kept``, ``mass`` and ``confidence`` are those
+        of the unlabeled images; ``n_labeled`` counts both views.
 
     Source:
         Schmutz, Humbert, Mattei: Don't fear the unlabelled: safe semi-supervised learning via debiasing, ICLR 2023.
+        Both views for the labels and the weight as in the USB library.
     """
 
-    def __init__(self, *, rule_options: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__("fixed", rule_options=rule_options, **kwargs)
+    def __init__(
+        self, *, rule_options: Mapping[str, Any] | None = None, weight: float = 0.5, **kwargs: Any
+    ) -> None:
+        super().__init__("fixed", rule_options=rule_options, weight=weight, **kwargs)
 
     def forward(self, network: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what `SemiSupervisedObjective` does."""
-        unlabeled = batch.get("unlabeled")
-        if unlabeled is None or "image" not in batch:
+        if "image" not in batch:
             return super().forward(network, batch)
         if "strong" not in batch:
             msg = "DeFixMatch found labeled images without a strongly changed view."
             raise ConfigError(msg, "Use a loader with labeled_strong=True.")
-        joined = {view: torch.cat([unlabeled[view], batch[view]]) for view in self.views}
-        joined["mask"] = torch.cat([unlabeled["mask"], torch.ones_like(batch["label"], dtype=torch.float32)])
-        joined["unlabeled"] = torch.tensor(len(unlabeled["mask"]))
-        return super().forward(network, {**batch, "unlabeled": joined})
-
-    def unlabeled_term(
-        self, log_q: Tensor, valid: Tensor, unlabeled: Mapping[str, Tensor], first: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return FixMatch's term of the unlabeled images less that of the labeled ones."""
-        if "unlabeled" not in unlabeled:
-            return super().unlabeled_term(log_q, valid, unlabeled, first)
-        n = int(unlabeled["unlabeled"])
-        (term, parts), (own, _) = (
-            super(DeFixMatch, self).unlabeled_term(
-                torch.cat([view[some] for view in log_q.chunk(2)]), valid[some], unlabeled, first
-            )
-            for some in (slice(n), slice(n, None))
-        )
-        return term - own, parts | {"counted": valid[:n]}
+        both = {name: torch.cat([batch[name]] * 2) for name in ("label", "weight") if name in batch}
+        both["image"] = torch.cat([batch["image"], batch["strong"]])
+        output = super().forward(network, {**batch, **both})
+        if "loss_unlabeled" in output:
+            first = int(getattr(getattr(network, "module", network), "first", 0))
+            log_q = at_least_float32(output["pred"][: len(both["image"]), first:]).log_softmax(1)
+            valid = torch.ones_like(batch["label"][:, 0], dtype=torch.bool)
+            own, _ = self.unlabeled_term(log_q, valid, {}, first)
+            output["loss"] = output["loss"] - float(output["unlabeled_weight"]) * own
+            output["loss_unlabeled"] = output["loss_unlabeled"] - own.detach()
+        return output
