@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 GIVEN = ("pretrained", "init_weights")
 """Of the backbone, of the whole network."""
 
+INIT_FILE = "models/init.pt"
+"""Copy of the network of an earlier round, from which a run goes on: nobody gave it."""
+
 FOLDER = "given"
 """Where a run of several trainings keeps them, by the names that they came with."""
 

@@ -13,6 +13,7 @@ from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin, model_card
 from medssl.workflows.classification.card_facts import command_without_folders
+from medssl.workflows.classification.given_weights import INIT_FILE
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
 
@@ -110,4 +111,4 @@ def license_warning(network: str, values: Mapping[str, Any]) -> str:
 
 def _given_weights(values: Mapping[str, Any]) -> bool:
     """Tell whether somebody gave weights to begin with; a round's own network (`INIT_FILE`) is none of them."""
-    return bool(values.get("init_weights")) and not str(values["init_weights"]).endswith("/models/init.pt'")
+    return bool(values.get("init_weights")) and not str(values["init_weights"]).endswith(f"/{INIT_FILE}'")

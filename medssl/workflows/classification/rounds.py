@@ -23,9 +23,10 @@ from medssl.self_training import self_train
 from medssl.transforms.mixture import SCHEDULES
 from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.candidates import Say, train_candidate
+from medssl.workflows.classification.given_weights import INIT_FILE
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
-from medssl.workflows.classification.train import INIT_FILE, ClassifyOptions, share_of
+from medssl.workflows.classification.train import ClassifyOptions, share_of
 from medssl.workflows.devices import choose_device
 from medssl.workflows.rounds import LOSSES
 from medssl.workflows.running import Training

@@ -60,9 +60,6 @@ PER_EPOCH = 25
 FROZEN_STEPS = 2 * PER_EPOCH
 """First steps of a pretrained network in which only the head learns, at most a tenth of all."""
 
-INIT_FILE = "models/init.pt"
-"""Copy of the network of an earlier round, from which a run goes on."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
