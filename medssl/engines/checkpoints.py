@@ -43,7 +43,7 @@ class ResumePoint:
             trainer, random numbers.
         sampler: Numbers the crops; told where to start again.
         interval: Epochs between two savings.
-        data: Files of the scans and their hashes, which are compared when training goes on; None: they are not known.
+        data: Hashes of what is trained on, by file or kind, which are compared when training goes on; None: not known.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ResumePoint:
 
         Raises:
             CheckpointError: Another number of processes trained it: each step would have other crops than planned.
-            InputError: A file of the scans is gone, new or changed since it was written.
+            InputError: What is trained on is not what it was when this was written.
         """
         if not self.path.is_file():
             return False

@@ -240,7 +240,8 @@ def _carved(cohort: ImageCohort, share: float, seed: int) -> ImageCohort:
     carved = carve_validation(cohort, share=share, seed=seed)
     groups = {item.group for item in carved.validation if item.label not in rare} - {None}
     held_out = tuple(item for item in carved.validation if item.label not in rare or item.group in groups)
-    training = tuple(item for item in cohort.training if item not in set(held_out))
+    gone = set(held_out)
+    training = tuple(item for item in cohort.training if item not in gone)
     return replace(carved, training=training, validation=held_out)
 
 
