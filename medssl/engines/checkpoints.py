@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from medssl.errors import CheckpointError, InputError
+from medssl.errors import CheckpointError
+from medssl.io.files import require_same_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +129,7 @@ def _require_as_many_processes(path: Path, found: int) -> None:
 def _require_same_data(path: Path, before: Mapping[str, str] | None, now: Mapping[str, str] | None) -> None:
     if before is None or now is None:  # written by an earlier version
         return
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-        msg = f"The data changed since {path} was written: {', '.join(changed[:5])}{more}."
-        raise InputError(msg, "Put the files back as they were, or begin another run (without resume).")
+    require_same_hashes(before, now, f"{path} was written")
 
 
 def follow_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -193,6 +193,24 @@ def sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def require_same_hashes(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:
+    """Refuse to go on with other files than those that something was begun with.
+
+    Args:
+        before: File -> hash, then.
+        now: Likewise, now.
+        since: When that was, as the end of a sentence: "the run in OUT began".
+
+    Raises:
+        InputError: A file is gone, new or changed; the message names the first five.
+    """
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        msg = f"The data changed since {since}: {', '.join(changed[:5])}{more}."
+        raise InputError(msg, "Put the files back as they were, or begin another run.")
+
+
 def require_writable_folder(path: Path | str, inputs: Iterable[Path | str] = ()) -> None:
     """Refuse an output folder that cannot be written to or that lies inside the input; write nothing.
 

@@ -18,7 +18,7 @@ from medssl.errors import InputError, MedsslError, OutputError
 from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.files import read_json, require_new_run, write_json
+from medssl.io.files import read_json, require_new_run, require_same_hashes, write_json
 from medssl.io.leaks import find_leaks, plain_id
 from medssl.io.subjects import TRANSDUCTIVE, Cohort, Subject
 from medssl.workflows.anatomy_weight import PROCESSES, SETTING, record, weigh_anatomy, with_weight
@@ -355,11 +355,7 @@ def _require_unchanged(
     """
     if before is None:  # a run of an earlier version
         return
-    now = _hashes(data, out, options)
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
-        raise InputError(msg, "Put the files back as they were, or start a new run.")
+    require_same_hashes(before, _hashes(data, out, options), f"the run in {out} began")
 
 
 @contextmanager

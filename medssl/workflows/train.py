@@ -15,7 +15,7 @@ import numpy as np
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.files import read_json, require_new_run, write_json, write_text
+from medssl.io.files import read_json, require_new_run, require_same_hashes, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
 from medssl.io.leaks import plain_id, require_no_leaks
 from medssl.io.nifti import read_grid
@@ -420,10 +420,6 @@ def _require_same_data(data: Path, out: Path) -> None:
     if relative(data, out) != record["data"]:
         msg = f"The run in {out} began with other data: {record['data']} as seen from its folder, now {data}."
         raise InputError(msg, "Give the same data, or start a new run.")
-    before = record["data_sha256"]
     listed = read_cohort(out)
     now = file_hashes((*listed.training, *listed.validation, *listed.unlabeled), out)
-    changed = sorted(name for name, value in before.items() if now.get(name) != value)
-    if changed:
-        msg = f"The data changed since the run in {out} began: {', '.join(changed[:5])}."
-        raise InputError(msg, "Put the files back as they were, or start a new run.")
+    require_same_hashes(record["data_sha256"], now, f"the run in {out} began")

@@ -270,4 +270,13 @@ def test_the_small_networks_train_in_bfloat16_where_the_processor_has_it(name, u
     parser.update({"network_name": name, "device": "cpu"})
     assert parser.get_parsed_content("amp") is amp
     assert parser["validate"]["evaluator"]["amp"] == "$@amp and torch.device(@device).type == 'cuda'"
-    assert parser.get_parsed_content("channels_last") is name.startswith("vgg")
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("vgg-small-64", True), ("shufflenet_v2_x1_0", True), ("resnet18", False)]
+)
+def test_networks_that_gain_by_it_train_with_the_channels_last(name, last):
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "train.yaml"))
+    parser.update({"network_name": name})
+    assert parser.get_parsed_content("channels_last") is last

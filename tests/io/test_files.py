@@ -120,6 +120,20 @@ def test_sha256_of_a_missing_file_is_refused(tmp_path: Path) -> None:
         files.sha256(tmp_path / "a")
 
 
+@pytest.mark.parametrize("now", [{"a": "1", "b": "3"}, {"a": "1"}, {"a": "1", "b": "2", "c": "4"}])
+def test_changed_gone_and_new_files_are_named(now: dict[str, str]) -> None:
+    before = {"a": "1", "b": "2"}
+    files.require_same_hashes(before, dict(before), "noon")
+    (name,) = (name for name in "abc" if before.get(name) != now.get(name))
+    with pytest.raises(InputError, match=rf"^The data changed since noon: {name}\. Put the files back"):
+        files.require_same_hashes(before, now, "noon")
+
+
+def test_of_many_changed_files_five_are_named() -> None:
+    with pytest.raises(InputError, match=r"noon: 0, 1, 2, 3, 4 and 2 more\."):
+        files.require_same_hashes({str(n): "1" for n in range(7)}, {}, "noon")
+
+
 @pytest.mark.parametrize("out", ["data", "data/results", "data/sub-01/anat"])
 def test_output_inside_the_input_is_refused(tmp_path: Path, out: str) -> None:
     (tmp_path / "data").mkdir()

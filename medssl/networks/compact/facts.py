@@ -32,6 +32,9 @@ class NetworkFacts:
         int8: The study's quantized networks: the network trained in float32, then made int8.
         fixed_size: Whether its weights depend on the input's size, so that `build_classifier` has to know it.
         least_size: Least side in pixels.
+        channels_last: Whether it trains with the channels last in memory: on a CPU a step then takes 1/1.3 to 1/1.6
+            of the time (docs/experiments.md). Others gain nothing or were not held to float64; with some torch 2.13
+            has crashed.
     """
 
     name: str
@@ -50,6 +53,7 @@ class NetworkFacts:
     int8: bool = False
     fixed_size: bool = False
     least_size: int = 32
+    channels_last: bool = False
 
     @property
     def license_is_free(self) -> bool:

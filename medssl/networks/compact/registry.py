@@ -22,7 +22,8 @@ TORCHVISION = BILINEAR | {"license": "bsd-3-clause"}
 HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear"}
 CI: dict[str, Any] = {"input_size": 160, "crop": 0.95}
-OWN = PLAIN | {"license": "none", "crop": 1.0}
+LAST: dict[str, Any] = {"channels_last": True}
+OWN = PLAIN | LAST | {"license": "none", "crop": 1.0}
 BRANCHES: dict[str, Any] = {"reparameterize": True}
 
 STUDY = (
@@ -30,25 +31,25 @@ STUDY = (
     _timm("resnet50.tv_in1k", "standard", 25.557, **TORCHVISION),
     _timm("resnet101.tv_in1k", "standard", 44.549, **TORCHVISION),
     _timm("efficientnet_b3.ra2_in1k", "standard", 12.233, input_size=288),
-    _timm("fbnetc_100.rmsp_in1k", "nas", 5.572, **BILINEAR),
-    _timm("mixnet_l.ft_in1k", "nas", 7.329),
-    _timm("mnasnet_100.rmsp_in1k", "nas", 4.383),
-    _timm("mobilenetv2_100.ra_in1k", "manual", 3.505),
-    _torchvision("squeezenet1_0", "manual", 1.248, **TORCHVISION),
-    _torchvision("shufflenet_v2_x1_0", "manual", 2.279, **TORCHVISION),
+    _timm("fbnetc_100.rmsp_in1k", "nas", 5.572, **BILINEAR | LAST),
+    _timm("mixnet_l.ft_in1k", "nas", 7.329, **LAST),
+    _timm("mnasnet_100.rmsp_in1k", "nas", 4.383, **LAST),
+    _timm("mobilenetv2_100.ra_in1k", "manual", 3.505, **LAST),
+    _torchvision("squeezenet1_0", "manual", 1.248, **TORCHVISION | LAST),
+    _torchvision("shufflenet_v2_x1_0", "manual", 2.279, **TORCHVISION | LAST),
     NetworkFacts("resnet18-int8", "timm", "resnet18.tv_in1k", "quantized", 11.690, int8=True, **TORCHVISION),
     NetworkFacts("resnet50-int8", "timm", "resnet50.tv_in1k", "quantized", 25.557, int8=True, **TORCHVISION),
 )
 """The twelve networks of the study on compact networks (arXiv 2205.09678)."""
 
 MODERN = (
-    _timm("mobilenetv4_conv_small.e2400_r224_in1k", "modern", 3.774),
-    _timm("mobilenetv4_conv_medium.e500_r224_in1k", "modern", 9.716, crop=0.95),
-    _timm("mobilenetv3_large_100.miil_in21k_ft_in1k", "modern", 5.483, **PLAIN),
-    _timm("lcnet_100.ra2_in1k", "modern", 2.954),
-    _timm("hardcorenas_a.miil_green_in1k", "modern", 5.260, **BILINEAR),
-    _timm("tinynet_a.in1k", "modern", 6.188, input_size=192),
-    _timm("efficientnet_b0.ra4_e3600_r224_in1k", "modern", 5.289, crop=0.9, **HALF),
+    _timm("mobilenetv4_conv_small.e2400_r224_in1k", "modern", 3.774, **LAST),
+    _timm("mobilenetv4_conv_medium.e500_r224_in1k", "modern", 9.716, crop=0.95, **LAST),
+    _timm("mobilenetv3_large_100.miil_in21k_ft_in1k", "modern", 5.483, **PLAIN | LAST),
+    _timm("lcnet_100.ra2_in1k", "modern", 2.954, **LAST),
+    _timm("hardcorenas_a.miil_green_in1k", "modern", 5.260, **BILINEAR | LAST),
+    _timm("tinynet_a.in1k", "modern", 6.188, input_size=192, **LAST),
+    _timm("efficientnet_b0.ra4_e3600_r224_in1k", "modern", 5.289, crop=0.9, **HALF | LAST),
     _timm("rexnet_100.nav_in1k", "modern", 4.797, license="mit"),
     _timm("fbnetv3_b.ra2_in1k", "modern", 8.598, crop=0.95, **BILINEAR),
     _timm("repvit_m0_9.dist_450e_in1k", "modern", 5.489, crop=0.95, **BRANCHES),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medssl.errors import ConfigError, DatalistError, ImageError, InputError, OutputError
 from medssl.functional.image_preparation import white_of
-from medssl.io.files import read_json, require_new_run, sha256, write_json, write_text
+from medssl.io.files import read_json, require_new_run, require_same_hashes, sha256, write_json, write_text
 from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_cohort, write_manifest
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
@@ -641,7 +641,4 @@ def require_unchanged(out: Path, record: Mapping[str, Any]) -> None:
     if kept is None:
         return
     now = image_hashes(cohort_of_run(out, record["classes"]), out)
-    different = sorted(name for name, value in kept.items() if now.get(name) != value)
-    if different:
-        msg = f"The images changed since the run in {out} began: {', '.join(different[:5])}."
-        raise InputError(msg, "Put the files back as they were, or start a new run.")
+    require_same_hashes(kept, now, f"the run in {out} began")

@@ -31,6 +31,18 @@ def test_every_network_trains_a_step_at_two_and_seven_classes(name):
     check_size(name, network)
 
 
+@pytest.mark.parametrize("name", [name for name, facts in NETWORKS.items() if facts.channels_last])
+def test_the_channels_last_change_no_score_but_by_rounding(name):
+    network = built(name, 3)
+    network.dropout.p = 0.0
+    images = torch.rand(4, 3, SIDE, SIDE)
+    own = network.train()(images)
+    other = network.to(memory_format=torch.channels_last)(images)
+    torch.testing.assert_close(other, own, rtol=0.0, atol=1e-3)
+    nn.functional.cross_entropy(other, torch.tensor([0, 1, 2, 0])).backward()
+    assert all(value.grad.isfinite().all() for value in network.parameters())
+
+
 def check_groups(network: Classifier) -> None:
     groups = depth_groups(network, 1e-3, 1e-2)
     placed = [id(parameter) for group in groups for parameter in group["params"]]
