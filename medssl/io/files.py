@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,28 @@ def sha256(path: Path | str) -> str:
     except OSError as error:
         raise _not_readable(Path(path), error) from error
     return digest.hexdigest()
+
+
+def sha256_once(path: Path | str) -> str:
+    """Return the SHA-256 of a file; one of the same size and time of change is read once by a process.
+
+    For the lists of what goes into a run, which several steps of one command write. A file that a process hashed and
+    that is written once more within the same tick of the clock, with as many bytes, goes unseen in it.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        facts = Path(path).stat()
+    except OSError as error:
+        raise _not_readable(Path(path), error) from error
+    return _sha256_at(str(Path(path).absolute()), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@lru_cache(maxsize=1 << 18)
+def _sha256_at(path: str, *facts: int) -> str:
+    """Hash a file; the facts are there to tell it from what it was before."""
+    return sha256(path)
 
 
 def require_same_hashes(before: Mapping[str, str], now: Mapping[str, str], since: str) -> None:

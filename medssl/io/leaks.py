@@ -25,7 +25,7 @@ from scipy.fft import irfftn, rfftn
 from scipy.ndimage import affine_transform, binary_erosion, gaussian_filter
 
 from medssl.errors import DatalistError
-from medssl.io.files import sha256
+from medssl.io.files import sha256_once
 from medssl.io.inspection import FILLED_SHARE
 from medssl.io.nifti import Volume, read_volume
 from medssl.io.subjects import Cohort, Subject
@@ -298,7 +298,7 @@ class _Files:
 
     def _digest(self, stored: _Stored) -> str:
         if stored.resolved not in self.digests:
-            self.digests[stored.resolved] = sha256(stored.resolved)
+            self.digests[stored.resolved] = sha256_once(stored.resolved)
         return self.digests[stored.resolved]
 
 

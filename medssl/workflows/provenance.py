@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import medssl
-from medssl.io.files import sha256
+from medssl.io.files import sha256_once
 from medssl.io.subjects import DEFAULT_CONTRASTS, Subject
 from medssl.labels import BRAIN_TISSUES, NO_MASK
 
@@ -86,7 +86,7 @@ def file_hashes(subjects: Iterable[Subject], start: Path) -> dict[str, str]:
     for subject in subjects:
         for path in (*subject.images, subject.label, subject.mask):
             if isinstance(path, Path):
-                hashes[relative(path, start)] = sha256(path)
+                hashes[relative(path, start)] = sha256_once(path)
     return hashes
 
 
@@ -98,7 +98,7 @@ def item_hashes(items: Iterable[Mapping[str, Any]], start: Path | str) -> dict[s
         for path in (*item["image"], item.get("label"), item.get("mask"))
         if path not in (None, NO_MASK)
     }
-    return {relative(path, start): sha256(path) for path in sorted(paths)}
+    return {relative(path, start): sha256_once(path) for path in sorted(paths)}
 
 
 def other_baseline(record: Mapping[str, Any]) -> str:

@@ -120,6 +120,18 @@ def test_sha256_of_a_missing_file_is_refused(tmp_path: Path) -> None:
         files.sha256(tmp_path / "a")
 
 
+def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "a", []
+    monkeypatch.setattr(files, "sha256", lambda one: read.append(one) or Path(one).read_text())
+    for content, seconds in (("1", 10), ("1", 10), ("2", 11), ("33", 11)):
+        path.write_text(content)
+        os.utime(path, (seconds, seconds))
+        assert files.sha256_once(path) == files.sha256_once(path) == content
+    assert len(read) == 3
+    with pytest.raises(InputError, match="Cannot read"):
+        files.sha256_once(tmp_path / "b")
+
+
 @pytest.mark.parametrize("now", [{"a": "1", "b": "3"}, {"a": "1"}, {"a": "1", "b": "2", "c": "4"}])
 def test_changed_gone_and_new_files_are_named(now: dict[str, str]) -> None:
     before = {"a": "1", "b": "2"}

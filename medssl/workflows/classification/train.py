@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from medssl.errors import ConfigError, DatalistError, ImageError, InputError, OutputError
 from medssl.functional.image_preparation import white_of
-from medssl.io.files import read_json, require_new_run, require_same_hashes, sha256, write_json, write_text
+from medssl.io.files import (
+    read_json,
+    require_new_run,
+    require_same_hashes,
+    sha256_once,
+    write_json,
+    write_text,
+)
 from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_cohort, write_manifest
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
@@ -588,7 +595,7 @@ def _record(
 def image_hashes(cohort: ImageCohort, start: Path) -> dict[str, str]:
     """Return the sha256 of every image that training sees, by its path as seen from a folder."""
     items = (*cohort.training, *cohort.validation, *cohort.unlabeled)
-    return {relative(item.path, start): sha256(item.path) for item in items}
+    return {relative(item.path, start): sha256_once(item.path) for item in items}
 
 
 def cohort_of_run(out: Path, classes: Sequence[str]) -> ImageCohort:
