@@ -7,7 +7,8 @@
 
 The protocol is reconstructed, not the authors'. Labeled subset, weights and order change with the seed. Nothing is
 chosen on test images: every row is the last step of its run, and the hyper-parameters are those of the packaged
-configurations but for what stands in `TASKS`. Rows that are there are not run again.
+configurations but for what stands in `TASKS`. Rows that are there are not run again; with `--view` a training that is
+still in `--work` is scored once more.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ METHODS = (*TRAINED, *DISTILLED)
 @click.option("--network", help="Instead of the task's own.")
 @click.option("--set", "changes", multiple=True, help="KEY=JSON, a further value; becomes part of the row.")
 @click.option(
+    "--view", "views", multiple=True, help="Averaged with the image itself in the score; part of the row."
+)
+@click.option(
     "--work", type=click.Path(path_type=Path), default=Path("classification-work"), show_default=True
 )
 def main(  # noqa: PLR0913, PLR0917 (one argument an option)
@@ -94,6 +98,7 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
     steps: int,
     network: str | None,
     changes: tuple[str, ...],
+    views: tuple[str, ...],
     work: Path,
 ) -> None:
     """Train, score the test images once, and write one row a run."""
@@ -109,6 +114,7 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
                 "steps": steps,
                 "network": network or TASKS[task]["network"],
                 "set": extra,
+                "views": list(views) or None,
             }
             if any(all(row.get(key) == value for key, value in facts.items()) for row in rows_of(out)):
                 continue
@@ -121,7 +127,8 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
 
 def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     """Train one arm and score it on the test images."""
-    slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(facts))
+    of_training = {key: value for key, value in facts.items() if key != "views"}
+    slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(of_training))
     options = _options(facts)
     folder = work / slug
     started = time.time()
@@ -135,7 +142,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
         with only_trainer(folder / "run"):
             run = train_method(folder / "run", cohort, options, data, None, print).run
     seconds = time.time() - started
-    result = evaluate_classifier(data, run).scores
+    result = evaluate_classifier(data, run, views=("identity", *(facts["views"] or ()))).scores
     return {
         "seconds": seconds,
         "threads": torch.get_num_threads(),

@@ -106,6 +106,16 @@ def test_a_method_that_was_picked_by_its_test_error_is_called_so(tables):
     assert "ssldec (chosen afterwards) 90.0" in tables.mednist_mark(grid(tables, 0.9))[2]
 
 
+def test_scores_averaged_over_views_stand_beside(tables):
+    seen = [{**one, "views": ["gamma_0.8"]} for one in errors("ssldec", *[0.004] * 5)]
+    asked = tables.mnist_mark([*errors("ssldec", *[0.006] * 5), *seen], 100, 0.46, "SSLDEC", "ssldec")
+    assert asked[2].endswith(
+        "ssldec 0.60 % (sd 0.00, 5 seeds). Averaged over the preset's views: ssldec 0.40 % (sd 0.00, 5 seeds)"
+    )
+    assert asked[3] == "missed; with views: met"
+    assert tables.of_the_task(seen, 100) == []
+
+
 def test_the_mark_of_the_networks_asks_for_all_of_the_registry(tables):
     rows = [
         {"name": name, "failed": None} for name, facts in tables.NETWORKS.items() if facts.family != "test"
