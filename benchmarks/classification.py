@@ -47,7 +47,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "preset": "digits",
         "settings": {"batch_size": 256, "average": 0.999, "unlabeled_share": 0.75},
     },
-    "mednist": {"network": "vgg-small-64", "channels": 1, "preset": "grey", "settings": {}},
+    "mednist": {"network": "vgg-small-64", "size": 64, "channels": 1, "preset": "grey", "settings": {}},
 }
 """Task -> options; `unlabeled_share` counts for the methods that have it. SVHN takes what MNIST takes, untried."""
 
