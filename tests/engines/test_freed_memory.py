@@ -1,0 +1,68 @@
+"""What a step frees is there for the next one, and the system's again after the run."""
+
+import platform
+import resource
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from medssl.engines.freed_memory import GIVEN_BACK, KEPT, KeepFreedMemory
+
+BLOCK = 64 << 20
+"""Bytes: more than glibc keeps by itself."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_steps_fetch_no_memory_that_a_step_before_freed():
+    """Without the handler all twelve fetch theirs; the first few may, where a block lies is the library's business."""
+    found = []
+
+    def step(engine, batch):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(BLOCK // 4)
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    engine = Engine(step)
+    KeepFreedMemory().attach(engine)
+    engine.run([0] * 12)
+    assert sum(found) <= 4 * BLOCK // resource.getpagesize()
+
+
+class Library:
+    """Write down what the C library is told."""
+
+    def __init__(self) -> None:
+        self.told = []
+
+    def mallopt(self, parameter, value):
+        self.told.append((parameter, value))
+
+    def malloc_trim(self, pad):
+        self.told.append("trim")
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_memory_is_given_back_at_the_end_also_when_a_run_is_stopped(monkeypatch, stop):
+    library = Library()
+    monkeypatch.setattr("medssl.engines.freed_memory._glibc", lambda: library)
+    told = []
+
+    def step(engine, batch):
+        told.append(list(library.told))
+        if stop:
+            engine.terminate()
+
+    engine = Engine(step)
+    KeepFreedMemory().attach(engine)
+    engine.run([0])
+    assert told == [list(KEPT.items())]
+    assert library.told == [*KEPT.items(), *GIVEN_BACK.items(), "trim"]
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("was asked for"))
+    engine = Engine(lambda engine, batch: None)
+    KeepFreedMemory().attach(engine)
+    assert engine.run([0]).iteration == 1
