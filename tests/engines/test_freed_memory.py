@@ -5,7 +5,7 @@ import resource
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from medssl.engines.freed_memory import GIVEN_BACK, KEPT, KeepFreedMemory
 
@@ -42,21 +42,29 @@ class Library:
         self.told.append("trim")
 
 
-@pytest.mark.parametrize("stop", [False, True])
-def test_memory_is_given_back_at_the_end_also_when_a_run_is_stopped(monkeypatch, stop):
-    library = Library()
-    monkeypatch.setattr("medssl.engines.freed_memory._glibc", lambda: library)
-    told = []
+@pytest.fixture
+def library(monkeypatch):
+    found = Library()
+    monkeypatch.setattr("medssl.engines.freed_memory._glibc", lambda: found)
+    return found
 
-    def step(engine, batch):
-        told.append(list(library.told))
-        if stop:
-            engine.terminate()
 
-    engine = Engine(step)
+def test_memory_is_kept_during_steps_and_given_back_to_validation(library):
+    told = {"step": [], "validation": []}
+    engine = Engine(lambda engine, batch: told["step"].append(library.told[-2:]))
     KeepFreedMemory().attach(engine)
-    engine.run([0])
-    assert told == [list(KEPT.items())]
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: told["validation"].append(library.told[-1 - len(GIVEN_BACK) :])
+    )
+    engine.run([0, 0], max_epochs=2)
+    assert told["step"] == 4 * [list(KEPT.items())]
+    assert told["validation"] == 2 * [[*GIVEN_BACK.items(), "trim"]]
+
+
+def test_memory_is_given_back_after_a_run_that_is_stopped(library):
+    engine = Engine(lambda engine, batch: engine.terminate())
+    KeepFreedMemory().attach(engine)
+    engine.run([0, 0])
     assert library.told == [*KEPT.items(), *GIVEN_BACK.items(), "trim"]
 
 
