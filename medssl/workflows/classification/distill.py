@@ -250,7 +250,12 @@ class _Room:
             told = f"{kept} labels of the teachers were kept: {outcome.reason}"
         self.say(told)
         done = train_candidate(run, cohort, own, self.data, self.watcher, self.say, files)
-        how = {"method": self.options.name, "rounds": outcome.rounds, "targets": self.options.targets}
+        how = {
+            "command": distill_command(self.data, self.out, self.options),
+            "method": self.options.name,
+            "rounds": outcome.rounds,
+            "targets": self.options.targets,
+        }
         write_json(run / "run.json", {**read_json(run / "run.json"), **how})
         return done
 

@@ -61,6 +61,13 @@ def test_every_unlabeled_image_has_a_row_and_the_kept_ones_are_learned(distilled
     assert {row["n_views"] for row in labels} == {"3"}
 
 
+def test_the_student_tells_the_command_that_repeats_its_distillation(distilled):
+    folders = (distilled.training.run, distilled.training.run / "candidates" / "student")
+    commands = {json.loads((folder / "run.json").read_text())["command"] for folder in folders}
+    assert len(commands) == 1
+    assert commands.pop().startswith("medssl classify distill")
+
+
 def test_the_overlay_of_the_bundle_finds_what_the_student_learned(distilled):
     run = distilled.training.run
     student = cohort_of_run(run / "candidates" / "student", list(CLASSES))
