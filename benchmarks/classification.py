@@ -133,7 +133,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     folder = work / slug
     started = time.time()
     if facts["method"] in DISTILLED:
-        chosen = DistillOptions(**DISTILLED[facts["method"]], student=options)
+        chosen = DistillOptions(**DISTILLED[facts["method"]], student=options, baseline=False)
         if not (folder / "run" / "verdict.json").is_file():
             distill(data, folder / "run", chosen, resume=(folder / "run" / "plan.json").is_file())
         run = folder / "run" / "candidates" / "student"

@@ -34,7 +34,6 @@ SHAPES = {
     "vgg-small-28": (256, 1, 28, 28),
     "vgg-small-64": (64, 1, 64, 64),
     "shufflenet_v2_x1_0": (64, 1, 64, 64),
-    "resnet18": (16, 3, 224, 224),
     "basic-unet": (4, 2, 32, 48, 32),
     "dense-fcn": (4, 2, 32, 32, 32),
     "dense-fcn, crops of 48": (2, 2, 48, 48, 48),
@@ -98,7 +97,7 @@ def steps(name: str, keep: bool) -> dict[str, float]:
     def step(engine: Engine, batch: object) -> None:
         began = clock()
         x = torch.rand(shape)
-        if len(shape) == 4 and name != "resnet18":
+        if len(shape) == 4:
             x = x.to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=name.startswith("vgg")):
             scores = network(x)
@@ -133,8 +132,7 @@ def built(name: str) -> nn.Module:
     if name == "basic-unet":
         return BasicUNet(3, 2, 4, features=(16, 16, 32, 64, 128, 16))
     _, channels, side, _ = SHAPES[name]
-    network = build_classifier(name, 4, channels, size=side)
-    return network if name == "resnet18" else network.to(memory_format=torch.channels_last)
+    return build_classifier(name, 4, channels, size=side).to(memory_format=torch.channels_last)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,12 @@ def verdict(
     return ClassificationVerdict(answer, sentence, len(labels), macro_f1, right)
 
 
+def without_baseline(method: str) -> ClassificationVerdict:
+    """Return what can be said where nothing but the method was trained."""
+    sentence = f"Cannot tell whether the unlabeled images helped: no supervised baseline was trained beside {method}."
+    return ClassificationVerdict(CANNOT_TELL, sentence, 0, None, None)
+
+
 def _differences(
     labels: NDArray[np.integer], answers: list[NDArray[np.integer]], n_classes: int, draws: int, seed: int
 ) -> tuple[Difference, Difference]:

@@ -59,13 +59,15 @@ SHORT_NAMES = ["PD", "DD", "MD", "MDD", "IPD", "IDD", "IMD", "IMDD"]
     "--targets", type=click.Choice(["hard", "soft"]), default="hard", show_default=True,
     help="The student learns the labels that are kept, or all answers of the teachers with their doubts.",
 )  # fmt: skip
+@click.option("--baseline/--no-baseline", default=True, show_default=True,
+              help="Train supervised with the whole budget too, return what is better.")  # fmt: skip
 @training_options
 @click.pass_context
 def distill(ctx: click.Context, data: Path, out: Path, resume: bool, **options: Any) -> None:
     """Train teachers on the labels of DATA, let them label the unlabeled images, train a student on both.
 
     Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
-    of it. Every label that the teachers gave stands in pseudo_labels/round-N.csv.
+    of it (--no-baseline: none is). Every label that the teachers gave stands in pseudo_labels/round-N.csv.
     """
     from medssl.workflows.classification.distill import distill as run_distillation
     from medssl.workflows.classification.distill_options import DistillOptions
@@ -79,7 +81,10 @@ def distill(ctx: click.Context, data: Path, out: Path, resume: bool, **options: 
     names = ("threshold", "top_k", "percentile", "reduce", "balance", "cap", "weight", "energy_percentile")
     rule = KeepRule(**{name: options.pop(name) for name in names})
     kind, rounds = named_distillation(options.pop("kind"), options.pop("rounds"))
-    own = {name: options.pop(name) for name in ("teachers", "relabel", "calibrated", "recipe", "targets")}
+    own = {
+        name: options.pop(name)
+        for name in ("teachers", "relabel", "calibrated", "recipe", "targets", "baseline")
+    }
     chosen = DistillOptions(
         **own,
         kind=kind,

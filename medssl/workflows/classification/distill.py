@@ -14,7 +14,7 @@ from torch import Tensor
 from medssl.engines.checkpoints import save_atomically
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.evaluation.audit import class_warnings
-from medssl.evaluation.classification_verdict import ClassificationVerdict
+from medssl.evaluation.classification_verdict import ClassificationVerdict, without_baseline
 from medssl.functional.distillation import mean_probabilities
 from medssl.io.files import read_json, require_new_run, write_json
 from medssl.io.image_cohort import ImageCohort, ImageItem
@@ -151,14 +151,13 @@ def _distill(
         rounds=options.rounds,
         tolerance=room.tolerance,
     )
-    student = room.train_student(outcome)
-    whole = replace(
-        options.student, method=SUPERVISED, steps=room.steps, settings=shared_settings(options.student)
-    )
-    baseline = train_candidate(out / CANDIDATES / SUPERVISED, cohort, whole, data, watcher, say)
+    winner = student = room.train_student(outcome)
+    found = without_baseline(options.name)
     device = choose_device(options.student.device)
-    found = compare_runs(options.name, cohort, baseline.run, student.run, device)
-    winner = student if found.method_wins else baseline
+    if options.baseline:
+        baseline = room.train_baseline()
+        found = compare_runs(options.name, cohort, baseline.run, student.run, device)
+        winner = student if found.method_wins else baseline
     write_json(out / AUDIT_FILE, run_audit(out, cohort, cohort.classes))
     promote(out, winner.run, winner.run.name, found, distill_command(data, out, options), device)
     say(found.sentence)
@@ -258,6 +257,13 @@ class _Room:
         }
         write_json(run / "run.json", {**read_json(run / "run.json"), **how})
         return done
+
+    def train_baseline(self) -> Training:
+        """Train supervised with the steps of teachers and student together."""
+        options = self.options.student
+        whole = replace(options, method=SUPERVISED, steps=self.steps, settings=shared_settings(options))
+        run = self.out / CANDIDATES / SUPERVISED
+        return train_candidate(run, self.cohort, whole, self.data, self.watcher, self.say)
 
     def _answers(self) -> Path:
         return self.out / "teachers" / "answers.pt"

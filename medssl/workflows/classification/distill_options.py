@@ -41,6 +41,7 @@ class DistillOptions:
         recipe: A key of `RECIPES`, or None; see `with_recipe`.
         targets: "hard": the student learns the labels that are kept; "soft": what the teachers answered for every
             unlabeled image, their doubts included, see `objectives.SoftDistillation`.
+        baseline: Train supervised with the whole budget too, and return what is better.
     """
 
     kind: str = "data"
@@ -53,6 +54,7 @@ class DistillOptions:
     calibrated: bool = False
     recipe: str | None = None
     targets: str = "hard"
+    baseline: bool = True
 
     @property
     def networks_of_teachers(self) -> tuple[str, ...]:
@@ -209,6 +211,7 @@ def distill_command(data: Path, out: Path, options: DistillOptions) -> str:
         ("calibrated", options.calibrated),
         ("recipe", options.recipe),
         ("targets", options.targets if options.targets != "hard" else None),
+        ("no-baseline", not options.baseline),
         *shared_words(out, options.student),
     ]
     return command_line("classify distill", [data], out, chosen)

@@ -61,6 +61,20 @@ def test_every_unlabeled_image_has_a_row_and_the_kept_ones_are_learned(distilled
     assert {row["n_views"] for row in labels} == {"3"}
 
 
+def test_without_a_baseline_the_student_is_returned_and_nothing_is_claimed(pictures, tmp_path):
+    options_of = chosen(rule=KeepRule(threshold=0.0), baseline=False)
+    with pytest.raises(TrainingInterrupted):
+        distill(pictures, tmp_path / "run", options_of, StopAfter(8))
+    done = distill(pictures, tmp_path / "run", DistillOptions(), resume=True)
+    run = done.training.run
+    assert [folder.name for folder in (run / "candidates").iterdir()] == ["student"]
+    assert done.verdict.answer == "cannot tell"
+    record = json.loads((run / "run.json").read_text())
+    assert record["verdict"]["returned"] == "student"
+    assert "no supervised baseline was trained beside plain distillation" in record["verdict"]["sentence"]
+    assert "--no-baseline" in record["command"]
+
+
 def test_the_student_tells_the_command_that_repeats_its_distillation(distilled):
     folders = (distilled.training.run, distilled.training.run / "candidates" / "student")
     commands = {json.loads((folder / "run.json").read_text())["command"] for folder in folders}
