@@ -25,6 +25,7 @@ TAUGHT = {
     "compression": ("compression",),
     "training": ("training",),
     "training_precision": ("training_precision",),
+    "freed_memory": ("freed_memory",),
     "bfloat16_gate": ("bfloat16_gate",),
 }
 """File -> the tables made from it. A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
@@ -308,6 +309,21 @@ def training_precision(report: dict[str, Any]) -> str:
     return f"{about(report)}\n\n" + markdown(head, lines)
 
 
+def freed_memory(report: dict[str, Any]) -> str:
+    """Steps that keep what they free beside steps that return it."""
+    head = ("network, batch", "times as long", "system's share before", "peak, MB: before, with")
+    lines = [
+        (
+            name,
+            seconds(row["ratio"]),
+            percent({key: 100 * value for key, value in row["system"].items()}),
+            ", ".join(f"{row['peak_mb'][which]['median']:.0f}" for which in ("plain", "kept")),
+        )
+        for name, row in report["rows"].items()
+    ]
+    return f"{report['machine']['processor']}, one thread.\n\n" + markdown(head, lines)
+
+
 def about(report: dict[str, Any]) -> str:
     """Say where it was measured."""
     machine = report["machine"]
@@ -366,6 +382,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "compression": compression,
     "bfloat16_gate": bfloat16_gate,
     "training_precision": training_precision,
+    "freed_memory": freed_memory,
 }
 
 

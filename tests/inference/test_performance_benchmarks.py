@@ -200,6 +200,14 @@ def test_passes_in_training_are_timed_by_precision_and_layout(tmp_path, tables):
     assert "| dense-fcn, 4 x 32 x 32 x 32 | float32, channels last |" in tables.training_precision(report)
 
 
+def test_steps_that_keep_what_they_free_are_held_to_steps_that_do_not(tmp_path, tables):
+    report = report_of("freed_memory", tmp_path)
+    assert list(report["rows"]) == ["vgg-small-28, 256 x 28 x 28"]
+    text = tables.freed_memory(report)
+    assert "| vgg-small-28, 256 x 28 x 28 | " in text
+    assert "n = 1" in text
+
+
 @pytest.mark.slow
 def test_the_profile_of_a_call_names_its_steps_and_what_ran(tmp_path, tables):
     report = report_of("segment_profile", tmp_path)
