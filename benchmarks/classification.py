@@ -120,9 +120,8 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
                 continue
             row = {**facts, **_run(facts, data, work)}
             add_row(out, row)
-            print(
-                f"{method}, seed {seed}: error {100 * row['error']:.2f} %, {row['seconds']:.0f} s", flush=True
-            )
+            took = "trained before" if row["seconds"] is None else f"{row['seconds']:.0f} s"
+            print(f"{method}, seed {seed}: error {100 * row['error']:.2f} %, {took}", flush=True)
 
 
 def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(of_training))
     options = _options(facts)
     folder = work / slug
-    started = time.time()
+    started, trained = time.time(), (folder / "run" / "models" / "model.pt").is_file()
     if facts["method"] in DISTILLED:
         chosen = DistillOptions(**DISTILLED[facts["method"]], student=options, baseline=False)
         if not (folder / "run" / "verdict.json").is_file():
@@ -141,7 +140,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
         cohort = usable_cohort(data, options)
         with only_trainer(folder / "run"):
             run = train_method(folder / "run", cohort, options, data, None, print).run
-    seconds = time.time() - started
+    seconds = None if trained else time.time() - started
     result = evaluate_classifier(data, run, views=("identity", *(facts["views"] or ()))).scores
     return {
         "seconds": seconds,

@@ -5,7 +5,7 @@ from typing import TypeVar
 from medssl.engines.calibration import Calibration
 from medssl.engines.center_start import CenterStart
 from medssl.engines.checkpoints import BestModelSaver, RandomState, ResumePoint, is_distributed, torch_rank
-from medssl.engines.freed_memory import KeepFreedMemory
+from medssl.engines.freed_memory import KeepFreedMemory, give_back_memory
 from medssl.engines.interruption import Interruption, TrainingInterrupted
 from medssl.engines.macro_f1 import MacroF1
 from medssl.engines.metrics_table import MetricsTable
@@ -46,6 +46,7 @@ __all__ = [
     "Validation",
     "VanishingClasses",
     "defined_above",
+    "give_back_memory",
     "is_distributed",
     "linear_decay",
     "one_cycle",

@@ -207,7 +207,9 @@ def sha256_once(path: Path | str) -> str:
         facts = Path(path).stat()
     except OSError as error:
         raise _not_readable(Path(path), error) from error
-    return _sha256_at(str(Path(path).absolute()), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    return _sha256_at(
+        str(Path(path).absolute()), facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
+    )
 
 
 @lru_cache(maxsize=1 << 18)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medssl.engines import TrainingInterrupted
+from medssl.engines import TrainingInterrupted, give_back_memory
 from medssl.errors import ConfigError, MedsslError
 from medssl.io.files import OWN_FILES, read_json, require_writable_folder, write_json
 from medssl.io.lock import locked
@@ -107,7 +107,10 @@ def run_training(
         TrainingInterrupted: The user stopped it; everything is saved.
     """
     with stoppable():
-        return _run_training(out, watcher, resume, finish, registrations)
+        try:
+            return _run_training(out, watcher, resume, finish, registrations)
+        finally:
+            give_back_memory()
 
 
 def _run_training(

@@ -221,3 +221,13 @@ def test_the_packaged_weights_fit_the_configuration():
     assert model.table == BRAIN_TISSUES
     assert model.contrasts == ("T1w", "T2w")
     assert "simulated" in model.trained_on
+
+
+@pytest.mark.parametrize("bundle", ["infant_brain_segmentation", "compact_image_classification"])
+def test_memory_that_steps_free_is_kept_and_given_back_to_this_validation(bundle):
+    config = yaml.safe_load((BUNDLE.parent / bundle / "configs" / "train.yaml").read_text())
+    kept, validation = (
+        next(one for one in config["train"]["handlers"] if one["_target_"] == f"medssl.engines.{name}")
+        for name in ("KeepFreedMemory", "Validation")
+    )
+    assert kept["validator"] == validation["validator"] == "@validate#evaluator"

@@ -47,6 +47,7 @@ def training(*more):
         ("train", ["--no-baseline"]),
         ("distill", ["--threshold", "0.99"]),
         ("distill", ["--set", "average=0.9"]),
+        ("distill", ["--no-baseline"]),
     ],
 )
 def test_a_resumed_run_takes_no_other_options(tmp_path, verb, more):
@@ -258,10 +259,21 @@ def test_a_distillation_by_its_short_name_has_five_rounds_unless_others_are_give
     assert "--rounds 5: the steps of --budget quick are enough for 2 rounds" in " ".join(done.stderr.split())
     assert not run.exists()
     done = call(
-        "distill", images, "--out", run, "--kind", "IPD", "--rounds", 2, *training("--recipe", "paper")
+        "distill",
+        images,
+        "--out",
+        run,
+        "--kind",
+        "IPD",
+        "--rounds",
+        2,
+        "--no-baseline",
+        *training("--recipe", "paper"),
     )
     assert done.exit_code == 0, done.output
     told = json.loads((run / "run.json").read_text())["command"]
     assert "--kind plain" in told
     assert "--rounds 2" in told
     assert "--recipe paper" in told
+    assert "--no-baseline" in told
+    assert not (run / "candidates" / "supervised").exists()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from medssl.engines import freed_memory
 from medssl.engines.freed_memory import GIVEN_BACK, KEPT, KeepFreedMemory
 
 BLOCK = 64 << 20
@@ -50,15 +51,17 @@ def library(monkeypatch):
 
 
 def test_memory_is_kept_during_steps_and_given_back_to_validation(library):
+    back = [*GIVEN_BACK.items(), "trim"]
     told = {"step": [], "validation": []}
-    engine = Engine(lambda engine, batch: told["step"].append(library.told[-2:]))
-    KeepFreedMemory().attach(engine)
-    engine.add_event_handler(
-        Events.EPOCH_COMPLETED, lambda: told["validation"].append(library.told[-1 - len(GIVEN_BACK) :])
-    )
-    engine.run([0, 0], max_epochs=2)
-    assert told["step"] == 4 * [list(KEPT.items())]
-    assert told["validation"] == 2 * [[*GIVEN_BACK.items(), "trim"]]
+    validator = Engine(lambda engine, batch: told["validation"].append(library.told[-len(back) :]))
+    engine = Engine(lambda engine, batch: told["step"].append(library.told[-len(KEPT) :]))
+    KeepFreedMemory(validator).attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda: validator.run([0]))
+    engine.run([0], max_epochs=5)
+    assert told["step"] == 5 * [list(KEPT.items())]
+    assert told["validation"] == 2 * [back]
+    assert library.told.count("trim") == 3, "twice for validation, and at the end: not once an epoch"
+    assert library.told[-len(back) :] == back
 
 
 def test_memory_is_given_back_after_a_run_that_is_stopped(library):
@@ -71,6 +74,8 @@ def test_memory_is_given_back_after_a_run_that_is_stopped(library):
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("was asked for"))
+    freed_memory._glibc.cache_clear()
     engine = Engine(lambda engine, batch: None)
     KeepFreedMemory().attach(engine)
     assert engine.run([0]).iteration == 1
+    freed_memory._glibc.cache_clear()

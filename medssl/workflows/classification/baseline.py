@@ -142,7 +142,7 @@ def _baseline(options: ClassifyOptions) -> ClassifyOptions:
 
 
 def has_baseline(out: Path) -> bool:
-    """Tell whether a run folder belongs to a training with its baseline, finished or not."""
+    """Tell whether a run folder belongs to several trainings, as a method and its baseline, finished or not."""
     return (out / "plan.json").is_file()
 
 
@@ -182,12 +182,24 @@ def _origin(out: Path, record: Mapping[str, Any], cohort: ImageCohort) -> Origin
     asked = kept.get("student", kept)
     given = {"pretrained": asked["pretrained"], **asked["settings"]}
     return Origin(
-        steps=asked["steps"] or image_budget(asked["budget"]).steps,
+        steps=_steps(asked),
         seed=asked["seed"],
         started_from=started_from(record["network"], given),
         warning=license_warning(record["network"], given),
         taught=max(0, record["images"]["training"] - len(cohort.training)),
     )
+
+
+def steps_of_distillation(out: Path) -> int | None:
+    """Return the steps that teachers, rounds and student of a run folder share; None if it is no distillation."""
+    if not has_baseline(out):
+        return None
+    student = read_json(out / "plan.json")["options"].get("student")
+    return None if student is None else _steps(student)
+
+
+def _steps(asked: Mapping[str, Any]) -> int:
+    return asked["steps"] or image_budget(asked["budget"]).steps
 
 
 def shared_settings(options: ClassifyOptions) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Distilled:
 
     Args:
         training: The run that is returned.
-        verdict: Whether the student is better than supervised training of the whole budget.
+        verdict: Whether the student is better than supervised training of the whole budget, where that was trained.
         outcome: Rounds, and why there was no further one.
     """
 
@@ -99,11 +99,12 @@ def distill(
 ) -> Distilled:
     """Train teachers on the labels, let them label the unlabeled images, train a student on both kinds.
 
-    All trainings share one budget of steps; the supervised baseline has all of it for the student's network.
+    All trainings share one budget of steps; the supervised baseline, unless the
+    options leave it out, has all of it for the student's network.
 
     Args:
         data: As in `train_classifier`.
-        out: The run folder; it becomes a copy of the better of student and baseline.
+        out: The run folder; it becomes a copy of the better of student and baseline, or of the student.
         options: See `DistillOptions`.
         watcher: Told about the progress of each training.
         resume: Go on with the run in ``out``.

@@ -27,7 +27,7 @@ from medssl.reporting.classification import (
     render_classification_report,
 )
 from medssl.workflows.classification.audit import run_audit
-from medssl.workflows.classification.baseline import SUPERVISED
+from medssl.workflows.classification.baseline import SUPERVISED, steps_of_distillation
 from medssl.workflows.classification.bench import Bench, exported_files
 from medssl.workflows.classification.calibrate import calibrated
 from medssl.workflows.classification.card_facts import command_without_folders
@@ -169,6 +169,10 @@ def _done(run: Path, record: Mapping[str, Any]) -> list[str]:
         said.append(
             f"The supervised baseline had {steps} steps of as many images, and the same augmentation; teachers, rounds "
             "and student of a distillation share that number."
+        )
+    elif (steps := steps_of_distillation(run)) is not None:
+        said.append(
+            f"Teachers, rounds and student of the distillation share {steps} steps of as many images."
         )
     return said
 

@@ -4,8 +4,10 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[3]
 
@@ -132,3 +134,46 @@ def test_results_are_of_the_methods_that_the_benchmark_knows(tables):
     for name in ("mnist", "mednist"):
         runs = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["runs"]
         assert {one["method"] for one in runs} <= set(tables.METHODS)
+
+
+def test_a_score_with_views_is_a_row_of_its_own_of_the_same_training(tables, tmp_path, monkeypatch):
+    benchmark = sys.modules["classification"]
+    runs, out = [], tmp_path / "rows.json"
+    out.write_text('{"runs": []}')
+
+    def scored(data, run, views):
+        runs.append((run, views))
+        return SimpleNamespace(scores=SimpleNamespace(measures={"accuracy": 0.9, "macro_f1": 0.8}, n=10))
+
+    def trained(run, *others):
+        (run / "models").mkdir(parents=True)
+        (run / "models" / "model.pt").touch()
+        (run / "run.json").write_text('{"precision": "float32"}')
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(benchmark, "evaluate_classifier", scored)
+    monkeypatch.setattr(benchmark, "usable_cohort", lambda *others: None)
+    monkeypatch.setattr(
+        benchmark, "train_method", lambda run, *others: SimpleNamespace(run=run) if runs else trained(run)
+    )
+    call = [
+        "--json",
+        str(out),
+        "--data",
+        str(tmp_path),
+        "--task",
+        "mnist",
+        "--method",
+        "ssldec",
+        "--seed",
+        "0",
+    ]
+    call += ["--work", str(tmp_path / "work")]
+    for more in ([], ["--view", "gamma_0.8"], [], ["--view", "gamma_0.8"]):
+        done = CliRunner().invoke(benchmark.main, [*call, *more])
+        assert done.exit_code == 0, done.output
+    rows = json.loads(out.read_text())["runs"]
+    assert [row["views"] for row in rows] == [None, ["gamma_0.8"]]
+    assert [row["seconds"] is None for row in rows] == [False, True]
+    assert [views for _, views in runs] == [("identity",), ("identity", "gamma_0.8")]
+    assert len({run for run, _ in runs}) == 1

@@ -31,6 +31,7 @@ from medssl.workflows.classification.predict import (
     scores_of,
 )
 from medssl.workflows.classification.pseudo_labels import KeepRule
+from medssl.workflows.classification.report import _done
 from medssl.workflows.classification.train import cohort_of_run, train_classifier
 
 
@@ -73,6 +74,9 @@ def test_without_a_baseline_the_student_is_returned_and_nothing_is_claimed(pictu
     assert record["verdict"]["returned"] == "student"
     assert "no supervised baseline was trained beside plain distillation" in record["verdict"]["sentence"]
     assert "--no-baseline" in record["command"]
+    told = " ".join(_done(run, record))
+    assert "was trained for 6 steps" in told
+    assert told.endswith("Teachers, rounds and student of the distillation share 12 steps of as many images.")
 
 
 def test_the_student_tells_the_command_that_repeats_its_distillation(distilled):
