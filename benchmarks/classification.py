@@ -31,7 +31,7 @@ from medssl.workflows.classification.methods import DISTILLATIONS, ONLINE
 from medssl.workflows.classification.rounds import train_method
 from medssl.workflows.classification.train import ClassifyOptions, usable_cohort
 from medssl.workflows.models import quiet_libraries
-from medssl.workflows.running import only_trainer
+from medssl.workflows.running import finished_training, only_trainer
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "mnist": {
@@ -130,7 +130,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(of_training))
     options = _options(facts)
     folder = work / slug
-    started, trained = time.time(), (folder / "run" / "models" / "model.pt").is_file()
+    started, trained = time.time(), finished_training(folder / "run") is not None
     if facts["method"] in DISTILLED:
         chosen = DistillOptions(**DISTILLED[facts["method"]], student=options, baseline=False)
         if not (folder / "run" / "verdict.json").is_file():

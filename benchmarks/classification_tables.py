@@ -15,10 +15,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classification import METHODS
+from classification import METHODS, TASKS
 from performance_tables import ROOT, markdown, replaced
 
 from medssl.networks.compact import NETWORKS
+from medssl.transforms.image_views import VIEW_PRESETS
 
 Row = Mapping[str, Any]
 
@@ -113,19 +114,19 @@ def methods_table(runs: Sequence[Row]) -> str:
     return markdown(("method", *networks), lines)
 
 
-def of_the_task(runs: Sequence[Row], labels: int, *, averaged: bool = False) -> list[Row]:
+def of_the_task(runs: Sequence[Row], labels: int, views: Sequence[str] = ()) -> list[Row]:
     """Return the runs with so many labels a class, the settings as they are, and the most steps of these.
 
     Args:
         runs: Rows of all runs.
         labels: A class.
-        averaged: Those whose score is of answers averaged over views, instead of the images alone.
+        views: Those whose score is of answers averaged over these, beside the images themselves.
 
     Raises:
         ValueError: A network was trained in different precisions: its runs are no spread over seeds.
     """
     runs = [run for run in runs if run["labels_per_class"] == labels and not run["set"]]
-    runs = [run for run in runs if bool(run.get("views")) == averaged]
+    runs = [run for run in runs if (run.get("views") or []) == list(views)]
     runs = [run for run in runs if run["steps"] == max(one["steps"] for one in runs)]
     precisions = {(run["network"], run.get("precision", "float32")) for run in runs}
     if len(precisions) > len({network for network, _ in precisions}):
@@ -227,7 +228,7 @@ def mnist_mark(
     if SUPERVISED in errors:
         told += f"; supervised {of_seeds(errors[SUPERVISED])}"
     word = _mnist_word(methods[best], labels, aim)
-    seen = of_the_task(all_runs, labels, averaged=True)
+    seen = of_the_task(all_runs, labels, VIEW_PRESETS[TASKS["mnist"]["preset"]])
     views = {
         name: [
             100 * run["error"] for run in seen if (run["method"], run["steps"]) == (name, runs[0]["steps"])

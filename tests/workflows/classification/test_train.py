@@ -103,6 +103,15 @@ def test_the_layout_in_memory_changes_nothing_and_may_change_when_resumed(before
                 assert changed[key].is_contiguous(memory_format=torch.channels_last) != before
 
 
+def test_memory_that_training_kept_is_given_back_after_an_interrupt(pictures, tmp_path, monkeypatch):
+    """Its handler sees the end of a whole run only."""
+    given_back = []
+    monkeypatch.setattr("medssl.workflows.running.give_back_memory", lambda: given_back.append(True))
+    with pytest.raises(TrainingInterrupted):
+        train_classifier(pictures, tmp_path / "run", options(), StopAfter(1))
+    assert given_back == [True]
+
+
 def test_other_unlabeled_images_give_other_weights(pictures, tmp_path):
     """D1."""
     fewer = write_pictures(tmp_path / "fewer", unlabeled=7)
