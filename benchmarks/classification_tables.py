@@ -274,18 +274,22 @@ def latency_mark(row: Row) -> tuple[str, str, str, str]:
 
 def step_marks(training: Sequence[Row]) -> list[tuple[str, str, str, str]]:
     """Compare the share of a step outside the network, as `classify train` takes it on a CPU."""
-    return [
-        (
-            f"`classify train` step outside the network, {row['arm'].removeprefix('ours, ')}",
-            "<= 10 %",
-            "{median:.1f} % ({min:.1f} to {max:.1f})".format(
-                **{name: 100 * row["outside"][name] for name in ("min", "median", "max")}
-            ),
-            reached(row["outside"]["median"] <= 0.1),
+    lines = []
+    for row in training:
+        if row["network"] != "vgg-small-28" or row["arm"].count(",") != 1:  # not as packaged
+            continue
+        arm = f"{row['arm'].removeprefix('ours, ')}, 28 x 28 ({row['pictures']})"
+        outside = {name: 100 * row["outside"][name] for name in ("min", "median", "max")}
+        here = "{median:.1f} % ({min:.1f} to {max:.1f})".format(**outside)
+        lines.append(
+            (
+                f"`classify train` step outside the network, {arm}",
+                "<= 10 %",
+                here,
+                reached(outside["median"] <= 10),
+            )
         )
-        for row in training
-        if row["network"] == "vgg-small-28" and row["arm"].count(",") == 1  # as packaged
-    ]
+    return lines
 
 
 def networks_mark(rows: Collection[Row]) -> tuple[str, str, str, str]:

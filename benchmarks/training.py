@@ -74,6 +74,11 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     ", float32": {"amp": False},
 }
 """How the network for images trains: as packaged (bfloat16 where the processor has it), or with one thing changed."""
+PICTURES: Mapping[str, Mapping[str, Any]] = {
+    "color, natural": {"variants": VARIANTS},
+    "gray, digits": {"channels": 1, "preset": "digits", "variants": ("",)},
+}
+"""Images of 28 x 28 by color and preset of augmentation: as simulated ones are, and as those of MNIST are."""
 KEYS = ("image", "label", "mask")
 
 
@@ -269,21 +274,27 @@ def image_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, An
     """Measure training of a 2D network: as packaged, with batches made beforehand in a thread, in float32."""
     data, size, batch = folder / "images", 28, 16 if arguments.quick else 256
     simulate_folder(data, labeled=20, unlabeled=300, validation=0, test=1, size=size)
-    arms: dict[str, Arm] = {}
-    for (label, method), variant in itertools.product(IMAGES.items(), VARIANTS):
-        out = folder / f"images-{len(arms)}"
-        more = {"batch_size": batch, **VARIANTS[variant], **endless(arguments)}
-        options = ClassifyOptions(
-            method=method,
-            network="vgg-small-28",
-            size=size,
-            device=arguments.device,
-            hold_out=0,
-            settings=more,
-        )
-        prepare_classifier(out, usable_cohort(data, options), options, data)
-        arms[f"ours, {label}{variant}"] = ours(out)
-    return taken({"network": "vgg-small-28", "crops": [batch, size, size]}, arms, arguments.turns)
+    rows = []
+    for pictures, kind in PICTURES.items():
+        chosen = {key: value for key, value in kind.items() if key != "variants"}
+        arms: dict[str, Arm] = {}
+        for (label, method), variant in itertools.product(IMAGES.items(), kind["variants"]):
+            out = folder / f"{pictures}-{len(arms)}"
+            more = {"batch_size": batch, **VARIANTS[variant], **endless(arguments)}
+            options = ClassifyOptions(
+                method=method,
+                network="vgg-small-28",
+                size=size,
+                device=arguments.device,
+                hold_out=0,
+                settings=more,
+                **chosen,
+            )
+            prepare_classifier(out, usable_cohort(data, options), options, data)
+            arms[f"ours, {label}{variant}"] = ours(out)
+        facts = {"network": "vgg-small-28", "pictures": pictures, "crops": [batch, size, size]}
+        rows += taken(facts, arms, arguments.turns)
+    return rows
 
 
 def endless(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -420,7 +431,8 @@ def table_lines(report: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
-        what = f"{row['network']}, {row['crops'][0]} x {' x '.join(map(str, row['crops'][1:]))}"
+        what = f"{row['network']}, {' x '.join(map(str, row['crops']))}"
+        what += f" ({row['pictures']})" if "pictures" in row else ""
         seconds, outside, batch, ratio = (
             _cell(row[name], digits, factor)
             for name, digits, factor in (

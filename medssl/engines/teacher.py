@@ -32,6 +32,7 @@ class Teacher:
         self.student = getattr(network, "module", network)
         self.decay = decay
         self.network = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self._tensors: list[list[Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register the events of the trainer."""
@@ -57,9 +58,12 @@ class Teacher:
         self.network.load_state_dict(self.student.state_dict())
 
     def _start(self, engine: Engine) -> None:
+        self._tensors = []
         if engine.state.iteration == 0:
             self.copy_student()
 
     def _follow(self, engine: Engine) -> None:
-        average, current = self.network.state_dict(), self.student.state_dict()
-        update_average(average.values(), current.values(), warmed_decay(self.decay, engine.state.iteration))
+        if not self._tensors:  # once a run: listing those of a deep network takes longer than averaging them
+            self._tensors = [list(part.state_dict().values()) for part in (self.network, self.student)]
+        average, current = self._tensors
+        update_average(average, current, warmed_decay(self.decay, engine.state.iteration))

@@ -32,7 +32,7 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
     Shapes:
         images: ``(B, C, H, W)``; factor: ``(B,)``; return: ``(B, C, H, W)``
     """
-    return _blend(torch.zeros_like(images[:, :, :1, :1]), images, factor)
+    return (images * _per_image(factor, images)).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:

@@ -117,3 +117,16 @@ def test_a_wrapped_network_is_unwrapped():
     teacher = Teacher(nn.DataParallel(network))
     assert teacher.student is network
     assert list(teacher.state_dict()) == list(network.state_dict())
+
+
+def test_a_further_run_follows_the_tensors_that_the_student_has_by_then():
+    """Moving a network to another type or device gives it other tensors."""
+    network, engine = _network(), Engine(lambda *_: None)
+    teacher = Teacher(network, decay=0.5)
+    teacher.attach(engine)
+    engine.run([0], max_epochs=1)
+    before = teacher.network[1].running_mean.clone()
+    network[1].running_mean = torch.full((3,), 8.0)
+    engine.run([0], max_epochs=2)
+    d = (1 + 2) / (10 + 2)
+    assert torch.allclose(teacher.network[1].running_mean, d * before + (1 - d) * 8)
