@@ -490,6 +490,7 @@ def _promote(
         "answer": found.answer,
         "sentence": found.sentence,
         "difference": found.difference,
+        "patience": options.settings.get("patience", 0),
         "dice": {
             scan: {LABELED_ONLY: before, "semi-supervised": after}
             for scan, (before, after) in found.dice.items()

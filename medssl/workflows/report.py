@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -390,7 +389,7 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
             for scan, dice in said["dice"].items()
         ]
         if rows:
-            same = "patience" if _stops_early(material.run) else "steps"
+            same = "patience" if said.get("patience") else "steps"
             note = f"Mean Dice over the labels. Both networks had the same {same}, crops and augmentation."
             columns = ("held-out scan", "labeled-only", "with unlabeled scans", "difference, points")
             blocks.append(Table(columns, tuple(rows), note=note))
@@ -406,11 +405,6 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
             )
         )
     return tuple(blocks)
-
-
-def _stops_early(run: Mapping[str, Any]) -> bool:
-    """Tell whether a user let the compared networks stop early, each at its own step."""
-    return bool(re.search(r"\bpatience=(?!0\b)", str(run.get("command", ""))))
 
 
 def _factor_blocks(factor: Mapping[str, Any] | None) -> tuple[Block, ...]:

@@ -290,6 +290,7 @@ def test_both_networks_take_all_their_steps(scans, tmp_path, changes):
     for name in ("labeled-only", "ssldec"):
         config = (tmp_path / "run" / "candidates" / name / "configs" / "train.yaml").read_text()
         assert yaml.safe_load(config)["patience"] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["verdict"]["patience"] == 0
     assert done.training.steps == 6
 
 

@@ -220,7 +220,7 @@ def test_the_verdict_on_the_unlabeled_scans_has_a_section_of_its_own(demo, tmp_p
     assert "Transductive: training saw 1 scan" in text
     assert "(--init packaged)" in text
     assert "Both networks had the same steps" in text
-    write_json(tmp_path / "run/run.json", record | {"command": f"{record['command']} --set patience=3"})
+    write_json(tmp_path / "run/run.json", record | {"verdict": said | {"patience": 3}})
     text = full(demo, tmp_path / "patient.html", run=tmp_path / "run").read_text()
     assert "Both networks had the same patience" in text
 
