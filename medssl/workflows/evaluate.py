@@ -19,7 +19,10 @@ from medssl.labels import BRAIN_TISSUES, LabelTable
 
 TABLE_COLUMNS = ("subject", *COLUMNS)
 
+TRAINED_ON = "labels were seen in training, or chose its step: these scores are no evidence for new scans."
 SEEN = "The model may have seen the scored scans, without their labels, in training (transductive)."
+
+_LISTED = 5
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, finished subjects, all subjects)."""
@@ -120,34 +123,31 @@ def evaluate(
     summary = summarize(rows)
     seen = any(name in row for row in rows for name in TRANSDUCTIVE)
     stamp = {"Transductive": SEEN} if seen else {}
+    if trained_on := _trained_on(ref, pairs):
+        listed = ", ".join(trained_on[:_LISTED]) + (", ..." if len(trained_on) > _LISTED else "")
+        stamp["TrainedOn"] = f"Of {len(trained_on)} of {len(pairs)} scored subjects ({listed}) {TRAINED_ON}"
     write_tsv(out, rows, [*TABLE_COLUMNS, *(TRANSDUCTIVE if seen else ())])
     write_json(out.with_suffix(".json"), _sidecar(summary) | stamp)
-    warnings += [*_remarks(summary), *_seen_in_training(ref, [key for key, _, _ in pairs])]
-    warnings += stamp.values()
+    warnings += [*_remarks(summary), *stamp.values()]
     return Evaluation(tuple(rows), summary, out, tuple(warnings))
 
 
-def _made_transductively(path: Path) -> bool:
-    """Tell what the file beside a map says about its model; no where it is somebody else's."""
+def _told_of_model(path: Path) -> Mapping[str, object]:
+    """Return what the file beside a map says about its model; nothing where it is somebody else's."""
     try:
-        model = read_json(path.with_name(f"{stem(path)}.json"))["Model"]
-        return is_transductive(model.get("Transductive"), str(model.get("TrainedOn", "")))
-    except (InputError, KeyError, TypeError, AttributeError):
-        return False
+        return dict(read_json(path.with_name(f"{stem(path)}.json"))["Model"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return {}
 
 
-def _seen_in_training(ref: Path, keys: Iterable[str]) -> list[str]:
-    """Say how many scored subjects are no evidence for new scans, where a datalist tells."""
+def _trained_on(ref: Path, pairs: Iterable[tuple[str, _LabelFile, _LabelFile]]) -> list[str]:
+    """Return the subjects that are no evidence for new scans: by what lies beside their maps, or a datalist."""
     listed = ref if ref.suffix == ".json" else ref / FILE_NAME
-    if not listed.is_file():
-        return []
-    cohort = read_cohort(listed)
-    known = {subject.key for subject in (*cohort.training, *cohort.validation)}
-    seen = known.intersection(keys)
-    if not seen:
-        return []
-    remark = f"{len(seen)} of the scored subjects stand under 'training' or 'validation' in {listed.name}"
-    return [f"{remark}: the means above are no evidence for new scans."]
+    known: set[str] = set()
+    if listed.is_file():
+        cohort = read_cohort(listed)
+        known = {subject.key for subject in (*cohort.training, *cohort.validation)}
+    return [key for key, map_, _ in pairs if key in known or _told_of_model(map_.path).get("SeenWithLabel")]
 
 
 def read_scores(path: Path) -> list[dict[str, object]]:
@@ -280,7 +280,9 @@ def _score_pair(
     key: str, prediction: _LabelFile, reference: _LabelFile, table: LabelTable
 ) -> Iterator[dict[str, object]]:
     """Read and score one subject; its map may say of its model that it was trained with ``--transductive``."""
-    stamp = TRANSDUCTIVE if _made_transductively(prediction.path) else {}
+    model = _told_of_model(prediction.path)
+    transductive = is_transductive(model.get("Transductive"), str(model.get("TrainedOn", "")))
+    stamp = TRANSDUCTIVE if transductive else {}
     truth = read_labels(reference.path, key, table, reference.encoding)
     found = read_labels(prediction.path, key, table, prediction.encoding, allow_empty=True)
     difference = truth.grid.difference(found.grid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,31 @@ from torch import nn
 
 from medssl.errors import CheckpointError, InputError
 from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint
-from medssl.io.files import read_json, sha256
-from medssl.io.subjects import is_transductive
+from medssl.io.files import read_json, sha256, sha256_once
+from medssl.io.subjects import Subject, is_transductive
 from medssl.labels import LabelTable, label_table
 
 logger = logging.getLogger(__name__)
 
 PACKAGED = "infant_brain_segmentation"
 """Folder name of the bundle that comes with the package."""
+
+
+@dataclass(frozen=True)
+class LabeledScans:
+    """The training and validation scans of a run.
+
+    Args:
+        keys: Their names.
+        sha256: Of the files that the run read, those of unlabeled scans among them.
+    """
+
+    keys: frozenset[str] = frozenset()
+    sha256: frozenset[str] = frozenset()
+
+    def holds(self, subject: Subject) -> bool:
+        """Tell whether a scan is one of them: the name alone may be that of another cohort's."""
+        return subject.key in self.keys and sha256_once(subject.images[0]) in self.sha256
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,7 @@ class Model:
         weights_sha256: Of the file of weights.
         device: Where the network is.
         transductive: Whether held-out scans may have been among the unlabeled ones of its training.
+        labeled: The scans whose labels its training or the choice of its step saw, where it is a run's.
     """
 
     name: str
@@ -55,6 +73,7 @@ class Model:
     weights_sha256: str
     device: str = "cpu"
     transductive: bool = False
+    labeled: LabeledScans = field(default_factory=LabeledScans)
 
 
 @dataclass(frozen=True)
@@ -149,7 +168,16 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
         weights_sha256=sha256(weights),
         device=device,
         transductive=is_transductive(meta.get("transductive"), trained_on),
+        labeled=_labeled_scans(bundle),
     )
+
+
+def _labeled_scans(bundle: Path) -> LabeledScans:
+    """Read what a run folder says of its scans; a bundle or an older run says nothing."""
+    record = read_json(bundle / "run.json") if (bundle / "run.json").is_file() else {}
+    subjects, hashes = record.get("subjects", {}), record.get("data_sha256", {})
+    keys = (key for part in ("training", "validation") for key in subjects.get(part, ()))
+    return LabeledScans(frozenset(keys), frozenset(hashes.values()))
 
 
 def model_facts(model: Path | str | None = None) -> ModelFacts:

@@ -331,6 +331,7 @@ class _Job:
                 "WeightsSHA256": model.weights_sha256,
                 "TrainedOn": model.trained_on,
                 "Transductive": model.transductive,
+                "SeenWithLabel": model.labeled.holds(subject),
             },
             "Backend": answer.backend,
             **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),

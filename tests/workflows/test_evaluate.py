@@ -114,6 +114,18 @@ def test_scores_of_a_transductive_model_say_so(folders, stamped, old):
     assert ("Transductive" in json.loads(out.with_suffix(".json").read_text())) is stamped
 
 
+@pytest.mark.parametrize("told", [{"SeenWithLabel": True}, {"SeenWithLabel": False}, {}, None])
+def test_scores_of_scans_that_taught_the_network_say_so(folders, told):
+    pred, _, out = folders
+    beside = next(pred.rglob("sub-01_*_dseg.nii.gz"))
+    beside.with_name(beside.name.replace(".nii.gz", ".json")).write_text(json.dumps({"Model": told}))
+    found = evaluate(*folders)
+    seen = bool(told and told["SeenWithLabel"]) if told else False
+    assert any("1 of 2 scored subjects (sub-01)" in text for text in found.warnings) is seen
+    assert any("no evidence for new scans" in text for text in found.warnings) is seen
+    assert ("TrainedOn" in json.loads(out.with_suffix(".json").read_text())) is seen
+
+
 def test_a_written_table_reads_back(folders):
     result = evaluate(*folders)
     for read, row in zip(read_scores(folders[2]), result.rows, strict=True):

@@ -45,6 +45,10 @@ def dseg(out: Path, name: str = "a") -> Path:
     return out / f"sub-{name}" / "anat" / f"sub-{name}_seg-braintissues_dseg.nii.gz"
 
 
+def beside(path: Path) -> Path:
+    return path.with_name(path.name.replace(".nii.gz", ".json"))
+
+
 @pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("stamped", [True, False])
 def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped, old):
@@ -62,8 +66,18 @@ def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped, o
     segment(scans, tmp_path / "out", model, FAST)
     header, row = (tmp_path / "out" / "volumes.tsv").read_text().splitlines()
     assert header.endswith("\ttransductive") is row.endswith("\tyes") is stamped
-    beside = json.loads(dseg(tmp_path / "out").with_name(dseg(tmp_path).name[:-7] + ".json").read_text())
-    assert beside["Model"]["Transductive"] is stamped
+    told = json.loads(beside(dseg(tmp_path / "out")).read_text())
+    assert told["Model"]["Transductive"] is stamped
+
+
+def test_a_map_tells_whether_the_network_learned_from_that_scan(run, tmp_path):
+    """Another cohort's scan of the same name is another scan."""
+    both = tmp_path / "both"
+    shutil.copytree(run.parent / "cohort", both)
+    write_subject(both, "02", 9)
+    segment(both, tmp_path / "out", run, FAST)
+    told = {name: json.loads(beside(dseg(tmp_path / "out", name)).read_text()) for name in ("01", "02")}
+    assert {name: one["Model"]["SeenWithLabel"] for name, one in told.items()} == {"01": True, "02": False}
 
 
 def test_label_maps_volumes_and_records_are_written(run, scans, tmp_path):
