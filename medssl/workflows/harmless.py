@@ -65,6 +65,9 @@ LABELED_ONLY = "labeled-only"
 PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", EXAMPLE, "LICENSE")
 """What is copied from the better run to the top of the run folder."""
 
+_LONGER = 1.2
+"""A semi-supervised step against a labeled-only one, rounded (SSLDEC, `DenseFCN`: docs/performance.md, training)."""
+
 TRANSDUCTIVE_SENTENCE = "Transductive: held-out scans are among the unlabeled ones."
 
 HELD_OUT_SHARE = 4
@@ -152,7 +155,8 @@ def _train_checked(
 
 
 def _tell_cost(runs: int, budget: str, say: Say) -> None:
-    hours = runs * budget_named(budget).minutes / 60
+    labeled_only = (runs + 1) // 2
+    hours = (labeled_only + _LONGER * (runs - labeled_only)) * budget_named(budget).minutes / 60
     networks = "one network" if runs == 1 else f"up to {runs} networks"
     say(f"Trains {networks}: about {hours:.1f} hours on two CPU cores, registrations not counted.")
 
