@@ -16,12 +16,14 @@ class Candidate:
         macro_f1: 0 to 1, on held-out images.
         p50_ms: Median latency of one image on the target, in ms.
         size_mb: Of the file, in MB.
+        backend: What ran it in that time; "" where that is plain.
     """
 
     name: str
     macro_f1: float
     p50_ms: float
     size_mb: float
+    backend: str = ""
 
     @property
     def measured(self) -> bool:
@@ -108,7 +110,8 @@ def _sentence(
         return f"None of {len(candidates)} networks keeps to {limits}.{left_out}"
     return (
         f"{best.name} is the best of the {fitting} of {len(candidates)} networks that keep to {limits}: macro F1 "
-        f"{best.macro_f1:.3f}, {best.p50_ms:.3g} ms, {best.size_mb:.3g} MB.{left_out}"
+        f"{best.macro_f1:.3f}, {best.p50_ms:.3g} ms{f' ({best.backend})' if best.backend else ''}, "
+        f"{best.size_mb:.3g} MB.{left_out}"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from medssl.cores import cores
 
 LIBRARIES = ("torch", "openvino", "onnxruntime")
 """Each backend is named after the library it runs on."""
@@ -23,11 +24,6 @@ def has_bfloat16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) ->
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_field(cpuinfo, "flags").split())
-
-
-def cores() -> int:
-    """Return how many cores the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def library_versions() -> dict[str, str | None]:

@@ -138,10 +138,14 @@ class OnnxClassifier:
             )
             raise InputError(msg, "Prepare them with the size, channels and interpolation of its card.")
         found = [
-            self._session.run(None, {self._input: as_float(images[first : first + batch_size])})[0]
+            self._answer(as_float(images[first : first + batch_size]))
             for first in range(0, len(images), batch_size)
         ]
         return np.concatenate(found) if found else np.zeros((0, len(self.classes)), np.float32)
+
+    def _answer(self, images: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._session.run(None, {self._input: images})[0]
+        return found
 
 
 def session(path: Path, threads: int | None = None) -> Any:

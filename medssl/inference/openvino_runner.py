@@ -21,17 +21,19 @@ def require_openvino() -> Any:
     try:
         return import_openvino()
     except ImportError as error:
-        msg = "OpenVINO cannot be timed: it is not installed."
+        msg = "OpenVINO is not installed."
         raise ConfigError(msg, 'Install it with: pip install "medssl[fast]".') from error
 
 
-def openvino_runner(path: Path, shape: tuple[int, ...], threads: int) -> Callable[[np.ndarray], object]:
+def openvino_runner(
+    path: Path, shape: tuple[int, ...], threads: int | None
+) -> Callable[[np.ndarray], object]:
     """Return a function that runs a file on images of one shape, in float32 where the file says no int8.
 
     Args:
         path: ONNX file.
         shape: `(N, C, H, W)` of the images.
-        threads: To run with.
+        threads: To run with; None: as many as OpenVINO takes by itself.
 
     Raises:
         ConfigError: OpenVINO is not installed.
@@ -44,10 +46,8 @@ def openvino_runner(path: Path, shape: tuple[int, ...], threads: int) -> Callabl
     core = openvino_core()
     model = core.read_model(path)
     model.reshape(list(shape))
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
+    settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     return lambda images: request.infer([images], share_inputs=True)

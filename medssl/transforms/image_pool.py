@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medssl.cores import cores
 from medssl.errors import ConfigError, InputError, MedsslError, OutputError
 from medssl.labels import UNKNOWN
 
@@ -80,7 +80,7 @@ class ImagePool:
             if prepared is not None:
                 prepared(len(paths), len(paths))
             return
-        with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(workers or min(8, cores())) as threads:
             results = threads.map(lambda path: _result(path, read, preprocessing), paths)
             try:
                 self.images = _kept(_usable(results, paths, prepared), len(paths), stored, memory_limit)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medssl.cores import cores
 from medssl.inference.machine import library_versions, processor
 from medssl.inference.memory import available_memory
 from medssl.io.checkpoint import card_of, read_checkpoint
@@ -36,7 +36,7 @@ def info(model: Path | str | None = None) -> dict[str, Any]:
         "versions": versions(),
         "devices": devices,
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "free_memory_gib": round(available_memory() / 2**30, 1),
         "backends": library_versions(),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from medssl.cores import cores
 from medssl.errors import RegistrationError
 
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ def workers_for(voxels: int, asked: int | None, sharing: int = 1) -> int:
     """
     if asked is not None:
         return asked
-    return max(1, _cpus() // sharing) if voxels > SMALL else 1
+    return max(1, cores() // sharing) if voxels > SMALL else 1
 
 
 def in_processes(
@@ -69,7 +69,3 @@ def in_processes(
 def _leave_interruptions() -> None:
     """Let the parent alone react to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medssl import __version__
+from medssl.cores import cores
 from medssl.errors import ConfigError, OutputError
 from medssl.io.files import require_writable_folder, write_json, write_tsv
 from medssl.io.nifti import save_new
@@ -107,7 +107,7 @@ def simulate_cohort(  # noqa: PLR0913 - the options of the command, one for one
     partial = folder.resolve().with_name(f".partial-{secrets.token_hex(4)}-{folder.name}")
     try:
         partial.mkdir(parents=True)
-        rows = _simulate_all(partial, settings, subjects, processes or _cpus(), progress)
+        rows = _simulate_all(partial, settings, subjects, processes or cores(), progress)
         _describe(partial, rows)
         write_json(partial / "datalist.json", _datalist(subjects, counts, seed))
         if folder.exists():
@@ -152,10 +152,6 @@ def _require_new(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         msg = f"The folder {folder} is not empty. Give another one, or remove it first."
         raise OutputError(msg)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _simulate_all(

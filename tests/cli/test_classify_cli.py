@@ -12,7 +12,7 @@ from pictures import TINY, write_pictures
 
 from medssl.cli import main
 from medssl.cli.classify import VERBS
-from medssl.cli.classify.common import FITS, PRESETS
+from medssl.cli.classify.common import BACKENDS, FITS, PRESETS
 from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, SCHEDULES, train
 from medssl.cli.common import to_type
@@ -20,6 +20,7 @@ from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
 from medssl.io.image_cohort import read_image_cohort, write_manifest
 from medssl.networks.compact import NETWORKS
 from medssl.transforms import classification, image_augmentation, mixture
+from medssl.workflows.classification import models
 from medssl.workflows.classification.distill_options import RECIPES, RELABEL, TARGETS
 from medssl.workflows.classification.export import Exported
 from medssl.workflows.classification.methods import ONLINE
@@ -75,6 +76,7 @@ def test_lists_of_the_command_line_are_those_of_the_package():
     assert set(mixture.SCHEDULES) == set(SCHEDULES)
     assert set(image_augmentation.PRESETS) == set(PRESETS)
     assert list(classification.FITS) == FITS
+    assert list(models.BACKENDS) == BACKENDS
     parameters = (*train.params, *distill.params)
     choices = {one.name: one.type.choices for one in parameters if hasattr(one.type, "choices")}
     assert tuple(choices["class_weights"]) == CLASS_WEIGHTS

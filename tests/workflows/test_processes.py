@@ -27,7 +27,7 @@ def test_a_process_that_dies_is_reported():
 
 
 def test_processes_are_started_where_that_pays(monkeypatch):
-    monkeypatch.setattr(processes, "_cpus", lambda: 8)
+    monkeypatch.setattr(processes, "cores", lambda: 8)
     assert workers_for(processes.SMALL + 1, None) == 8
     assert workers_for(processes.SMALL + 1, None, sharing=4) == 2
     assert workers_for(processes.SMALL + 1, None, sharing=99) == 1

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from medssl.cli.classify.common import outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, example
+from medssl.cores import cores
 
 
 @example("medssl classify bench phone --data images --max-mb 5 --max-ms 10")
@@ -26,8 +27,9 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
     multiple=True,
     help="The run that was exported, for each of EXPORTS, to time torch too.",
 )
-@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1,), show_default=True,
-              help="Numbers of threads to time with; repeat the option.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=tuple(sorted({1, cores()})),
+              show_default="1 and the number of cores",
+              help="Numbers of threads to time with; repeat the option. The answer is that of the first.")  # fmt: skip
 @click.option("--batch", "batches", type=click.IntRange(2), multiple=True,
               help="Time runs of several images too, for the throughput; repeat the option.")  # fmt: skip
 @click.option(

@@ -15,6 +15,13 @@ PRESETS = ["natural", "chest-xray", "microscopy", "digits", "grey", "none"]
 FITS = ["crop", "squash"]
 """As in `medssl.transforms.classification.FITS`; a test compares both."""
 
+BACKENDS = ["onnxruntime", "openvino"]
+"""As in `medssl.workflows.classification.models.BACKENDS`; a test compares both."""
+
+backend_option = click.option(
+    "--backend", type=click.Choice(BACKENDS), help="What runs an exported file.  [default: onnxruntime]"
+)
+
 outside_option = click.option(
     "--allow-outside", is_flag=True, help="Accept paths and links that leave the folder of DATA."
 )

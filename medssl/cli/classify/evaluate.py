@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from medssl.cli.classify.common import outside_option
+from medssl.cli.classify.common import backend_option, outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, progress_bar
 
 
@@ -23,6 +23,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
               show_default=True, help="Which labeled images.")  # fmt: skip
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
+@backend_option
 @outside_option
 @device_option
 def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
@@ -33,6 +34,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
     section: str,
     views: tuple[str, ...],
     overwrite: bool,
+    backend: str | None,
     allow_outside: bool,
     device: str,
 ) -> None:
@@ -60,6 +62,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (one argument an option)
             section=section,
             views=("identity", *views),
             device=choose_device(device),
+            backend=backend,
             allow_outside=allow_outside,
             progress=progress,
         )

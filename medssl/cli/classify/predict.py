@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medssl.cli.classify.common import outside_option
+from medssl.cli.classify.common import backend_option, outside_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, progress_bar
 
 
@@ -22,6 +22,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
               help="Less sure images get no label.")  # fmt: skip
 @click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Replace the table.")
+@backend_option
 @outside_option
 @device_option
 def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
@@ -32,6 +33,7 @@ def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
     abstain_below: float,
     skip_unreadable: bool,
     overwrite: bool,
+    backend: str | None,
     allow_outside: bool,
     device: str,
 ) -> None:
@@ -53,6 +55,7 @@ def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
             views=("identity", *views),
             abstain_below=abstain_below,
             device=choose_device(device),
+            backend=backend,
             skip_unreadable=skip_unreadable,
             allow_outside=allow_outside,
             progress=progress,

@@ -70,6 +70,7 @@ def evaluate_classifier(
     section: str = "test",
     views: tuple[str, ...] = ("identity",),
     device: str = "cpu",
+    backend: str | None = None,
     allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -81,6 +82,7 @@ def evaluate_classifier(
         section: Which images. Nothing is chosen on them.
         views: Whose probabilities are averaged.
         device: "cpu", "cuda", ...
+        backend: What runs an exported file, see `models.BACKENDS`.
         allow_outside: Accept paths and links that leave the folder of the data.
         progress: See `predict.Progress`.
 
@@ -88,7 +90,7 @@ def evaluate_classifier(
         DatalistError: The section holds no image.
         InputError: A class that the model does not know, or test images that the run was trained with.
     """
-    loaded = open_classifier(model, device)
+    loaded = open_classifier(model, device, backend)
     cohort = read_image_cohort(data, allow_outside=allow_outside)
     items = cohort.section(section)
     if not items:

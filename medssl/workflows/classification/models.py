@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from medssl.errors import CheckpointError, InputError
+from medssl.errors import CheckpointError, ConfigError, InputError
 from medssl.inference.onnx_network import OnnxNetwork
 from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.inference.openvino_classifier import OpenVinoClassifier
 from medssl.io.checkpoint import read_checkpoint, weights_of
 from medssl.io.classifier_card import ClassifierCard, classifier_card_of
 from medssl.io.files import sha256
@@ -45,22 +47,33 @@ class ImageModel:
         return self.at_temperature(1.0)
 
 
-def open_classifier(model: Path | str, device: str = "cpu") -> ImageModel:
+BACKENDS: Mapping[str, Callable[[Path], OnnxClassifier]] = {
+    "onnxruntime": OnnxClassifier,
+    "openvino": OpenVinoClassifier,
+}
+"""What runs an exported file, the default first."""
+
+
+def open_classifier(model: Path | str, device: str = "cpu", backend: str | None = None) -> ImageModel:
     """Load a classifier or an exported file; it predicts, and can be trained or exported only if it is no file.
 
     Args:
-        model: As in `load_classifier`, or an ``.onnx`` file, which onnxruntime runs on the CPU.
+        model: As in `load_classifier`, or an ``.onnx`` file.
         device: Where to put a network.
+        backend: Of `BACKENDS`, which run files on the CPU; None: onnxruntime.
 
     Raises:
         InputError: There is nothing of that name.
         CheckpointError: The file is no classifier.
-        ConfigError: onnxruntime is not installed.
+        ConfigError: The backend is not installed, or one is named for what is no exported file.
     """
     path = Path(model)
     if path.suffix.lower() != ".onnx":
+        if backend is not None:
+            msg = f"{path.name} is no exported file: torch runs it, not {backend}."
+            raise ConfigError(msg, "Give an .onnx file of 'medssl classify export', or leave --backend out.")
         return load_classifier(model, device)
-    runner = OnnxClassifier(path)
+    runner = BACKENDS[backend or next(iter(BACKENDS))](path)
     told = runner.card
     network = {"name": told.network, "out_channels": len(told.classes), "in_channels": told.channels}
     card = ClassifierCard(

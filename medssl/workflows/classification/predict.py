@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medssl.cores import cores
 from medssl.errors import CheckpointError, ImageError, InputError
 from medssl.functional.energy import energy
 from medssl.inference.classification import predict_scores
@@ -175,7 +175,7 @@ def prepared(
         with naming(item.path):
             return torch.stack([prepare(image) for prepare in steps])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, cores())) as threads:
         for first in range(0, len(items), BATCH):
             batch = items[first : first + BATCH]
             try:
@@ -221,6 +221,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     views: Sequence[str] = ("identity",),
     abstain_below: float = 0.0,
     device: str = "cpu",
+    backend: str | None = None,
     skip_unreadable: bool = False,
     allow_outside: bool = False,
     progress: Progress | None = None,
@@ -230,10 +231,11 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     Args:
         data: Folder or image.
         out: CSV to write.
-        model: Run folder, bundle or ``.pt`` file; an ``.onnx`` file is run by onnxruntime.
+        model: Run folder, bundle, ``.pt`` file, or exported ``.onnx`` file.
         views: Whose probabilities are averaged.
         abstain_below: Images that are less sure get no label.
         device: "cpu", "cuda", ...
+        backend: What runs an exported file, see `models.BACKENDS`.
         skip_unreadable: Leave unreadable images out, with a warning that names them; every image is read twice then.
         allow_outside: Follow links that leave the folder.
         progress: See `Progress`.
@@ -251,7 +253,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     )
     if skip_unreadable:
         items = _readable(items)
-    loaded = open_classifier(model, device)
+    loaded = open_classifier(model, device, backend)
     predictions = predict_items(items, [loaded], views, progress)
     write_predictions(Path(out), predictions, abstain_below, loaded.card.extra.get(FINDING))
     return predictions

@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +18,14 @@ from medssl.evaluation.operating_points import NOTHING
 from medssl.evaluation.pareto import Candidate
 from medssl.inference.onnx_classifier import Parity
 from medssl.inference.onnx_model import change_card
-from medssl.inference.onnx_runner import OnnxClassifier
+from medssl.inference.onnx_runner import FILES, OnnxClassifier
+from medssl.inference.openvino_classifier import OpenVinoClassifier
 from medssl.inference.standalone import PREFERRED, probabilities_of
 from medssl.workflows.classification import bench, export
 from medssl.workflows.classification.bench import bench_exports, choose, slow_files
 from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run, write_evaluation
 from medssl.workflows.classification.export import export_run
-from medssl.workflows.classification.models import load_classifier
+from medssl.workflows.classification.models import BACKENDS, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_folder
 from medssl.workflows.classification.report import write_report
 from medssl.workflows.classification.thresholds import Promise, require_promise, spoken
@@ -46,6 +48,26 @@ def test_the_file_answers_as_the_network_does(exported, compared, pictures, tmp_
     file = predict_folder(pictures / "test", tmp_path / "b.csv", exported.folder / "model.onnx")
     assert file.classes == network.classes
     assert abs(file.probabilities - network.probabilities).max() < 1e-4
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_runs_a_file_where_it_is_asked_to(exported, pictures, tmp_path):
+    for file, far in (("model.onnx", 1e-4), ("model.int8.onnx", 0.1)):
+        found = [
+            predict_folder(
+                pictures / "test", tmp_path / f"{name}-{file}.csv", exported.folder / file, backend=name
+            )
+            for name in BACKENDS
+        ]
+        assert abs(found[0].probabilities - found[1].probabilities).max() < far
+    result = evaluate_classifier(pictures, exported.folder / "model.onnx", backend="openvino")
+    assert isinstance(result.model.network.runner, OpenVinoClassifier)
+
+
+def test_a_network_is_run_by_torch_alone(compared, pictures, tmp_path):
+    with pytest.raises(ConfigError, match="torch runs it, not openvino"):
+        predict_folder(pictures / "test", tmp_path / "a.csv", compared[0].training.run, backend="openvino")
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_few_unlabeled_images_are_not_all_that_a_file_is_compared_on(exported, compared, pictures, tmp_path):
@@ -298,6 +320,22 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
     assert told["picture"] == "bench.png"
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert bench_exports([exported.folder], pictures, max_mb=0.0001).choice.best is None
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_the_answer_names_what_runs_the_file_in_that_time(exported, pictures, monkeypatch):
+    scored = []
+    monkeypatch.setattr(
+        bench, "_macro_f1", lambda file, _, backend: scored.append((file.name, backend)) or 0.5
+    )
+    done = bench_exports([exported.folder], pictures, openvino=True)
+    (rows,) = done.rows.values()
+    for one in done.candidates:
+        precision = one.name.split(", ")[1]
+        times = {row.name: row.p50_ms for row in rows if row.name.endswith(precision)}
+        assert one.p50_ms == min(times.values()) == times[f"{one.backend} {precision}"]
+    assert scored == [(FILES[one.name.split(", ")[1]], one.backend) for one in done.candidates]
+    assert f"ms ({done.choice.best.backend})" in done.choice.sentence
 
 
 def test_a_slow_8_bit_file_is_the_answer_only_where_nothing_else_fits():
