@@ -23,6 +23,7 @@ from medssl.workflows.classification.audit import AUDIT_FILE
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
+from medssl.workflows.classification.methods import DISTILLATIONS, Distillation
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import (
     numbers_of,
@@ -106,12 +107,30 @@ def test_teachers_and_student_share_the_steps_of_the_baseline(distilled):
 
 
 def test_nothing_is_kept_above_a_threshold_of_one(pictures, tmp_path):
-    done = distill(pictures, tmp_path / "run", chosen(rule=KeepRule(threshold=1.0)))
+    """The student is then what supervised training of its steps makes, bit for bit."""
+    done = distill(pictures, tmp_path / "run", chosen(rule=KeepRule(threshold=1.0), baseline=False))
     assert {row["kept"] for row in rows(tmp_path / "run" / "pseudo_labels" / "round-1.csv")} == {"no"}
-    student = read_image_cohort(
-        done.training.run / "candidates" / "student" / "images.csv", allow_outside=True
-    )
-    assert len(student.training) == 12
+    run = done.training.run / "candidates" / "student"
+    assert len(read_image_cohort(run / "images.csv", allow_outside=True).training) == 12
+    steps = json.loads((run / "run.json").read_text())["steps"]
+    supervised = train_classifier(pictures, tmp_path / "supervised", options(steps=steps)).run
+    assert same(weights(run), weights(supervised))
+
+
+def test_one_teacher_and_one_view_are_plain_distillation_by_whatever_name(pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(VIEW_PRESETS, "none", ())
+    monkeypatch.setitem(DISTILLATIONS, "model", Distillation(1, views=False, summary=""))
+    found = {}
+    for kind in ("plain", "data", "model"):
+        run = distill(
+            pictures, tmp_path / kind, chosen(kind, rule=KeepRule(threshold=0.5), baseline=False)
+        ).training.run
+        found[kind] = (run / "pseudo_labels" / "round-1.csv").read_bytes(), weights(run)
+    table, student = found["plain"]
+    assert b"yes" in table
+    for other, learned in found.values():
+        assert other == table
+        assert same(learned, student)
 
 
 def test_several_teachers_and_rounds(pictures, tmp_path):
@@ -143,6 +162,9 @@ def test_a_stopped_distillation_gives_the_same_student(pictures, tmp_path, disti
     done = distill(pictures, tmp_path / "run", same_options, resume=True)
     students = [one.training.run / "candidates" / "student" for one in (done, distilled)]
     assert same(*[weights(run) for run in students])
+    tables = [rows(one.training.run / "pseudo_labels" / "round-1.csv") for one in (done, distilled)]
+    for one, other in zip(*tables, strict=True):  # paths are as seen from the table
+        assert one | {"path": Path(one["path"]).name} == other | {"path": Path(other["path"]).name}
 
 
 def test_a_resumed_distillation_keeps_its_own_options(pictures, tmp_path):
