@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,35 @@ def test_no_committed_text_names_a_place_on_a_machine():
 
 def test_every_module_says_what_it_is():
     assert not [path for path in modules() if not ast.get_docstring(ast.parse(path.read_text()))]
+
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "SimpleITK": "simpleitk",
+    "ignite": "pytorch-ignite",
+    "yaml": "pyyaml",
+}
+"""Import name -> name in pyproject.toml, where the two differ."""
+
+OF_OTHERS = {
+    "monailabel": "has an environment of its own (make label)",
+    "fastapi": "comes with monailabel",
+    "starlette": "comes with monailabel",
+    "huggingface_hub": "comes with timm",
+    "psutil": "used by the label app alone, whose environment has it",
+}
+"""Import name -> why it is not declared."""
+
+
+def test_what_is_imported_is_declared():
+    """D21: a clean environment has what we say that we need, not what ours happens to hold."""
+    told = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    users = ("fast", "export", "classify")
+    lines = [
+        *told["dependencies"],
+        *(line for extra in users for line in told["optional-dependencies"][extra]),
+    ]
+    declared = {re.split(r"[<>= ]", line)[0] for line in lines}
+    found = {name for path in modules() for name in imports(path)} - sys.stdlib_module_names - {"medssl"}
+    assert {DISTRIBUTIONS.get(name, name) for name in found - OF_OTHERS.keys()} <= declared
+    assert OF_OTHERS.keys() <= found
