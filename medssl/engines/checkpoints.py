@@ -152,39 +152,62 @@ class BestModelSaver:
         model: Network whose weights are saved.
         card: Facts about the model (`medssl.io.checkpoint.ModelCard`), saved with it.
         evaluator: Engine that validates.
+        begin: Steps up to here are forgotten once a later one was validated: those before unlabeled data come in,
+            whose network would be labeled-only under the name of another method.
+
+    Attributes:
+        best: The metric of what is saved, None where nothing was validated.
+        step: After which it was saved.
     """
 
-    def __init__(self, path: str, model: torch.nn.Module, card: Any, evaluator: Engine) -> None:
+    def __init__(
+        self, path: str, model: torch.nn.Module, card: Any, evaluator: Engine, begin: int = 0
+    ) -> None:
         self.path = Path(path)
         self.model = model
         self.card = card
+        self.begin = begin
         self.best: float | None = None
+        self.step = 0
+        self._trainer: Engine | None = None
         evaluator.add_event_handler(Events.COMPLETED, self._validated)
 
     def attach(self, engine: Engine) -> None:
         """Register the end of training."""
+        self._trainer = engine
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best metric so far."""
-        return {"best": self.best}
+        """Return the best metric so far, and when it was reached."""
+        return {"best": self.best, "step": self.step, "begin": self.begin}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the best metric of the run that is resumed."""
         self.best = state["best"]
+        self.step, self.begin = state.get("step", self.begin + 1), state.get("begin", self.begin)
 
     def _validated(self, evaluator: Engine) -> None:
         metric = float(evaluator.state.metrics[evaluator.state.key_metric_name])
+        self._forget_labels_alone()
         if not math.isnan(metric) and (self.best is None or metric > self.best):
             self.best = metric
             self._save()
 
     def finish(self, engine: Engine | None = None) -> None:
         """Save the last step where nothing was validated."""
+        self._forget_labels_alone()
         if self.best is None:
             self._save()
 
+    def _forget_labels_alone(self) -> None:
+        if self.step <= self.begin < self._now():
+            self.best = None
+
+    def _now(self) -> int:
+        return 0 if self._trainer is None else int(self._trainer.state.iteration)
+
     def _save(self) -> None:
+        self.step = self._now()
         save_atomically(self.card.attached_to(_unwrapped(self.model).state_dict()), self.path)
 
 

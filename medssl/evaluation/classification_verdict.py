@@ -47,6 +47,7 @@ class ClassificationVerdict:
         n: Held-out images of known class.
         macro_f1: Difference in macro F1, None without any image.
         accuracy: Difference in accuracy, None without any image.
+        safe: Whether the method is one to return where nothing was held out.
     """
 
     answer: str
@@ -54,16 +55,17 @@ class ClassificationVerdict:
     n: int
     macro_f1: Difference | None
     accuracy: Difference | None
+    safe: bool = True
 
     @property
     def method_wins(self) -> bool:
         """Whether the semi-supervised network is the one to use.
 
-        It is unless it did not help; where nobody can tell, the higher macro F1 decides, and the method
-        where nothing was held out.
+        It is unless it did not help; where nobody can tell, the higher macro F1 decides, and where nothing was held
+        out the method is, if it is safe.
         """
         if self.answer == CANNOT_TELL:
-            return self.macro_f1 is None or is_gain(self.macro_f1.value)
+            return self.safe if self.macro_f1 is None else is_gain(self.macro_f1.value)
         return self.answer == HELPED
 
 
@@ -75,6 +77,7 @@ def verdict(
     *,
     draws: int = DRAWS,
     seed: int = 0,
+    safe: bool = True,
 ) -> ClassificationVerdict:
     """Compare two classifiers of equal budget image by image.
 
@@ -89,6 +92,7 @@ def verdict(
         q_method: Probabilities of the semi-supervised one, for the same images.
         draws: Bootstrap resamples.
         seed: The same seed gives the same verdict.
+        safe: Whether the method is one to return where nothing was held out.
 
     Shapes:
         labels: ``(N,)``
@@ -113,11 +117,15 @@ def verdict(
     known = labels != UNKNOWN
     labels, answers = labels[known], [one[known].argmax(1) for one in (before, after)]
     if not len(labels):
+        kept = "The labeled-only network is kept beside this one."
+        if not safe:
+            kept = f"As {method} was trained it can go wrong unseen, so the labeled-only network is returned, and that "
+            kept += f"of {method} kept beside it."
         sentence = (
-            "Cannot tell whether the unlabeled images helped: no labeled image was held out to check with. The "
-            "labeled-only network is kept beside this one."
+            "Cannot tell whether the unlabeled images helped: no labeled image was held out to check with. "
         )
-        return ClassificationVerdict(CANNOT_TELL, sentence, 0, None, None)
+        sentence += kept
+        return ClassificationVerdict(CANNOT_TELL, sentence, 0, None, None, safe)
     macro_f1, right = _differences(labels, answers, before.shape[1], draws, seed)
     answer = _answer(len(labels), macro_f1)
     sentence = _sentence(answer, method, len(labels), macro_f1, right)

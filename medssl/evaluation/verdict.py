@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ HELPED = "helped"
 DID_NOT_HELP = "did not help"
 CANNOT_TELL = "cannot tell"
 NOTHING_UNLABELED = "no unlabeled scans"
+
+ONE_LABELED = "with one labeled scan whether the unlabeled scans helped: nothing is left to check with"
+LEARNED = "whether the unlabeled scans helped: the weights of --init know every labeled scan that could tell"
+"""Why there is no comparison, as the end of "Cannot tell"."""
 
 MARGIN = 0.0005
 """Least gain in mean Dice or macro F1 that counts: anything less would be printed as 0.0 points."""
@@ -60,12 +64,26 @@ def nothing_unlabeled() -> Verdict:
     return Verdict(NOTHING_UNLABELED, sentence, None, {})
 
 
+def overruled(found: Verdict, method: str, why: str) -> Verdict:
+    """Return the verdict where the network that would be returned is no good, whatever the comparison said.
+
+    Args:
+        found: What the comparison said.
+        method: Name for the sentence.
+        why: What is wrong with the network of the method, as the end of a sentence.
+    """
+    compared = f"{found.sentence} But" if found.answer == HELPED else "The unlabeled scans did not help:"
+    sentence = f"{compared} {method}, trained on all scans, {why}. The labeled-only network is returned."
+    return replace(found, answer=DID_NOT_HELP, sentence=sentence, safe=False)
+
+
 def verdict(
     method: str,
     labeled_only: Mapping[str, float],
     with_unlabeled: Mapping[str, float],
     *,
     safe: bool = True,
+    why_not: str = ONE_LABELED,
 ) -> Verdict:
     """Compare two networks of equal budget scan by scan.
 
@@ -79,6 +97,7 @@ def verdict(
         labeled_only: Held-out scan -> mean Dice over the labels.
         with_unlabeled: The same of the semi-supervised network.
         safe: Whether it is safe by construction.
+        why_not: Why nothing is left to check with, where nothing is, as the end of a sentence.
 
     Raises:
         ValueError: The two were scored on different scans.
@@ -93,7 +112,7 @@ def verdict(
         why = (
             "whether the unlabeled scans helped: no held-out labeled scan could be scored"
             if pairs
-            else "with one labeled scan whether the unlabeled scans helped: nothing is left to check with"
+            else why_not or ONE_LABELED
         )
         kept = "The labeled-only network is kept beside this one"
         if not safe:

@@ -69,6 +69,9 @@ class RegisteredScans(Sequence[Sample]):
         processes: That register and warp at a time; None: as many as there are cores.
         register: Makes the registrations.
 
+    Attributes:
+        pairs: How many pairs of a labeled and an unlabeled scan could be registered.
+
     Notes:
         Where not a single pair can be registered, that is said, the priors are flat and no scan is warped.
         The sequence holds prepared samples like those of `CropDataset.cache`: ``image``, ``label``, ``mask``,
@@ -91,6 +94,7 @@ class RegisteredScans(Sequence[Sample]):
         register: Callable[..., Atlases] = register_atlases,
     ) -> None:
         self.samples: list[Sample] = []
+        self.pairs = 0
         if not unlabeled.cache or not data:
             return
         atlases = {str(sample["subject"]): sample for sample in (preprocessing(dict(item)) for item in data)}
@@ -106,6 +110,7 @@ class RegisteredScans(Sequence[Sample]):
             )
         targets = {str(target["subject"]): target for target in unlabeled.cache}
         pairs = [(name, atlas) for name in targets for atlas in found.nearest(name)]
+        self.pairs = len(pairs)
         if not pairs:
             logger.warning(
                 "None of the labeled scans could be registered to any unlabeled scan of another subject: training goes "

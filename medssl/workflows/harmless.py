@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +15,15 @@ import numpy as np
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import InputError, MedsslError, OutputError
-from medssl.evaluation.verdict import CANNOT_TELL, Verdict, nothing_unlabeled, verdict
+from medssl.evaluation.verdict import (
+    CANNOT_TELL,
+    LEARNED,
+    ONE_LABELED,
+    Verdict,
+    nothing_unlabeled,
+    overruled,
+    verdict,
+)
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, require_same_hashes, write_json
@@ -25,6 +33,7 @@ from medssl.workflows.anatomy_weight import PROCESSES, SETTING, record, weigh_an
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.factor_check import check_factor
 from medssl.workflows.methods import first_cluster, target_rule, uses_anatomy
+from medssl.workflows.models import LabeledScans, find_weights, labeled_scans
 from medssl.workflows.provenance import file_hashes, moved_hashes, relative
 from medssl.workflows.running import (
     CANDIDATES,
@@ -64,6 +73,9 @@ LABELED_ONLY = "labeled-only"
 
 PROMOTED = ("configs", "models", "metrics.tsv", "rounds.tsv", "rounds.json", "events", EXAMPLE, "LICENSE")
 """What is copied from the better run to the top of the run folder."""
+
+_SAFE_START = 0.3
+"""Share of the steps that are labeled-only at least, as in the overlays, for a run that cannot be checked."""
 
 _LONGER = 1.2
 """A semi-supervised step against a labeled-only one, rounded (SSLDEC, `DenseFCN`: docs/performance.md, training)."""
@@ -134,9 +146,9 @@ def _train_checked(
     if not cohort.unlabeled:
         run.train(LABELED_ONLY, baseline, None)
         return _finished(data, out, options, LABELED_ONLY, nothing_unlabeled(), run)
-    checked = len(_persons(cohort)) > 1 or bool(cohort.validation)
-    part = cohort if cohort.validation or not checked else _held_out_for_check(cohort, options.seed)
-    checked = checked and bool(part.training)  # none is left where all labeled scans are copies of one
+    known = LabeledScans() if options.init is None else labeled_scans(find_weights(options.init)[0])
+    part, why_not = _for_check(cohort, options.seed, known)
+    checked = not why_not
     check = _Check(run, part, "" if cohort.validation else "check-", keep_last=not cohort.validation)
     before: dict[str, float] = {}
     after: dict[str, float] = {}
@@ -144,14 +156,26 @@ def _train_checked(
         before = check.dice(LABELED_ONLY, baseline)
         semi_supervised = _weighed(out, check, semi_supervised, automatic=options.prior == "auto")
         after = check.dice(method, semi_supervised)
-    found = verdict(method, before, after, safe=is_safe(semi_supervised, cohort))
+    found = verdict(method, before, after, safe=is_safe(semi_supervised, cohort), why_not=why_not)
     winner = method if found.method_wins else LABELED_ONLY
     if checked and uses_anatomy(semi_supervised, part):
         _check_factor(out, check, winner, after if found.method_wins else before, semi_supervised)
     run.train(LABELED_ONLY, baseline, None)
     if found.method_wins or found.answer == CANNOT_TELL:
-        run.train(method, semi_supervised, None)
+        trained = run.train(method, semi_supervised, None)
+        if found.method_wins and (why := _no_good(trained, found.answer)):
+            found, winner = overruled(found, method, why), LABELED_ONLY
     return _finished(data, out, options, winner, found, run)
+
+
+def _no_good(run: Path, answer: str) -> str:
+    """Say why the network of a semi-supervised run is not one to return; "" where nothing speaks against it."""
+    record = read_json(run / "run.json")
+    if lost := record.get("vanished"):
+        return f"lost {' and '.join(lost)} on the unlabeled ones"
+    if answer == CANNOT_TELL and record.get("registered_pairs") == 0:
+        return "had no labeled scan that could be registered, and can go wrong unseen without"
+    return ""
 
 
 def _tell_cost(runs: int, budget: str, say: Say) -> None:
@@ -178,10 +202,14 @@ def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
     from a cluster because it is large: online training that begins with the labeled term alone and has the method's
     own loss, and not 'dec' where background is a cluster. With the anatomical prior a part of the labeled crops are
     registered scans, from the first step on: their labels are right, their shapes are those of unlabeled scans.
+    SSLDEC without it lost against labeled-only in one draw of three (`docs/experiments.md`), and so do weights and
+    starts that nobody has tried count as unsafe.
     """
     start = options.settings.get("unlabeled_start", 1.0)
-    begins_with_labels = isinstance(start, int | float) and start > 0
-    own_loss = any(name.partition("#")[0] == "loss" for name in options.settings)
+    begins_with_labels = isinstance(start, int | float) and start >= _SAFE_START
+    own_loss = any(name.partition("#")[0] in ("loss", "unlabeled_weight") for name in options.settings)
+    if options.method == "ssldec" and not uses_anatomy(options, cohort):
+        return False
     shrinks = target_rule(options) == "dec" and first_cluster(options, cohort) == 0
     rounds = options.settings.get("rounds", options.rounds)
     return begins_with_labels and not own_loss and not rounds and not shrinks
@@ -426,6 +454,7 @@ METHOD_PARTS = (
     "train#dataset#registered",
     "train#unlabeled",
     "train#sampler#mixture",
+    "train#best_model#begin",
     "train#targets",
     "train#rounds",
     "train#center_start",
@@ -434,12 +463,43 @@ METHOD_PARTS = (
 """Parts of the configuration that the overlays add or change; a labeled-only one has none, or its own."""
 
 
-def _held_out_for_check(cohort: Cohort, seed: int) -> Cohort:
+def _for_check(cohort: Cohort, seed: int, known: LabeledScans) -> tuple[Cohort, str]:
+    """Return the scans with those for the check under validation, and why there are none, "" where there are.
+
+    Args:
+        cohort: All scans.
+        seed: Chooses among the labeled ones, where none are under validation.
+        known: What the weights that training begins with have learned from: such a scan is no judge.
+    """
+    learned = {one.key for one in (*cohort.training, *cohort.validation) if known.holds(one)}
+    if cohort.validation:
+        judges = tuple(one for one in cohort.validation if one.key not in learned)
+        return replace(cohort, validation=judges), "" if judges else LEARNED
+    names = _persons(cohort)
+    if len(names) < 2:
+        return cohort, ONE_LABELED
+    taught = {plain_id(one.subject) for one in cohort.training if one.key in learned}
+    judges = [name for name in names if name not in taught]
+    if not judges:
+        return cohort, LEARNED
+    part = _held_out_for_check(cohort, seed, judges)
+    return (
+        part,
+        "" if part.training else ONE_LABELED,
+    )  # none is left where all labeled scans are copies of one
+
+
+def _held_out_for_check(cohort: Cohort, seed: int, judges: Sequence[str] | None = None) -> Cohort:
     """Move whole subjects of the labeled scans to validation.
 
     Their unlabeled sessions are left out, and so is every other scan that is one of theirs under another name.
+
+    Args:
+        cohort: All scans.
+        seed: Chooses the subjects.
+        judges: Subjects to choose from; None: all labeled ones.
     """
-    names = _persons(cohort)
+    names = _persons(cohort) if judges is None else list(judges)
     order = np.random.default_rng(seed).permutation(len(names))
     held = {names[place] for place in order[: max(1, len(names) // HELD_OUT_SHARE)]}
 

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 PACKAGED = "infant_brain_segmentation"
 """Folder name of the bundle that comes with the package."""
 
+INIT_SCANS = "init_scans"
+"""In a run's record: the labeled scans of the run whose weights it began with."""
+
 
 @dataclass(frozen=True)
 class LabeledScans:
@@ -41,8 +44,11 @@ class LabeledScans:
     sha256: frozenset[str] = frozenset()
 
     def holds(self, subject: Subject) -> bool:
-        """Tell whether a scan is one of them: the name alone may be that of another cohort's."""
-        return subject.key in self.keys and sha256_once(subject.images[0]) in self.sha256
+        """Tell whether a scan is one of them: by its image, and its name or label image."""
+        if not self.keys or sha256_once(subject.images[0]) not in self.sha256:
+            return False
+        labeled = subject.label is not None and sha256_once(subject.label) in self.sha256
+        return labeled or subject.key in self.keys
 
 
 @dataclass(frozen=True)
@@ -168,16 +174,17 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
         weights_sha256=sha256(weights),
         device=device,
         transductive=is_transductive(meta.get("transductive"), trained_on),
-        labeled=_labeled_scans(bundle),
+        labeled=labeled_scans(bundle),
     )
 
 
-def _labeled_scans(bundle: Path) -> LabeledScans:
-    """Read what a run folder says of its scans; a bundle or an older run says nothing."""
+def labeled_scans(bundle: Path) -> LabeledScans:
+    """Read what a run folder says of its scans, and of those that its first weights knew; a bundle says nothing."""
     record = read_json(bundle / "run.json") if (bundle / "run.json").is_file() else {}
-    subjects, hashes = record.get("subjects", {}), record.get("data_sha256", {})
-    keys = (key for part in ("training", "validation") for key in subjects.get(part, ()))
-    return LabeledScans(frozenset(keys), frozenset(hashes.values()))
+    subjects, hashes, before = (record.get(name, {}) for name in ("subjects", "data_sha256", INIT_SCANS))
+    keys = {key for part in ("training", "validation") for key in subjects.get(part, ())}
+    keys, known = keys.union(before.get("subjects", ())), {*hashes.values(), *before.get("sha256", ())}
+    return LabeledScans(frozenset(keys), frozenset(known))
 
 
 def model_facts(model: Path | str | None = None) -> ModelFacts:

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from medssl.engines import is_distributed, torch_rank
 from medssl.engines.calibration import METRIC
-from medssl.engines.checkpoints import save_atomically, share_buffers
+from medssl.engines.checkpoints import BestModelSaver, save_atomically, share_buffers
 from medssl.engines.metrics_table import measured
 from medssl.engines.watching import COUNTS, warn_of_dead_clusters
 from medssl.errors import CheckpointError, ConfigError
@@ -55,6 +55,7 @@ class Rounds:
         targets: Filled anew in each round.
         ends: Epochs at which the stages end, the labeled-only first one included.
         inferer: How whole volumes are predicted.
+        saver: Of the best step; each stage forgets those before it. None where nothing saves one.
         folder: ``targets/`` with the predictions, ``rounds.tsv`` and ``rounds.json`` go there; the curve
             ``metrics.tsv`` is there.
         names: Names of all labels, background included.
@@ -82,6 +83,7 @@ class Rounds:
         targets: Targets,
         ends: Sequence[int],
         inferer: Inferer,
+        saver: BestModelSaver | None = None,
         folder: str,
         names: Sequence[str],
         schedule: str = "union_warm",
@@ -101,7 +103,7 @@ class Rounds:
         if prior is not None:
             targets.prior = prior
         self.ends = [0, *ends]
-        self.inferer = inferer
+        self.inferer, self.saver = inferer, saver
         self.folder = Path(folder)
         self.names = list(names)
         self.schedule, self.seed, self.flips, self.tolerance = schedule, seed, flips, tolerance
@@ -194,6 +196,8 @@ class Rounds:
         return sample, log_q, self.priors[subject].float(), target
 
     def _start_stage(self, stage: int) -> None:
+        if self.saver is not None:
+            self.saver.begin = self.trainer.state.iteration
         if self.schedule == "union_reinit":
             reinitialize(getattr(self.network, "module", self.network), self.seed + stage)
         self.optimizer.state.clear()

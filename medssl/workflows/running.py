@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -149,9 +150,23 @@ def _run_training(
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
     record["precision"] = trainer.precision
+    record |= _seen_at_the_end(workflow.parser, record)
     record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
     write_json(out / "run.json", record)
     return training
+
+
+def _seen_at_the_end(parser: ConfigParser, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run has to tell beside its score: classes lost, steps skipped, registrations, the step it kept."""
+    trainer, saver = parser.get_parsed_content("train#trainer"), parser.get_parsed_content("train#best_model")
+    told = {"skipped_steps": trainer.skipped_steps, "kept_step": saver.step or trainer.state.iteration}
+    if "vanishing" in parser["train"]:
+        now = parser.get_parsed_content("train#vanishing").vanished
+        told["vanished"] = now or before.get("vanished", [])
+    registered = parser["train"]["dataset"].get("registered")
+    if isinstance(registered, Mapping):
+        told["registered_pairs"] = parser.get_parsed_content("train#dataset#registered").pairs
+    return told
 
 
 @contextmanager

@@ -31,7 +31,14 @@ from medssl.workflows.methods import (
     overlays_of,
     settings_of_network,
 )
-from medssl.workflows.models import find_weights, packaged_bundle, read_config
+from medssl.workflows.models import (
+    INIT_SCANS,
+    LabeledScans,
+    find_weights,
+    labeled_scans,
+    packaged_bundle,
+    read_config,
+)
 from medssl.workflows.provenance import command_line, file_hashes, relative, versions
 from medssl.workflows.running import Training, only_trainer, run_training
 from medssl.workflows.target_example import keep_target_example
@@ -167,14 +174,20 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     require_usable_cohort(cohort, sections, options.resample, options.transductive)
     leaks = require_no_leaks(cohort, transductive=options.transductive)
     require_new_run(out, [data])
-    if options.init is not None:
-        find_weights(options.init)
+    known = LabeledScans() if options.init is None else labeled_scans(find_weights(options.init)[0])
+    if seen_before := [one.key for one in cohort.validation if known.holds(one)]:
+        logger.warning(
+            "The weights of --init have learned from %s: scores there, which choose the step, lean high.",
+            ", ".join(seen_before),
+        )
     _tell_other_spacings(cohort, options.settings.get("spacing", training_spacing(cohort)))
     _write_bundle(out, cohort, options)
     record = _record(cohort, data, out, options)
     seen = [leak.describe() for leak in leaks if leak.transductive]
     if seen:
         record["transductive"] = seen
+    if known.keys:
+        record[INIT_SCANS] = {"subjects": sorted(known.keys), "sha256": sorted(known.sha256)}
     write_json(out / "run.json", record)
 
 

@@ -1,4 +1,5 @@
 import copy
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,13 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from medssl.engines.checkpoints import RandomState, ResumePoint, follow_layout, save_atomically
+from medssl.engines.checkpoints import (
+    BestModelSaver,
+    RandomState,
+    ResumePoint,
+    follow_layout,
+    save_atomically,
+)
 from medssl.errors import CheckpointError, InputError
 
 
@@ -116,3 +123,38 @@ def test_changed_gone_and_new_files_do_not_go_on(tmp_path, trainer, now):
         point(now).load(trainer)
     point(None).save(trainer)  # as versions did that did not know them
     assert point(now).load(trainer)
+
+
+@pytest.mark.parametrize(
+    ("scores", "begin", "kept"),
+    [
+        ([0.9, 0.5, 0.7, 0.6], 0, (1, 0.9)),
+        ([0.9, 0.5, 0.7, 0.6], 1, (3, 0.7)),
+        ([0.9, 0.5], 2, (1, 0.9)),
+        ([0.9, 0.8, None, None], 2, (4, None)),
+        ([0.9, 0.8, math.nan, None], 2, (4, None)),
+    ],
+)
+def test_steps_before_unlabeled_data_come_in_are_forgotten_once_there_are_later_ones(
+    scores, begin, kept, tmp_path
+):
+    """Scores of one step each, None where nothing was validated."""
+    network, evaluator = nn.Linear(1, 1), Engine(lambda *_: None)
+    card = SimpleNamespace(attached_to=lambda weights: {"model": weights})
+    saver = BestModelSaver(str(tmp_path / "model.pt"), network, card, evaluator, begin)
+    evaluator.state.key_metric_name = "score"
+
+    def step(engine, number):
+        network.weight.data.fill_(number)
+        if scores[number - 1] is not None:
+            evaluator.state.metrics = {"score": scores[number - 1]}
+            saver._validated(evaluator)
+
+    trainer = Engine(step)
+    saver.attach(trainer)
+    trainer.run(list(range(1, len(scores) + 1)), max_epochs=1)
+    assert (saver.step, saver.best) == kept
+    assert float(torch.load(tmp_path / "model.pt", weights_only=True)["model"]["weight"]) == kept[0]
+    other = BestModelSaver("", network, card, Engine(lambda *_: None))
+    other.load_state_dict(saver.state_dict())
+    assert other.state_dict() == saver.state_dict()

@@ -15,7 +15,7 @@ import yaml
 from phantoms import TINY, write_subject
 from runs import StopAfter, same, table, texts, weights
 
-from medssl.engines import TrainingInterrupted
+from medssl.engines import TrainingInterrupted, VanishingClasses
 from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.functional.anatomy_weight import WEIGHTS
 from medssl.io.cohort import read_cohort
@@ -24,10 +24,10 @@ from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import atlases, harmless
 from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
-from medssl.workflows.models import load_model
+from medssl.workflows.models import labeled_scans, load_model
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.target_example import read_target_example
-from medssl.workflows.train import TrainOptions, prepare_run
+from medssl.workflows.train import TrainOptions, prepare_run, train
 
 STEPS = 4  # of each candidate
 
@@ -466,6 +466,11 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
     [
         ({}, True),
         ({"method": "mean-teacher"}, True),
+        ({"method": "mean-teacher", "settings": {"unlabeled_weight": 50.0}}, False),
+        ({"prior": "class"}, False),
+        ({"prior": "none"}, False),
+        ({"settings": {"unlabeled_start": 0.1}}, False),
+        ({"settings": {"unlabeled_start": 0.6}}, True),
         ({"rounds": 1}, False),
         ({"settings": {"unlabeled_start": 0.0}}, False),
         ({"settings": {"unlabeled_start": "$0.1 * 3"}}, False),
@@ -476,6 +481,53 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
 )
 def test_what_is_returned_unchecked_grows_from_what_the_labels_taught(scans, changes, safe):
     assert harmless.is_safe(TrainOptions(**{"method": "ssldec", **changes}), read_cohort(scans)) is safe
+
+
+@pytest.fixture
+def vanishing(monkeypatch):
+    """Lets every training lose white matter; the end of it counts."""
+    monkeypatch.setattr(VanishingClasses, "_compare", lambda self, _: self.vanished.append("white matter"))
+
+
+@pytest.mark.parametrize("labeled", [("01", "02"), ("01",)])
+def test_a_network_that_lost_a_class_is_not_returned(labeled, tmp_path, monkeypatch, vanishing):
+    prefer(monkeypatch, True)
+    data = make_cohort(tmp_path / "cohort", labeled=labeled, unlabeled=("04",))
+    done = train_checked(data, tmp_path / "run", options())
+    said = record(tmp_path / "run")["verdict"]
+    assert (done.verdict.answer, said["returned"]) == ("did not help", "labeled-only")
+    assert "lost white matter" in said["sentence"]
+    assert ("The unlabeled scans helped" in said["sentence"]) is (len(labeled) > 1), (
+        "what was compared is told too"
+    )
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "run" / "candidates" / "labeled-only"))
+    assert "white matter" in record(tmp_path / "run" / "candidates" / "ssldec")["vanished"]
+
+
+def test_one_labeled_scan_that_cannot_be_registered_teaches_labels_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(atlases, "register_and_save", lambda *_: "no overlap")
+    data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04",))
+    train_checked(data, tmp_path / "run", options())
+    assert record(tmp_path / "run")["verdict"]["returned"] == "labeled-only"
+    assert record(tmp_path / "run" / "candidates" / "ssldec")["registered_pairs"] == 0
+
+
+@pytest.mark.parametrize(("taught", "judge"), [(("01", "02", "03"), None), (("01", "03"), "02")])
+def test_scans_that_the_first_weights_know_do_not_judge(scans, tmp_path, taught, judge):
+    known = read_cohort(scans)
+    some = tuple(one for one in known.training if one.subject in taught)
+    write_datalist(tmp_path / "data" / "some.json", replace(known, training=some, unlabeled=()))
+    first = options(method="supervised")
+    before = train(tmp_path / "data" / "some.json", tmp_path / "first", first).run
+    done = train_checked(scans, tmp_path / "run", options(init=before))
+    assert list(done.verdict.dice) == ([f"sub-{judge}"] if judge else [])
+    assert ("the weights of --init know" in done.verdict.sentence) is (judge is None)
+    seen = labeled_scans(tmp_path / "run")
+    assert all(seen.holds(one) for one in known.training)
+    again = train(
+        tmp_path / "data" / "some.json", tmp_path / "again", replace(first, init=tmp_path / "run")
+    ).run
+    assert all(labeled_scans(again).holds(one) for one in known.training), "through all runs between"
 
 
 def test_the_check_reads_contrasts_of_other_grids_as_training_does(tmp_path):

@@ -15,7 +15,7 @@ from runs import StopAfter, same, table, texts, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medssl.engines import TrainingInterrupted
-from medssl.errors import ConfigError, DatalistError, InputError
+from medssl.errors import ConfigError, DatalistError, GridError, InputError
 from medssl.functional.clustering import log_target_distribution
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
@@ -413,13 +413,33 @@ def test_a_changed_unlabeled_scan_stops_a_resume_by_name(scans, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["ssldec", "union_warm"])
-def test_unlabeled_scans_may_have_another_spacing(tmp_path, case):
+def test_unlabeled_scans_may_have_another_spacing(tmp_path, case, caplog):
+    """They are interpolated, and that is logged by name, as in segmenting."""
+    caplog.set_level("INFO", "medssl")
     write_subject(tmp_path / "cohort", "01", 1)
     write_subject(tmp_path / "cohort", "02", 2, labeled=False, affine=np.diag([1.5, 2.5, -3.0, 1]))
     assert train(tmp_path / "cohort", tmp_path / "run", options(case, hold_out=0)).steps == STEPS
+    assert "Interpolated to 2 x 2 x 2 mm, along R, A, S: sub-02 (1.5 x 2.5 x 3 mm)" in caplog.text
     assert load_model(tmp_path / "run").spacing == (2.0, 2.0, 2.0)
     losses = [row["loss_unlabeled"] for row in table(tmp_path / "run" / "metrics.tsv")][2:]
     assert all(np.isfinite(float(loss)) for loss in losses)
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_contrasts_of_an_unlabeled_scan_on_two_grids_are_resampled_only_where_asked(tmp_path, resample):
+    write_subject(tmp_path / "cohort", "01", 1)
+    write_subject(tmp_path / "cohort", "02", 2, labeled=False)
+    (path,) = (tmp_path / "cohort" / "sub-02").rglob("*_T2w.nii.gz")
+    image = nib.load(path)
+    coarse = image.affine @ np.diag([2, 2, 2, 1.0])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::2, ::2, ::2], coarse), path)
+    call = tmp_path / "cohort", tmp_path / "run", options("mean-teacher", hold_out=0, resample=resample)
+    if resample:
+        assert train(*call).steps == STEPS
+        return
+    with pytest.raises(GridError, match=r"sub-02.*--resample"):
+        train(*call)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_class_that_no_labeled_scan_has_is_named(scans, tmp_path, caplog):

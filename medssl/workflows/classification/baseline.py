@@ -122,7 +122,11 @@ def _train_with_baseline(
     }
     device = choose_device(options.device)
     runs = [trainings[name].run for name in (SUPERVISED, options.method)]
-    found = compare_runs(options.method, cohort, *runs, device)
+    lost = read_json(runs[1] / "run.json").get("vanished")
+    safe = (
+        not options.rounds and not lost
+    )  # rounds go on from what their targets say, whatever the labels taught
+    found = compare_runs(options.method, cohort, *runs, device, safe=safe)
     winner = options.method if found.method_wins else SUPERVISED
     told = repeat_command(data, out, options, baseline=True)
     promote(out, trainings[winner].run, winner, found, told, device)
@@ -147,13 +151,19 @@ def has_baseline(out: Path) -> bool:
 
 
 def compare_runs(
-    method: str, cohort: ImageCohort, baseline: Path, candidate: Path, device: str = "cpu"
+    method: str,
+    cohort: ImageCohort,
+    baseline: Path,
+    candidate: Path,
+    device: str = "cpu",
+    *,
+    safe: bool = True,
 ) -> ClassificationVerdict:
-    """Compare two runs on the validation images."""
+    """Compare two runs on the validation images; where there are none the method is returned if it is safe."""
     models = [load_classifier(run, device) for run in (baseline, candidate)]
     before, after = (predict_items(cohort.validation, [model]).probabilities for model in models)
     labels = numbers_of(cohort.validation, models[0].card.classes)
-    return verdict(method, labels, before, after)
+    return verdict(method, labels, before, after, safe=safe)
 
 
 def promote(
@@ -230,7 +240,7 @@ METHOD_SETTINGS = frozenset(
 
 METHOD_PARTS = (
     *("train#unlabeled", "train#dataset#targets", "train#sampler#mixture", "train#dataloader#views"),
-    *("train#dataloader#labeled_strong", "train#center_start"),
+    *("train#dataloader#labeled_strong", "train#center_start", "train#best_model#begin"),
 )
 """Where the overlays change the training itself."""
 

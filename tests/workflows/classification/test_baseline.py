@@ -9,7 +9,7 @@ import yaml
 from pictures import options, write_pictures
 from runs import StopAfter, same, weights
 
-from medssl.engines import TrainingInterrupted
+from medssl.engines import TrainingInterrupted, VanishingClasses
 from medssl.errors import ConfigError, DatalistError, OutputError
 from medssl.workflows.classification import baseline
 from medssl.workflows.classification.baseline import (
@@ -55,9 +55,26 @@ def test_the_better_one_is_at_the_top_and_the_sentence_says_so(compared):
 @pytest.mark.parametrize(("wins", "returned"), [(True, "ssldec"), (False, "supervised")])
 def test_what_is_returned_follows_the_verdict(wins, returned, pictures, tmp_path, monkeypatch):
     found = baseline.ClassificationVerdict("helped" if wins else "did not help", "said", 24, None, None)
-    monkeypatch.setattr(baseline, "compare_runs", lambda *_: found)
+    monkeypatch.setattr(baseline, "compare_runs", lambda *_, **__: found)
     done = train_with_baseline(pictures, tmp_path / "run", options(method="ssldec"))
     assert record(done.training.run)["method"] == returned
+    assert same(weights(done.training.run), weights(tmp_path / "run" / "candidates" / returned))
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost", "returned"),
+    [({}, [], "ssldec"), ({"rounds": 1}, [], "supervised"), ({}, ["light"], "supervised")],
+)
+def test_where_nothing_is_held_out_only_what_is_safe_is_returned(
+    changes, lost, returned, tmp_path, monkeypatch
+):
+    """No class has the five labels that a validation image is taken from; rounds, or a lost class, go wrong unseen."""
+    monkeypatch.setattr(VanishingClasses, "_compare", lambda self, _: setattr(self, "vanished", lost))
+    images = write_pictures(tmp_path / "images", training=4, validation=0, test=0)
+    done = train_with_baseline(images, tmp_path / "run", options(method="ssldec", **changes))
+    assert done.verdict.answer == "cannot tell"
+    assert record(done.training.run)["verdict"]["returned"] == returned
+    assert ("can go wrong unseen" in done.verdict.sentence) is (returned == "supervised")
     assert same(weights(done.training.run), weights(tmp_path / "run" / "candidates" / returned))
 
 
