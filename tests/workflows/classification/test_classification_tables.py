@@ -103,6 +103,9 @@ def test_a_method_that_was_picked_by_its_test_error_is_called_so(tables):
     assert best[2] == "1,000 steps: ssldec (chosen afterwards) 0.40 % (1 seed); supervised 2.00 % (1 seed)"
     asked = tables.mnist_mark(runs, 100, 1.0, "SSLDEC", "ssldec")
     assert asked[2].startswith("1,000 steps: ssldec 0.40 %")
+    fewer = [{**one, "steps": 500} for one in errors("supervised", 0.02)]
+    others = tables.mnist_mark([*errors("ssldec", 0.004), *fewer], 100, 1.0, "best method", "")
+    assert others[2].endswith("0.40 % (1 seed); supervised, 500 steps: 2.00 % (1 seed)")
     alone = tables.mnist_mark(errors("ssldec", 0.004), 100, 1.0, "best method", "")
     assert alone[2].startswith("1,000 steps: ssldec (no other method was run) 0.40 %")
     both = tables.mnist_mark([*runs, *errors("ssldec in rounds", 0.003)], 100, 1.0, "SSLDEC", "ssldec")
