@@ -7,13 +7,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite.engine import Engine, Events
 
 from medssl.errors import CheckpointError
 from medssl.io.files import require_same_hashes
+
+if TYPE_CHECKING:
+    from medssl.engines.watching import VanishingClasses
 
 logger = logging.getLogger(__name__)
 
@@ -154,21 +157,30 @@ class BestModelSaver:
         evaluator: Engine that validates.
         begin: Steps up to here are forgotten once a later one was validated: those before unlabeled data come in,
             whose network would be labeled-only under the name of another method.
+        vanishing: Knows the classes that the predictions have lost.
 
     Attributes:
         best: The metric of what is saved, None where nothing was validated.
-        step: After which it was saved.
+        step: After which it was saved; None where an earlier version saved it.
+        vanished: The classes that were lost then.
     """
 
     def __init__(
-        self, path: str, model: torch.nn.Module, card: Any, evaluator: Engine, begin: int = 0
+        self,
+        path: str,
+        model: torch.nn.Module,
+        card: Any,
+        evaluator: Engine,
+        begin: int = 0,
+        vanishing: VanishingClasses | None = None,
     ) -> None:
         self.path = Path(path)
         self.model = model
         self.card = card
-        self.begin = begin
+        self.begin, self.vanishing = begin, vanishing
         self.best: float | None = None
-        self.step = 0
+        self.step: int | None = 0
+        self.vanished: list[str] = []
         self._trainer: Engine | None = None
         evaluator.add_event_handler(Events.COMPLETED, self._validated)
 
@@ -178,13 +190,18 @@ class BestModelSaver:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best metric so far, and when it was reached."""
-        return {"best": self.best, "step": self.step, "begin": self.begin}
+        """Return the best metric so far, when it was reached, and the classes that were lost then and are lost now."""
+        now = [] if self.vanishing is None else self.vanishing.vanished
+        told = {"best": self.best, "step": self.step, "begin": self.begin}
+        return {**told, "vanished": list(self.vanished), "vanished_now": list(now)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the best metric of the run that is resumed."""
         self.best = state["best"]
-        self.step, self.begin = state.get("step", self.begin + 1), state.get("begin", self.begin)
+        self.step, self.begin = state.get("step"), state.get("begin", self.begin)
+        self.vanished = list(state.get("vanished", ()))
+        if self.vanishing is not None:
+            self.vanishing.vanished = list(state.get("vanished_now", ()))
 
     def _validated(self, evaluator: Engine) -> None:
         metric = float(evaluator.state.metrics[evaluator.state.key_metric_name])
@@ -200,7 +217,7 @@ class BestModelSaver:
             self._save()
 
     def _forget_labels_alone(self) -> None:
-        if self.step <= self.begin < self._now():
+        if self.step is not None and self.step <= self.begin < self._now():
             self.best = None
 
     def _now(self) -> int:
@@ -208,6 +225,7 @@ class BestModelSaver:
 
     def _save(self) -> None:
         self.step = self._now()
+        self.vanished = [] if self.vanishing is None else list(self.vanishing.vanished)
         save_atomically(self.card.attached_to(_unwrapped(self.model).state_dict()), self.path)
 
 

@@ -34,16 +34,19 @@ class EarlyStopping:
     Args:
         evaluator: Engine that validates.
         patience: Validations without a rise; 0 never stops.
+        begin: Validations up to this step do not count, see `BestModelSaver`.
     """
 
-    def __init__(self, evaluator: Engine, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, evaluator: Engine, patience: int, begin: int = 0) -> None:
+        self.patience, self.begin = patience, begin
         self.best: float | None = None
         self.waited = 0
+        self._trainer: Engine | None = None
         evaluator.add_event_handler(Events.COMPLETED, self._validated)
 
     def attach(self, engine: Engine) -> None:
         """Register the end of an epoch of the trainer."""
+        self._trainer = engine
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_if_stuck)
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,6 +58,8 @@ class EarlyStopping:
         self.best, self.waited = state["best"], state["waited"]
 
     def _validated(self, evaluator: Engine) -> None:
+        if self._trainer is not None and self._trainer.state.iteration <= self.begin:
+            return
         metric = float(evaluator.state.metrics[evaluator.state.key_metric_name])
         if self.best is None or (not math.isnan(metric) and metric > self.best):
             self.best, self.waited = metric, 0

@@ -68,12 +68,14 @@ def overruled(found: Verdict, method: str, why: str) -> Verdict:
     """Return the verdict where the network that would be returned is no good, whatever the comparison said.
 
     Args:
-        found: What the comparison said.
+        found: What the comparison said: `HELPED`, or `CANNOT_TELL`.
         method: Name for the sentence.
-        why: What is wrong with the network of the method, as the end of a sentence.
+        why: What is wrong with the network of the method, such as "lost white matter".
     """
-    compared = f"{found.sentence} But" if found.answer == HELPED else "The unlabeled scans did not help:"
-    sentence = f"{compared} {method}, trained on all scans, {why}. The labeled-only network is returned."
+    if found.answer == CANNOT_TELL:  # nothing was compared, and nothing is now
+        sentence = f"{found.sentence.partition('. ')[0]}. {method} {why}, so the labeled-only network is returned, and "
+        return replace(found, sentence=f"{sentence}that of {method} kept beside it.", safe=False)
+    sentence = f"{found.sentence} But {method} {why}: the labeled-only network is returned."
     return replace(found, answer=DID_NOT_HELP, sentence=sentence, safe=False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
@@ -19,7 +19,6 @@ from medssl.labels import BRAIN_TISSUES, LabelTable
 
 TABLE_COLUMNS = ("subject", *COLUMNS)
 
-TRAINED_ON = "labels were seen in training, or chose its step: these scores are no evidence for new scans."
 SEEN = "The model may have seen the scored scans, without their labels, in training (transductive)."
 
 _LISTED = 5
@@ -123,9 +122,15 @@ def evaluate(
     summary = summarize(rows)
     seen = any(name in row for row in rows for name in TRANSDUCTIVE)
     stamp = {"Transductive": SEEN} if seen else {}
-    if trained_on := _trained_on(ref, pairs):
-        listed = ", ".join(trained_on[:_LISTED]) + (", ..." if len(trained_on) > _LISTED else "")
-        stamp["TrainedOn"] = f"Of {len(trained_on)} of {len(pairs)} scored subjects ({listed}) {TRAINED_ON}"
+    taught, listed = _no_evidence(ref, pairs)
+    for name, some, why in (
+        ("TrainedOn", taught, "labels were seen in training, or chose its step"),
+        ("Listed", listed, "the datalist says 'training' or 'validation'"),
+    ):
+        if some:
+            shown = ", ".join(some[:_LISTED]) + (", ..." if len(some) > _LISTED else "")
+            told = f"Of {len(some)} of {len(pairs)} scored subjects ({shown}) {why}"
+            stamp[name] = f"{told}: their scores are no evidence for new scans."
     write_tsv(out, rows, [*TABLE_COLUMNS, *(TRANSDUCTIVE if seen else ())])
     write_json(out.with_suffix(".json"), _sidecar(summary) | stamp)
     warnings += [*_remarks(summary), *stamp.values()]
@@ -140,14 +145,19 @@ def _told_of_model(path: Path) -> Mapping[str, object]:
         return {}
 
 
-def _trained_on(ref: Path, pairs: Iterable[tuple[str, _LabelFile, _LabelFile]]) -> list[str]:
-    """Return the subjects that are no evidence for new scans: by what lies beside their maps, or a datalist."""
-    listed = ref if ref.suffix == ".json" else ref / FILE_NAME
-    known: set[str] = set()
-    if listed.is_file():
-        cohort = read_cohort(listed)
-        known = {subject.key for subject in (*cohort.training, *cohort.validation)}
-    return [key for key, map_, _ in pairs if key in known or _told_of_model(map_.path).get("SeenWithLabel")]
+def _no_evidence(
+    ref: Path, pairs: Sequence[tuple[str, _LabelFile, _LabelFile]]
+) -> tuple[list[str], list[str]]:
+    """Return the subjects whose labels taught the model, as their maps say; and those that a datalist lists so.
+
+    A map of another program, or of a model that keeps no record, says nothing.
+    """
+    told = {key: _told_of_model(map_.path).get("SeenWithLabel") for key, map_, _ in pairs}
+    datalist = ref if ref.suffix == ".json" else ref / FILE_NAME
+    cohort = read_cohort(datalist) if datalist.is_file() else None
+    known = {one.key for one in (*cohort.training, *cohort.validation)} if cohort else set()
+    listed = [key for key, seen in told.items() if seen is None and key in known]
+    return [key for key, seen in told.items() if seen], listed
 
 
 def read_scores(path: Path) -> list[dict[str, object]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from medssl.workflows.anatomy_weight import PROCESSES, SETTING, record, weigh_an
 from medssl.workflows.budgets import budget_named
 from medssl.workflows.factor_check import check_factor
 from medssl.workflows.methods import first_cluster, target_rule, uses_anatomy
-from medssl.workflows.models import LabeledScans, find_weights, labeled_scans
+from medssl.workflows.models import KnownScans, find_weights, known_scans
 from medssl.workflows.provenance import file_hashes, moved_hashes, relative
 from medssl.workflows.running import (
     CANDIDATES,
@@ -142,13 +142,13 @@ def _train_checked(
     method = options.method
     baseline, semi_supervised = _labeled_only(options), decided(options, cohort)
     run = _Runner(out, data, watcher, say)
-    _tell_cost(planned_runs(cohort), options.budget, say)
     if not cohort.unlabeled:
+        _tell_cost(planned_runs(cohort, checked=False), options.budget, say)
         run.train(LABELED_ONLY, baseline, None)
         return _finished(data, out, options, LABELED_ONLY, nothing_unlabeled(), run)
-    known = LabeledScans() if options.init is None else labeled_scans(find_weights(options.init)[0])
-    part, why_not = _for_check(cohort, options.seed, known)
+    part, why_not = _for_check(cohort, options.seed, _judges(out, cohort, options))
     checked = not why_not
+    _tell_cost(planned_runs(cohort, checked=checked), options.budget, say)
     check = _Check(run, part, "" if cohort.validation else "check-", keep_last=not cohort.validation)
     before: dict[str, float] = {}
     after: dict[str, float] = {}
@@ -172,9 +172,9 @@ def _no_good(run: Path, answer: str) -> str:
     """Say why the network of a semi-supervised run is not one to return; "" where nothing speaks against it."""
     record = read_json(run / "run.json")
     if lost := record.get("vanished"):
-        return f"lost {' and '.join(lost)} on the unlabeled ones"
+        return f"lost {' and '.join(lost)} on the unlabeled scans"
     if answer == CANNOT_TELL and record.get("registered_pairs") == 0:
-        return "had no labeled scan that could be registered, and can go wrong unseen without"
+        return "can go wrong unseen where no labeled scan can be registered"
     return ""
 
 
@@ -202,8 +202,8 @@ def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
     from a cluster because it is large: online training that begins with the labeled term alone and has the method's
     own loss, and not 'dec' where background is a cluster. With the anatomical prior a part of the labeled crops are
     registered scans, from the first step on: their labels are right, their shapes are those of unlabeled scans.
-    SSLDEC without it lost against labeled-only in one draw of three (`docs/experiments.md`), and so do weights and
-    starts that nobody has tried count as unsafe.
+    SSLDEC without it lost against labeled-only in one draw of three (`docs/experiments.md`). Weights and starts that
+    nobody has tried count as unsafe too.
     """
     start = options.settings.get("unlabeled_start", 1.0)
     begins_with_labels = isinstance(start, int | float) and start >= _SAFE_START
@@ -220,13 +220,16 @@ def is_checked(out: Path) -> bool:
     return (out / PLAN).is_file()
 
 
-def planned_runs(cohort: Cohort) -> int:
-    """Return how many trainings of the whole budget a checked training takes at most."""
+def planned_runs(cohort: Cohort, *, checked: bool) -> int:
+    """Return how many trainings of the whole budget a semi-supervised method takes at most.
+
+    Args:
+        cohort: Its scans.
+        checked: Whether there is a labeled scan to compare the two networks on.
+    """
     if not cohort.unlabeled:
         return 1
-    if cohort.validation or len(_persons(cohort)) < 2:
-        return 2
-    return 4
+    return 4 if checked and not cohort.validation else 2
 
 
 class _Runner:
@@ -463,23 +466,41 @@ METHOD_PARTS = (
 """Parts of the configuration that the overlays add or change; a labeled-only one has none, or its own."""
 
 
-def _for_check(cohort: Cohort, seed: int, known: LabeledScans) -> tuple[Cohort, str]:
+def _judges(out: Path, cohort: Cohort, options: TrainOptions) -> list[str]:
+    """Return the subjects that may judge, in the order of their names; the plan keeps them for a resumed run.
+
+    A scan that the weights of ``--init`` have learned from is no judge.
+    """
+    plan = read_json(out / PLAN)
+    if "judges" not in plan:
+        known = KnownScans() if options.init is None else known_scans(find_weights(options.init)[0])
+        if any((out / CANDIDATES).glob("check-*")):  # begun by a version that asked no weights
+            known = KnownScans()
+        some = cohort.validation or cohort.training
+        taught = {plain_id(one.subject) for one in some if known.holds(one)}
+        if taught:
+            logger.warning(
+                "The weights of --init know, so that they do not judge: %s", ", ".join(sorted(taught))
+            )
+        plan = {**plan, "judges": [name for name in _persons(some) if name not in taught]}
+        write_json(out / PLAN, plan)
+    judges: list[str] = plan["judges"]
+    return judges
+
+
+def _for_check(cohort: Cohort, seed: int, judges: Sequence[str]) -> tuple[Cohort, str]:
     """Return the scans with those for the check under validation, and why there are none, "" where there are.
 
     Args:
         cohort: All scans.
         seed: Chooses among the labeled ones, where none are under validation.
-        known: What the weights that training begins with have learned from: such a scan is no judge.
+        judges: Subjects that may be chosen.
     """
-    learned = {one.key for one in (*cohort.training, *cohort.validation) if known.holds(one)}
     if cohort.validation:
-        judges = tuple(one for one in cohort.validation if one.key not in learned)
-        return replace(cohort, validation=judges), "" if judges else LEARNED
-    names = _persons(cohort)
-    if len(names) < 2:
+        some = tuple(one for one in cohort.validation if plain_id(one.subject) in judges)
+        return replace(cohort, validation=some), "" if some else LEARNED
+    if len(_persons(cohort.training)) < 2:
         return cohort, ONE_LABELED
-    taught = {plain_id(one.subject) for one in cohort.training if one.key in learned}
-    judges = [name for name in names if name not in taught]
     if not judges:
         return cohort, LEARNED
     part = _held_out_for_check(cohort, seed, judges)
@@ -499,7 +520,7 @@ def _held_out_for_check(cohort: Cohort, seed: int, judges: Sequence[str] | None 
         seed: Chooses the subjects.
         judges: Subjects to choose from; None: all labeled ones.
     """
-    names = _persons(cohort) if judges is None else list(judges)
+    names = _persons(cohort.training) if judges is None else list(judges)
     order = np.random.default_rng(seed).permutation(len(names))
     held = {names[place] for place in order[: max(1, len(names) // HELD_OUT_SHARE)]}
 
@@ -523,9 +544,9 @@ def _held_out_for_check(cohort: Cohort, seed: int, judges: Sequence[str] | None 
     )
 
 
-def _persons(cohort: Cohort) -> list[str]:
-    """Return the labeled subjects, each once however it is spelled, in the order of the names as they are."""
-    names = sorted(subject.subject for subject in cohort.training)
+def _persons(scans: Iterable[Subject]) -> list[str]:
+    """Return the subjects, each once however it is spelled, in the order of the names as they are."""
+    names = sorted(scan.subject for scan in scans)
     return list(dict.fromkeys(plain_id(name) for name in names))
 
 

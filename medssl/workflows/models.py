@@ -32,7 +32,7 @@ INIT_SCANS = "init_scans"
 
 
 @dataclass(frozen=True)
-class LabeledScans:
+class KnownScans:
     """The training and validation scans of a run.
 
     Args:
@@ -45,10 +45,11 @@ class LabeledScans:
 
     def holds(self, subject: Subject) -> bool:
         """Tell whether a scan is one of them: by its image, and its name or label image."""
-        if not self.keys or sha256_once(subject.images[0]) not in self.sha256:
+        if not self.keys or (subject.key not in self.keys and subject.label is None):
             return False
-        labeled = subject.label is not None and sha256_once(subject.label) in self.sha256
-        return labeled or subject.key in self.keys
+        if sha256_once(subject.images[0]) not in self.sha256:
+            return False
+        return subject.key in self.keys or sha256_once(Path(str(subject.label))) in self.sha256
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Model:
     weights_sha256: str
     device: str = "cpu"
     transductive: bool = False
-    labeled: LabeledScans = field(default_factory=LabeledScans)
+    labeled: KnownScans = field(default_factory=KnownScans)
 
 
 @dataclass(frozen=True)
@@ -174,17 +175,17 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
         weights_sha256=sha256(weights),
         device=device,
         transductive=is_transductive(meta.get("transductive"), trained_on),
-        labeled=labeled_scans(bundle),
+        labeled=known_scans(bundle),
     )
 
 
-def labeled_scans(bundle: Path) -> LabeledScans:
+def known_scans(bundle: Path) -> KnownScans:
     """Read what a run folder says of its scans, and of those that its first weights knew; a bundle says nothing."""
     record = read_json(bundle / "run.json") if (bundle / "run.json").is_file() else {}
     subjects, hashes, before = (record.get(name, {}) for name in ("subjects", "data_sha256", INIT_SCANS))
     keys = {key for part in ("training", "validation") for key in subjects.get(part, ())}
     keys, known = keys.union(before.get("subjects", ())), {*hashes.values(), *before.get("sha256", ())}
-    return LabeledScans(frozenset(keys), frozenset(known))
+    return KnownScans(frozenset(keys), frozenset(known))
 
 
 def model_facts(model: Path | str | None = None) -> ModelFacts:

@@ -389,7 +389,9 @@ def _verdict_blocks(material: _Material) -> tuple[Block, ...]:
             for scan, dice in said["dice"].items()
         ]
         if rows:
-            same = "patience" if said.get("patience") else "steps"
+            same = {None: "budget", 0: "steps"}.get(
+                said.get("patience"), "patience"
+            )  # None: an earlier version
             note = f"Mean Dice over the labels. Both networks had the same {same}, crops and augmentation."
             columns = ("held-out scan", "labeled-only", "with unlabeled scans", "difference, points")
             blocks.append(Table(columns, tuple(rows), note=note))

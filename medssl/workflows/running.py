@@ -150,19 +150,16 @@ def _run_training(
     record = read_json(out / "run.json")
     record |= {"steps": training.steps, "best_validation_score": best, "finished": True}
     record["precision"] = trainer.precision
-    record |= _seen_at_the_end(workflow.parser, record)
+    record |= _seen_at_the_end(workflow.parser)
     record["seconds"] = round(record.get("seconds", 0) + training.seconds, 1)
     write_json(out / "run.json", record)
     return training
 
 
-def _seen_at_the_end(parser: ConfigParser, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run has to tell beside its score: classes lost, steps skipped, registrations, the step it kept."""
+def _seen_at_the_end(parser: ConfigParser) -> dict[str, Any]:
+    """Return what a run has to tell beside its score: the step it kept, classes lost there, skips, registrations."""
     trainer, saver = parser.get_parsed_content("train#trainer"), parser.get_parsed_content("train#best_model")
-    told = {"skipped_steps": trainer.skipped_steps, "kept_step": saver.step or trainer.state.iteration}
-    if "vanishing" in parser["train"]:
-        now = parser.get_parsed_content("train#vanishing").vanished
-        told["vanished"] = now or before.get("vanished", [])
+    told = {"skipped_steps": trainer.skipped_steps, "kept_step": saver.step, "vanished": saver.vanished}
     registered = parser["train"]["dataset"].get("registered")
     if isinstance(registered, Mapping):
         told["registered_pairs"] = parser.get_parsed_content("train#dataset#registered").pairs

@@ -331,7 +331,7 @@ class _Job:
                 "WeightsSHA256": model.weights_sha256,
                 "TrainedOn": model.trained_on,
                 "Transductive": model.transductive,
-                "SeenWithLabel": model.labeled.holds(subject),
+                **({"SeenWithLabel": model.labeled.holds(subject)} if model.labeled.keys else {}),
             },
             "Backend": answer.backend,
             **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),

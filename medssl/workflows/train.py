@@ -33,9 +33,9 @@ from medssl.workflows.methods import (
 )
 from medssl.workflows.models import (
     INIT_SCANS,
-    LabeledScans,
+    KnownScans,
     find_weights,
-    labeled_scans,
+    known_scans,
     packaged_bundle,
     read_config,
 )
@@ -174,7 +174,7 @@ def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
     require_usable_cohort(cohort, sections, options.resample, options.transductive)
     leaks = require_no_leaks(cohort, transductive=options.transductive)
     require_new_run(out, [data])
-    known = LabeledScans() if options.init is None else labeled_scans(find_weights(options.init)[0])
+    known = KnownScans() if options.init is None else known_scans(find_weights(options.init)[0])
     if seen_before := [one.key for one in cohort.validation if known.holds(one)]:
         logger.warning(
             "The weights of --init have learned from %s: scores there, which choose the step, lean high.",

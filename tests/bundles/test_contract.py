@@ -186,6 +186,26 @@ def test_ssldec_tells_of_labels_that_leave_out_a_part_of_the_brain(tmp_path, cap
     assert ("--background_cluster true" in caplog.text) is not complete
 
 
+@pytest.mark.parametrize("bundle", ["infant_brain_segmentation", "compact_image_classification"])
+@pytest.mark.parametrize(
+    "overlay", ["train_ssldec.yaml", "train_mean_teacher.yaml", "train_pseudo_label.yaml"]
+)
+@pytest.mark.parametrize("unlabeled", [[], ["some"]])
+def test_the_step_that_is_kept_is_one_that_unlabeled_data_taught(bundle, overlay, unlabeled):
+    configs = CONFIGS.parents[1] / bundle / "configs"
+    parser = ConfigParser()
+    parser.read_config([str(configs / name) for name in ("train.yaml", overlay)])
+    parser["train#unlabeled#data"], parser["train#sampler#steps"], parser["unlabeled_start"] = (
+        unlabeled,
+        100,
+        0.4,
+    )
+    begin = parser.get_parsed_content("train#best_model#begin")
+    assert begin == (40 if unlabeled else 0)
+    assert not unlabeled or begin == parser.get_parsed_content("train#sampler#mixture#start")
+    assert parser.get_parsed_content("train#early_stopping#begin") == begin
+
+
 def test_handlers_are_a_list_that_label_can_insert_into():
     assert all("_target_" in handler for handler in read("train.yaml")["train"]["handlers"])
     assert read("train.yaml")["train"]["unlabeled"]["data"] == []

@@ -158,3 +158,22 @@ def test_steps_before_unlabeled_data_come_in_are_forgotten_once_there_are_later_
     other = BestModelSaver("", network, card, Engine(lambda *_: None))
     other.load_state_dict(saver.state_dict())
     assert other.state_dict() == saver.state_dict()
+
+
+def test_the_saver_knows_the_classes_that_were_lost_where_it_saved(tmp_path):
+    """Not those of the last step; and it keeps both for a run that is resumed."""
+    network, evaluator, vanishing = nn.Linear(1, 1), Engine(lambda *_: None), SimpleNamespace(vanished=[])
+    card = SimpleNamespace(attached_to=lambda weights: {"model": weights})
+    saver = BestModelSaver(str(tmp_path / "model.pt"), network, card, evaluator, vanishing=vanishing)
+    saver.attach(Engine(lambda *_: None))
+    evaluator.state.key_metric_name = "score"
+    for score, lost in ((0.5, ["gray"]), (0.9, []), (0.6, ["white"])):
+        evaluator.state.metrics, vanishing.vanished = {"score": score}, lost
+        saver._validated(evaluator)
+    assert saver.vanished == []
+    again = SimpleNamespace(vanished=[])
+    other = BestModelSaver("", network, card, Engine(lambda *_: None), vanishing=again)
+    other.load_state_dict(saver.state_dict())
+    assert (other.vanished, again.vanished) == ([], ["white"])
+    other.load_state_dict({"best": 0.7})
+    assert (other.step, other.vanished) == (None, []), "of an earlier version"

@@ -119,6 +119,20 @@ def test_a_wrapped_network_is_unwrapped():
     assert list(teacher.state_dict()) == list(network.state_dict())
 
 
+def test_a_run_lists_the_weights_once(monkeypatch):
+    network, listed = _network(), []
+    original = nn.Module.state_dict
+    teacher = Teacher(network)
+    engine = _student_engine(network)
+    teacher.attach(engine)
+    engine.run(_images(1), max_epochs=1)
+    monkeypatch.setattr(
+        nn.Sequential, "state_dict", lambda self, *a, **k: listed.append(self) or original(self, *a, **k)
+    )
+    engine.run(_images(4), max_epochs=2)
+    assert listed.count(network) == listed.count(teacher.network) == 1
+
+
 def test_a_further_run_follows_the_tensors_that_the_student_has_by_then():
     """Moving a network to another type or device gives it other tensors."""
     network, engine = _network(), Engine(lambda *_: None)

@@ -123,6 +123,7 @@ def test_scores_of_scans_that_taught_the_network_say_so(folders, told):
     seen = bool(told and told["SeenWithLabel"]) if told else False
     assert any("1 of 2 scored subjects (sub-01)" in text for text in found.warnings) is seen
     assert any("no evidence for new scans" in text for text in found.warnings) is seen
+    assert not any("datalist" in text for text in found.warnings)
     assert ("TrainedOn" in json.loads(out.with_suffix(".json").read_text())) is seen
 
 

@@ -24,7 +24,7 @@ from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import atlases, harmless
 from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
-from medssl.workflows.models import labeled_scans, load_model
+from medssl.workflows.models import known_scans, load_model
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.target_example import read_target_example
 from medssl.workflows.train import TrainOptions, prepare_run, train
@@ -379,10 +379,11 @@ def test_the_run_folder_is_a_model_and_moves_with_its_data(tmp_path):
 
 def test_the_plan_of_runs_is_what_is_trained(scans):
     cohort = read_cohort(scans)
-    assert planned_runs(cohort) == 4
-    assert planned_runs(replace(cohort, training=cohort.training[:1])) == 2
+    assert planned_runs(cohort, checked=True) == 4
+    assert planned_runs(cohort, checked=False) == 2
     held_out = replace(cohort, training=cohort.training[1:], validation=cohort.training[:1])
-    assert planned_runs(held_out) == 2
+    assert planned_runs(held_out, checked=True) == 2
+    assert planned_runs(replace(cohort, unlabeled=()), checked=False) == 1
 
 
 def trained(monkeypatch):
@@ -489,13 +490,18 @@ def vanishing(monkeypatch):
     monkeypatch.setattr(VanishingClasses, "_compare", lambda self, _: self.vanished.append("white matter"))
 
 
-@pytest.mark.parametrize("labeled", [("01", "02"), ("01",)])
-def test_a_network_that_lost_a_class_is_not_returned(labeled, tmp_path, monkeypatch, vanishing):
+@pytest.mark.parametrize(
+    ("labeled", "hold_out", "answer"),
+    [(("01", "02"), 0, "did not help"), (("01", "02"), 1, "did not help"), (("01",), 0, "cannot tell")],
+)
+def test_a_network_that_lost_a_class_is_not_returned(
+    labeled, hold_out, answer, tmp_path, monkeypatch, vanishing
+):
     prefer(monkeypatch, True)
     data = make_cohort(tmp_path / "cohort", labeled=labeled, unlabeled=("04",))
-    done = train_checked(data, tmp_path / "run", options())
+    done = train_checked(data, tmp_path / "run", options(hold_out=hold_out))
     said = record(tmp_path / "run")["verdict"]
-    assert (done.verdict.answer, said["returned"]) == ("did not help", "labeled-only")
+    assert (done.verdict.answer, said["returned"]) == (answer, "labeled-only")
     assert "lost white matter" in said["sentence"]
     assert ("The unlabeled scans helped" in said["sentence"]) is (len(labeled) > 1), (
         "what was compared is told too"
@@ -508,8 +514,19 @@ def test_one_labeled_scan_that_cannot_be_registered_teaches_labels_alone(tmp_pat
     monkeypatch.setattr(atlases, "register_and_save", lambda *_: "no overlap")
     data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04",))
     train_checked(data, tmp_path / "run", options())
-    assert record(tmp_path / "run")["verdict"]["returned"] == "labeled-only"
+    said = record(tmp_path / "run")["verdict"]
+    assert (said["returned"], said["answer"]) == ("labeled-only", "cannot tell")
+    assert "no labeled scan can be registered" in said["sentence"]
     assert record(tmp_path / "run" / "candidates" / "ssldec")["registered_pairs"] == 0
+
+
+def test_held_out_scans_that_the_first_weights_know_do_not_judge(scans, tmp_path, caplog):
+    """Under validation as well: they choose the step, which is said, and compare nothing."""
+    before = train(scans, tmp_path / "first", options(method="supervised")).run
+    done = train_checked(scans, tmp_path / "run", options(init=before, hold_out=1))
+    assert (done.verdict.answer, dict(done.verdict.dice)) == ("cannot tell", {})
+    assert "so that they do not judge" in caplog.text
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["judges"] == []
 
 
 @pytest.mark.parametrize(("taught", "judge"), [(("01", "02", "03"), None), (("01", "03"), "02")])
@@ -522,12 +539,12 @@ def test_scans_that_the_first_weights_know_do_not_judge(scans, tmp_path, taught,
     done = train_checked(scans, tmp_path / "run", options(init=before))
     assert list(done.verdict.dice) == ([f"sub-{judge}"] if judge else [])
     assert ("the weights of --init know" in done.verdict.sentence) is (judge is None)
-    seen = labeled_scans(tmp_path / "run")
+    seen = known_scans(tmp_path / "run")
     assert all(seen.holds(one) for one in known.training)
     again = train(
         tmp_path / "data" / "some.json", tmp_path / "again", replace(first, init=tmp_path / "run")
     ).run
-    assert all(labeled_scans(again).holds(one) for one in known.training), "through all runs between"
+    assert all(known_scans(again).holds(one) for one in known.training), "through all runs between"
 
 
 def test_the_check_reads_contrasts_of_other_grids_as_training_does(tmp_path):
@@ -557,7 +574,7 @@ def test_one_subject_in_two_spellings_or_copies_is_not_on_both_sides_of_the_chec
 def test_which_scan_is_held_out_follows_the_names_as_they_are(tmp_path):
     scans = tuple(Subject(f"{number:02d}", ()) for number in range(1, 12))
     cohort = Cohort(tmp_path, ("T1w",), BRAIN_TISSUES, training=scans)
-    assert harmless._persons(cohort) == [str(number) for number in range(1, 12)]
+    assert harmless._persons(cohort.training) == [str(number) for number in range(1, 12)]
 
 
 def test_two_processes_do_not_train_in_one_folder(validated, scans, tmp_path):
@@ -645,7 +662,7 @@ def test_a_folder_in_use_is_refused(scans, tmp_path):
 
 
 @pytest.mark.parametrize(("labeled", "prior"), [(8, "anatomical"), (9, "class")])
-def test_what_auto_leaves_open_is_decided_on_all_labeled_scans(labeled, prior):
+def test_what_auto_leaves_open_is_decided_on_all_known_scans(labeled, prior):
     """The check holds some of them out, and shall still judge the method that is returned."""
     scans = [Subject(f"{number:02d}", ()) for number in range(labeled + 1)]
     cohort = Cohort(Path(), ("T1w",), BRAIN_TISSUES, training=tuple(scans[:-1]), unlabeled=(scans[-1],))

@@ -195,6 +195,8 @@ def test_warm_rounds_go_on_with_the_weights_they_have(scans, tmp_path, monkeypat
     """Invariant 6."""
     seen = watch_stages(monkeypatch)
     train(scans, tmp_path / "run", options("union_warm"))
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())["kept_step"]
+    assert STAGES[-2] < kept <= STAGES[-1], "the best of the last round, not of the labeled-only stage"
     assert len(seen) == 2
     assert all(same(before, after) for _, before, after in seen)
 

@@ -76,7 +76,8 @@ def train_with_baseline(
     """Train a method and the supervised baseline of equal steps, images and augmentation; return the better one.
 
     Both are compared on the validation images, on which both chose their best step too; test images are not
-    looked at. Without validation images nothing can be told, and the method's network is returned.
+    looked at. Without validation images nothing can be told, and the method's network is returned, unless it was
+    trained in rounds or lost a class.
 
     Args:
         data: As in `train_classifier`.

@@ -288,7 +288,7 @@ def _macro_f1(file: Path, validation: Sequence[ImageItem], backend: str) -> floa
     """Score a file as it is run in the time that it is offered with."""
     if not validation:
         return float("nan")
-    model = open_classifier(file, backend=backend)
+    model = open_classifier(file, backend=backend, tried=True)
     labels = numbers_of(validation, model.card.classes)
     found = scores(labels, predict_items(validation, [model]).probabilities, model.card.classes, draws=0)
     return float(found.measures["macro_f1"])

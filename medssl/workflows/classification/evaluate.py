@@ -50,6 +50,7 @@ class Evaluation:
         views: Whose probabilities were averaged.
         finding: Sensitivity and specificity with the threshold that an exported file holds, or None.
         warnings: What a reader must know of the images, in sentences.
+        backend: What ran an exported file, where one was named.
     """
 
     section: str
@@ -61,6 +62,7 @@ class Evaluation:
     views: tuple[str, ...] = ("identity",)
     finding: OperatingPoint | None = None
     warnings: tuple[str, ...] = ()
+    backend: str | None = None
 
 
 def evaluate_classifier(
@@ -115,7 +117,9 @@ def evaluate_classifier(
         abstaining = score_abstaining(labels, predictions.probabilities, float(threshold))
     found = scores(labels, predictions.probabilities, loaded.card.classes)
     finding = finding_of(loaded.card.extra, loaded.card.classes, labels, predictions.probabilities)
-    return Evaluation(section, found, abstaining, predictions, labels, loaded, tuple(views), finding, seen)
+    return Evaluation(
+        section, found, abstaining, predictions, labels, loaded, tuple(views), finding, seen, backend
+    )
 
 
 def images_of_run(model: Path, classes: Sequence[str]) -> ImageCohort:
@@ -171,6 +175,7 @@ def write_evaluation(out: Path, result: Evaluation, data: Path, overwrite: bool 
             "section": result.section,
             "model": result.model.name,
             "weights_sha256": result.model.weights_sha256,
+            **({} if result.backend is None else {"backend": result.backend}),
             **found.record(),
             "abstaining": None if result.abstaining is None else asdict(result.abstaining),
             "finding": None if result.finding is None else asdict(result.finding),

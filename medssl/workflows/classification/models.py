@@ -47,20 +47,23 @@ class ImageModel:
         return self.at_temperature(1.0)
 
 
-BACKENDS: Mapping[str, Callable[[Path], OnnxClassifier]] = {
-    "onnxruntime": OnnxClassifier,
-    "openvino": OpenVinoClassifier,
+BACKENDS: Mapping[str, Callable[[Path, bool], OnnxClassifier]] = {
+    "onnxruntime": lambda path, _: OnnxClassifier(path),
+    "openvino": lambda path, tried: OpenVinoClassifier(path, tried=tried),
 }
 """What runs an exported file, the default first."""
 
 
-def open_classifier(model: Path | str, device: str = "cpu", backend: str | None = None) -> ImageModel:
+def open_classifier(
+    model: Path | str, device: str = "cpu", backend: str | None = None, *, tried: bool = False
+) -> ImageModel:
     """Load a classifier or an exported file; it predicts, and can be trained or exported only if it is no file.
 
     Args:
         model: As in `load_classifier`, or an ``.onnx`` file.
         device: Where to put a network.
         backend: Of `BACKENDS`, which run files on the CPU; None: onnxruntime.
+        tried: Whether it is known that the backend runs the file; see `OpenVinoClassifier`.
 
     Raises:
         InputError: There is nothing of that name.
@@ -73,7 +76,7 @@ def open_classifier(model: Path | str, device: str = "cpu", backend: str | None 
             msg = f"{path.name} is no exported file: torch runs it, not {backend}."
             raise ConfigError(msg, "Give an .onnx file of 'medssl classify export', or leave --backend out.")
         return load_classifier(model, device)
-    runner = BACKENDS[backend or next(iter(BACKENDS))](path)
+    runner = BACKENDS[backend or next(iter(BACKENDS))](path, tried)
     told = runner.card
     network = {"name": told.network, "out_channels": len(told.classes), "in_channels": told.channels}
     card = ClassifierCard(
