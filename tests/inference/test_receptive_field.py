@@ -13,7 +13,11 @@ SMALL = {"stem_channels": 4, "growth_rate": 4, "block_layers": 1}
 
 def perturbed(network: nn.Module, side: int, axis: int) -> tuple[int, int]:
     """Return how far a change of one voxel is seen before and behind it, over one multiple of places."""
+    torch.manual_seed(0)  # of weights and image: in rare draws a far voxel's path is dead
     network = network.double().eval()
+    for part in network.modules():
+        if hasattr(part, "reset_parameters"):
+            part.reset_parameters()
     x = torch.randn(1, 2, *[side if other == axis else 16 for other in range(3)], dtype=torch.float64)
     with torch.inference_mode():
         still = network(x)
