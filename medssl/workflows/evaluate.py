@@ -21,8 +21,6 @@ TABLE_COLUMNS = ("subject", *COLUMNS)
 
 SEEN = "The model may have seen the scored scans, without their labels, in training (transductive)."
 
-_LISTED = 5
-
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, finished subjects, all subjects)."""
 
@@ -128,8 +126,7 @@ def evaluate(
         ("Listed", listed, "the datalist says 'training' or 'validation'"),
     ):
         if some:
-            shown = ", ".join(some[:_LISTED]) + (", ..." if len(some) > _LISTED else "")
-            told = f"Of {len(some)} of {len(pairs)} scored subjects ({shown}) {why}"
+            told = f"Of {len(some)} of {len(pairs)} scored subjects ({_listed(some)}) {why}"
             stamp[name] = f"{told}: their scores are no evidence for new scans."
     write_tsv(out, rows, [*TABLE_COLUMNS, *(TRANSDUCTIVE if seen else ())])
     write_json(out.with_suffix(".json"), _sidecar(summary) | stamp)
