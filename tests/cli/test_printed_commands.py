@@ -1,40 +1,13 @@
 """D22: the commands that the pages print exist as printed, with their options and choices; nothing is run."""
 
-import re
 import shlex
 from contextlib import suppress
-from pathlib import Path
 
 import click
 import pytest
+from pages import PAGES, mentioned, printed
 
 from medssl.cli import main
-
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "bundles").glob("*/docs/*.md")),
-]
-
-
-def printed(page):
-    """Return the ``medssl ...`` lines of the fenced blocks of a page, continued lines joined."""
-    found, fenced = [], False
-    for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-        if line.strip().startswith("```"):
-            fenced = not fenced
-        elif fenced and line.strip().startswith("medssl "):
-            found.append(line.strip())
-    return found
-
-
-def mentioned(page):
-    """Return what stands in the text of a page as code and begins with ``medssl``, perhaps without its arguments."""
-    return [
-        " ".join(span.split()) for span in re.findall(r"`(medssl [^`]+)`", page.read_text(encoding="utf-8"))
-    ]
-
 
 COMMANDS = [(page.name, line) for page in PAGES for line in printed(page)]
 MENTIONED = [(page.name, span) for page in PAGES for span in mentioned(page)]
