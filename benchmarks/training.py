@@ -74,11 +74,15 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     ", float32": {"amp": False},
 }
 """How the network for images trains: as packaged (bfloat16 where the processor has it), or with one thing changed."""
+DEFAULT = {"network": "vgg-small-64", "size": 64, "settings": {"batch_size": 64}}
+SMALLEST = {"network": "vgg-small-28", "size": 28, "settings": {"batch_size": 256}}
 PICTURES: Mapping[str, Mapping[str, Any]] = {
-    "color, natural": {"variants": VARIANTS},
-    "gray, digits": {"channels": 1, "preset": "digits", "variants": ("",)},
+    "color, natural": {**SMALLEST, "variants": VARIANTS},
+    "gray, digits": {**SMALLEST, "channels": 1, "preset": "digits", "variants": ("",)},
+    "color, natural, all defaults": {**DEFAULT, "variants": ("",)},
 }
-"""Images of 28 x 28 by color and preset of augmentation: as simulated ones are, and as those of MNIST are."""
+"""Images by color and preset of augmentation: as simulated ones are, as those of MNIST are, and what
+`medssl classify train` does where nothing is asked for."""
 KEYS = ("image", "label", "mask")
 
 
@@ -272,19 +276,19 @@ def write_cohort(folder: Path, shape: tuple[int, int, int]) -> None:
 
 def image_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure training of a 2D network: as packaged, with batches made beforehand in a thread, in float32."""
-    data, size, batch = folder / "images", 28, 16 if arguments.quick else 256
-    simulate_folder(data, labeled=20, unlabeled=300, validation=0, test=1, size=size)
     rows = []
     for pictures, kind in PICTURES.items():
-        chosen = {key: value for key, value in kind.items() if key != "variants"}
+        size, batch = kind["size"], 16 if arguments.quick else kind["settings"]["batch_size"]
+        data = folder / f"images-{size}"
+        if not data.is_dir():
+            simulate_folder(data, labeled=20, unlabeled=300, validation=0, test=1, size=size)
+        chosen = {key: value for key, value in kind.items() if key not in {"variants", "settings"}}
         arms: dict[str, Arm] = {}
         for (label, method), variant in itertools.product(IMAGES.items(), kind["variants"]):
             out = folder / f"{pictures}-{len(arms)}"
             more = {"batch_size": batch, **VARIANTS[variant], **endless(arguments)}
             options = ClassifyOptions(
                 method=method,
-                network="vgg-small-28",
-                size=size,
                 device=arguments.device,
                 hold_out=0,
                 settings=more,
@@ -292,7 +296,7 @@ def image_rows(folder: Path, arguments: argparse.Namespace) -> list[dict[str, An
             )
             prepare_classifier(out, usable_cohort(data, options), options, data)
             arms[f"ours, {label}{variant}"] = ours(out)
-        facts = {"network": "vgg-small-28", "pictures": pictures, "crops": [batch, size, size]}
+        facts = {"network": kind["network"], "pictures": pictures, "crops": [batch, size, size]}
         rows += taken(facts, arms, arguments.turns)
     return rows
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,22 +19,27 @@ class GradientClipping:
     """Bound the norm of the gradient before each optimizer step.
 
     Args:
-        network: Network whose gradients are clipped.
+        network: The trainer's, whose gradients are clipped.
         max_norm: Largest norm over all parameters.
     """
 
     def __init__(self, network: torch.nn.Module, max_norm: float) -> None:
         self.network = network
         self.max_norm = max_norm
+        self._parameters: list[torch.nn.Parameter] = []
 
     def attach(self, engine: Engine) -> None:
-        """Register the end of the backward pass."""
+        """Register the events of the trainer."""
+        engine.add_event_handler(Events.STARTED, self._parameters.clear)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
 
     def _clip(self, engine: Engine) -> None:
+        """Clip, and leave the norm that was found for the trainer, which takes no step where it is not finite."""
+        if not self._parameters:  # once a run: listing those of a deep network takes longer than their norm
+            self._parameters.extend(self.network.parameters())
         if getattr(engine, "scaler", None) is not None:
             engine.scaler.unscale_(engine.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+        engine.state.gradient_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.max_norm)
 
 
 def linear_decay(optimizer: Optimizer, steps: int, ends: Sequence[int] = ()) -> LambdaLR:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         before = _Statistics(engine.network, engine.loss_function)
         batch = on_device(batchdata, engine.state.device, engine.non_blocking)
         batch["progress"] = (engine.state.iteration - 1) / engine.total_steps
+        engine.state.gradient_norm = None  # until `GradientClipping` has found it
         engine.network.train()
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
@@ -92,7 +94,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         else:
             loss.backward()
             engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
-            taken = gradients_are_finite(engine.network)
+            taken = gradients_are_finite(engine.network, engine.state.gradient_norm)
             if taken:
                 engine.optimizer.step()
         if not taken:
@@ -133,8 +135,10 @@ def on_device(batch: Mapping[str, Any], device: torch.device, non_blocking: bool
     return moved
 
 
-def gradients_are_finite(network: torch.nn.Module) -> bool:
-    """Tell whether no gradient is infinite or NaN."""
+def gradients_are_finite(network: torch.nn.Module, norm: Tensor | None = None) -> bool:
+    """Tell whether no gradient is infinite or NaN, by their norm where it is known."""
+    if norm is not None:
+        return math.isfinite(norm)
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     if not gradients:
         return True

@@ -27,7 +27,7 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Maps images ``(B, C, H, W)`` in [0, 1] and random numbers to images of the same shape and type."""
 
 _Drawn = tuple[Tensor, Tensor]
-"""Number of the operation that each image drew, and a strength from 0 to 1, each ``(B,)``."""
+"""Number of the operation that each image drew, and its amount, each ``(B,)``."""
 
 POSE_PROBABILITY = 0.75
 LIGHTING_PROBABILITY = 0.75
@@ -39,10 +39,6 @@ class _Operation(NamedTuple):
     change: Callable[..., Tensor]
     low: float
     high: float
-
-    def amount(self, strength: Tensor) -> Tensor:
-        """Spread strengths from 0 to 1 over the bounds."""
-        return self.low + (self.high - self.low) * strength
 
 
 GEOMETRY: Mapping[str, _Operation] = {
@@ -206,10 +202,7 @@ class StrongAugmentation:
         matrices = _symmetries(self.preset, count, generator)
         shift = (_uniform(count, -self.preset.shift, self.preset.shift, generator) for _ in range(2))
         matrices = matrices @ translation(*shift)
-        drawn = [
-            (torch.randint(len(names), (count,), generator=generator), torch.rand(count, generator=generator))
-            for _ in range(self.n if names else 0)
-        ]
+        drawn = [_draw(names, count, generator) for _ in range(self.n if names else 0)]
         for changes in _drawn_matrices(names, drawn):
             matrices = matrices @ changes
         images = _changed_intensity(warp(images, matrices, self.preset.padding), names, drawn)
@@ -280,8 +273,8 @@ def cut_out(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     y, x = (torch.arange(side, dtype=images.dtype, device=images.device) + 0.5 for side in (H, W))
     in_rows = (y - down[:, None]).abs() < half[:, None]
     in_columns = (x - across[:, None]).abs() < half[:, None]
-    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].to(images.dtype)
-    return (images * (1 - inside)).add_(images.mean((2, 3), keepdim=True) * inside)
+    inside = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+    return torch.where(inside, images.mean((2, 3), keepdim=True), images)
 
 
 def _preset(preset: str | Preset) -> Preset:
@@ -325,33 +318,39 @@ def _lighting(preset: Preset, count: int, generator: torch.Generator) -> Tensor:
     return torch.where(changed, factor, 1.0)
 
 
+def _draw(names: tuple[str, ...], count: int, generator: torch.Generator) -> _Drawn:
+    """Draw one operation an image, and its amount between the bounds."""
+    choice = torch.randint(len(names), (count,), generator=generator)
+    operations = [GEOMETRY[name] if name in GEOMETRY else INTENSITY[name] for name in names]
+    low, extent = torch.tensor([(one.low, one.high - one.low) for one in operations])[choice].unbind(1)
+    return choice, low + extent * torch.rand(count, generator=generator)
+
+
 def _drawn_matrices(names: tuple[str, ...], drawn: Sequence[_Drawn]) -> Tensor:
     """Return the matrices of the operations that images drew, ``(n, B, 3, 3)``; unit matrices where it is no pose."""
     if not drawn:
         return torch.empty(0, 0, 3, 3)
-    choice, strength = (torch.stack(part) for part in zip(*drawn, strict=True))
+    choice, amount = (torch.stack(part) for part in zip(*drawn, strict=True))
     matrices = torch.eye(3).repeat(*choice.shape, 1, 1)
     for number, name in enumerate(names):
         chosen = choice == number
         if name in GEOMETRY and chosen.any():
-            operation = GEOMETRY[name]
-            matrices[chosen] = operation.change(operation.amount(strength[chosen]))
+            matrices[chosen] = GEOMETRY[name].change(amount[chosen])
     return matrices
 
 
 def _changed_intensity(images: Tensor, names: tuple[str, ...], drawn: Sequence[_Drawn]) -> Tensor:
     """Apply to each image the operations that it drew: sorted by operation, so that each changes one slice."""
     place = torch.arange(len(images))
-    for choice, strength in drawn:
+    for choice, amount in drawn:
         order = choice[place].argsort(stable=True)
         place = place[order]
+        sorted_amount = amount[place]
         images = images.index_select(0, order.to(images.device))
         ends = choice.bincount(minlength=len(names)).cumsum(0).tolist()
         for name, start, end in zip(names, [0, *ends], ends, strict=False):
             if name in INTENSITY and name != "identity" and start < end:
-                operation = INTENSITY[name]
-                amount = operation.amount(strength[place[start:end]])
-                images[start:end] = operation.change(images[start:end], amount)
+                images[start:end] = INTENSITY[name].change(images[start:end], sorted_amount[start:end])
     return images.index_select(0, place.argsort().to(images.device)) if drawn else images
 
 

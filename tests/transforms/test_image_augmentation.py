@@ -9,6 +9,7 @@ from medssl.transforms.image_augmentation import (
     PRESETS,
     Preset,
     _changed_intensity,
+    _draw,
     _drawn_matrices,
     _pose,
     cut_out,
@@ -166,36 +167,43 @@ def test_identity_alone_changes_nothing():
     ],
 )
 def test_amounts_are_spread_over_the_published_bounds(name, low, high):
-    amounts = (GEOMETRY | INTENSITY)[name].amount(torch.tensor([0.0, 0.5, 1.0]))
-    assert amounts.tolist() == pytest.approx([low, (low + high) / 2, high])
+    choice, amounts = _draw((name,), 5000, _random())
+    assert choice.tolist() == [0] * 5000
+    found = [amounts.min().item(), amounts.mean().item(), amounts.max().item()]
+    assert found == pytest.approx([low, (low + high) / 2, high], abs=0.02 * (high - low))
+    assert low <= found[0] <= found[2] <= high
+
+
+def test_each_image_gets_an_amount_of_its_own_operation():
+    choice, amounts = _draw(("rotate", "brightness"), 300, _random())
+    assert (amounts[choice == 0].abs() > 1).any()
+    assert ((amounts[choice == 1] >= 0.05) & (amounts[choice == 1] <= 0.95)).all()
+    assert len(set(amounts.tolist())) > 290
 
 
 def test_posterize_keeps_four_to_eight_bits():
-    amounts = INTENSITY["posterize"].amount(torch.rand(500, generator=_random()))
+    _, amounts = _draw(("posterize",), 500, _random())
     assert set(amounts.floor().int().tolist()) == {4, 5, 6, 7, 8}
 
 
 @pytest.mark.parametrize("preset", ["natural", "microscopy", "digits"])
 def test_grouped_operations_equal_one_image_after_the_other(preset):
     names, images = PRESETS[preset].operations, _images(60)
-    drawn = [
-        (torch.randint(len(names), (60,), generator=_random(n)), torch.rand(60, generator=_random(n + 5)))
-        for n in range(2)
-    ]
+    drawn = [_draw(names, 60, _random(n)) for n in range(2)]
     matrices = torch.eye(3)
     for changes in _drawn_matrices(names, drawn):
         matrices = matrices @ changes
     found = _changed_intensity(warp(images, matrices), names, drawn)
     for number in range(60):
-        own = [(names[int(choice[number])], strength[number : number + 1]) for choice, strength in drawn]
+        own = [(names[int(choice[number])], amount[number : number + 1]) for choice, amount in drawn]
         matrix, expected = torch.eye(3), images[number : number + 1]
-        for name, strength in own:
+        for name, amount in own:
             if name in GEOMETRY:
-                matrix = matrix @ GEOMETRY[name].change(GEOMETRY[name].amount(strength))[0]
+                matrix = matrix @ GEOMETRY[name].change(amount)[0]
         expected = warp(expected, matrix[None])
-        for name, strength in own:
+        for name, amount in own:
             if name in INTENSITY:
-                expected = INTENSITY[name].change(expected, INTENSITY[name].amount(strength))
+                expected = INTENSITY[name].change(expected, amount)
         off = (found[number] - expected[0]).abs() > 1e-4
         assert off.float().mean() < 0.01, own  # a gray level on a step of posterize may fall to either side
 
