@@ -285,9 +285,10 @@ def step_marks(training: Sequence[Row]) -> list[tuple[str, str, str, str]]:
     """Compare the share of a step outside the network, as `classify train` takes it on a CPU."""
     lines = []
     for row in training:
-        if row["network"] != "vgg-small-28" or row["arm"].count(",") != 1:  # not as packaged
+        if "pictures" not in row or row["arm"].count(",") != 1:  # in 3D, or not as packaged
             continue
-        arm = f"{row['arm'].removeprefix('ours, ')}, 28 x 28 ({row['pictures']})"
+        batch = " x ".join(map(str, row["crops"]))
+        arm = f"{row['arm'].removeprefix('ours, ')}, {row['network']}, {batch} ({row['pictures']})"
         outside = {name: 100 * row["outside"][name] for name in ("min", "median", "max")}
         here = "{median:.1f} % ({min:.1f} to {max:.1f})".format(**outside)
         lines.append(
