@@ -102,19 +102,22 @@ def _sentence(
     left_out = f" {unmeasured} of them lack a measurement." if unmeasured else ""
     if candidates and not any(isfinite(one.macro_f1) for one in candidates):
         kept = [one.name for one in candidates if one.size_mb <= max_mb and one.p50_ms <= max_ms]
-        fit = f"{len(kept)} of {len(candidates)} networks keep to {limits}" + (
-            f" ({', '.join(kept)})" if kept else ""
-        )
-        return f"None can be chosen, since none was scored: give images with labels to validate on. {fit}."
+        told = "None can be chosen, since none was scored: give images with labels to validate on."
+        if not limits:
+            return told
+        named = f" ({', '.join(kept)})" if kept else ""
+        return f"{told} {len(kept)} of {len(candidates)} networks keep to {limits}{named}."
     if best is None:
-        return f"None of {len(candidates)} networks keeps to {limits}.{left_out}"
+        wrong = f"keeps to {limits}" if limits else "was measured"
+        return f"None of {len(candidates)} networks {wrong}.{left_out}"
+    among = f"the {fitting} of {len(candidates)} networks that keep to {limits}"
+    how = f" ({best.backend})" if best.backend else ""
     return (
-        f"{best.name} is the best of the {fitting} of {len(candidates)} networks that keep to {limits}: macro F1 "
-        f"{best.macro_f1:.3f}, {best.p50_ms:.3g} ms{f' ({best.backend})' if best.backend else ''}, "
-        f"{best.size_mb:.3g} MB.{left_out}"
+        f"{best.name} is the best of {among if limits else f'{len(candidates)} networks'}: macro F1 "
+        f"{best.macro_f1:.3f}, {best.p50_ms:.3g} ms{how}, {best.size_mb:.3g} MB.{left_out}"
     )
 
 
 def _limits(max_mb: float | None, max_ms: float | None) -> str:
     parts = [f"{limit:g} {unit}" for limit, unit in ((max_mb, "MB"), (max_ms, "ms")) if limit is not None]
-    return " and ".join(parts) if parts else "no limit"
+    return " and ".join(parts)

@@ -373,7 +373,8 @@ def _training(data: ClassificationReport) -> tuple[Block, ...]:
     )
     band = "; line: median, band: least to greatest" if max(seeds) > 1 else ""
     png = figure_to_png(plot_training(runs))
-    caption = f"One color a network, {n} each{band}. Long curves of the loss are running means."
+    caption = f"One color a network, {n} each{band}. Long curves of the loss are running means. Where unlabeled images "
+    caption += "take part, it has their term, too: losses of two methods are not to be compared."
     return (Picture(png, "Training loss and validation macro F1 over the steps", caption=caption, plot=True),)
 
 

@@ -92,7 +92,7 @@ def plot_reliability(
         arms: Name -> (images, accuracy, mean confidence) of each bin; labeled-only first. The area of a dot
             grows with its images.
     """
-    figure = blank_figure(3.9, 3.6)
+    figure = blank_figure(3.9, 3.6 + 0.2 * ((len(arms) + 1) // 2))
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=(0, (1, 2)))
     for place, (name, bins) in enumerate(arms.items()):
@@ -108,7 +108,7 @@ def plot_reliability(
     axis.set_xlim(-0.02, 1.03)
     axis.set_ylim(-0.03, 1.03)
     axis.set_aspect("equal")
-    _key(axis, "upper left")
+    _key_above(figure, axis)
     figure.set_layout_engine("constrained")
     return figure
 
@@ -164,10 +164,7 @@ def plot_class_scores(
     axis.set_xlim(0, 1.09)
     _axis(axis, quantity, "")
     axis.grid(visible=False, axis="y")
-    handles, _ = axis.get_legend_handles_labels()
-    figure.legend(
-        handles=handles, frameon=False, labelcolor=INK, fontsize=8, ncols=2, loc="outside upper left"
-    )
+    _key_above(figure, axis)
     figure.set_layout_engine("constrained")
     return figure
 
@@ -426,6 +423,14 @@ def _plain_log_ticks(axis: Axes, values: Sequence[float]) -> None:
         near = [low]
     axis.set_xticks(near, [f"{float(f'{tick:.3g}'):g}" for tick in near])  # 1000, not 1e+03
     axis.set_xticks([], minor=True)
+
+
+def _key_above(figure: Figure, axis: Axes) -> None:
+    """Set the legend above the axes, where it hides nothing."""
+    handles, _ = axis.get_legend_handles_labels()
+    figure.legend(
+        handles=handles, frameon=False, labelcolor=INK, fontsize=8, ncols=2, loc="outside upper left"
+    )
 
 
 def _key(axis: Axes, place: str) -> None:
