@@ -193,7 +193,7 @@ def _origin(out: Path, record: Mapping[str, Any], cohort: ImageCohort) -> Origin
     asked = kept.get("student", kept)
     given = {"pretrained": asked["pretrained"], **asked["settings"]}
     return Origin(
-        steps=_steps(asked),
+        steps=record.get("steps_of_rounds") or _steps(asked),  # fewer where rounds ended early
         seed=asked["seed"],
         started_from=started_from(record["network"], given),
         warning=license_warning(record["network"], given),

@@ -68,7 +68,7 @@ def train_method(
 def train_in_rounds(
     run: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path, watcher: Watcher | None, say: Say
 ) -> Training:
-    """Fit on the labels, then in rounds on labels and targets; all stages share the budget equally.
+    """Fit on the labels, then in rounds on labels and targets; all stages share the budget.
 
     Args:
         run: Folder that becomes a copy of the last stage; all stages lie beside it as ``<run>-round-<number>``.
@@ -97,7 +97,8 @@ def train_in_rounds(
     stages.record_last(outcome.rounds)
     done = stages.trainings[outcome.rounds]
     if not (run / "run.json").is_file():
-        _copy_stage(done.run, run, {"method": options.method, "rounds": outcome.rounds})
+        told = {"method": options.method, "rounds": outcome.rounds, "steps_of_rounds": stages.spent}
+        _copy_stage(done.run, run, told)
     write_json(run.with_name(f"{run.name}-round") / "rounds.json", vars(outcome))
     say(f"{outcome.rounds} rounds: {outcome.reason}")
     return replace(done, run=run)
@@ -130,14 +131,17 @@ class _Stages:
     ) -> None:
         self.folder, self.cohort, self.options = folder, cohort, options
         self.data, self.watcher, self.say = data, watcher, say
-        steps = options.steps or image_budget(options.budget).steps
-        self.steps = share_of(steps, options.rounds + 1)
+        self.steps = options.steps or image_budget(options.budget).steps
+        self.share = share_of(self.steps, options.rounds + 1)
+        self.spent = 0
         self.trainings: dict[int, Training] = {}
         self.rows: list[dict[str, object]] = []
 
     def fit(self, stage: int, targets: PoolTargets | None) -> None:
-        """Train a stage: the first one on the labels, with the same head."""
-        own = replace(self.options, steps=self.steps, seed=self.options.seed + stage, target_rule=None)
+        """Train a stage: the first one on the labels, with the same head; the last one has the steps that are left."""
+        steps = self.share if stage < self.options.rounds else self.steps - self.spent
+        self.spent += steps
+        own = replace(self.options, steps=steps, seed=self.options.seed + stage, target_rule=None)
         cohort, files = self.cohort, {}
         if targets is None:
             cohort = replace(cohort, unlabeled=())

@@ -11,7 +11,9 @@ from pictures import options
 from runs import same, table, texts, weights
 
 from medssl.errors import ConfigError
-from medssl.workflows.classification.baseline import train_with_baseline
+from medssl.io.image_cohort import read_image_cohort
+from medssl.workflows.classification import rounds
+from medssl.workflows.classification.baseline import _origin, train_with_baseline
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
 from medssl.workflows.classification.rounds import CENTER_START
@@ -25,7 +27,7 @@ def in_rounds(pictures):
     """Read only."""
     chosen = options(
         method="ssldec",
-        steps=75,
+        steps=85,
         rounds=2,
         target_rule="dec",
         schedule="union_reinit",
@@ -53,9 +55,26 @@ def test_targets_are_those_of_the_paper(in_rounds):
 def test_stages_share_the_budget(in_rounds):
     folder = in_rounds / "candidates"
     steps = [json.loads(path.read_text())["steps"] for path in sorted(folder.glob("*-round-*/run.json"))]
-    assert steps == [25] * len(steps)
+    assert steps == [25, 25, 35][: len(steps)]
     assert len(steps) in (2, 3)
+    record = json.loads((folder / "ssldec" / "run.json").read_text())
+    assert record["steps_of_rounds"] == sum(steps)
+    told = _origin(in_rounds, record, cohort_of_run(in_rounds, ["dark", "light"]))
+    assert told.steps == sum(steps)
+    assert json.loads((folder / "supervised" / "run.json").read_text())["steps"] == 85
     assert table(folder / "ssldec-round" / "rounds.tsv")[0]["round"] == "1"
+
+
+def test_the_last_stage_has_the_steps_that_are_left(pictures, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(rounds, "train_candidate", lambda _, __, own, *___: steps.append(own.steps))
+    chosen = options(method="ssldec", steps=85, rounds=2, schedule="union_reinit")
+    stages = rounds._Stages(tmp_path, read_image_cohort(pictures), chosen, pictures, None, print)
+    stages.fit(0, None)
+    for stage in (1, 2):
+        stages.fit(stage, rounds.PoolTargets(torch.zeros(1, 2), torch.zeros(1), tmp_path / "targets.pt"))
+    assert steps == [25, 25, 35]
+    assert stages.spent == 85
 
 
 def test_the_last_stage_is_the_candidate(in_rounds):
