@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from medssl.errors import DatalistError
+from medssl.io.image_facts import PixelFacts
 from medssl.io.subjects import SECTIONS
 from medssl.labels import UNKNOWN
 
@@ -53,6 +54,7 @@ class ImageCohort:
         unlabeled: Images without labels.
         ignored: Hidden and other files that were passed over.
         passed_over: Names of those of them that may be images.
+        facts: What is known of images that were looked at; cohorts that differ in it alone are equal.
     """
 
     root: Path
@@ -63,6 +65,7 @@ class ImageCohort:
     unlabeled: tuple[ImageItem, ...] = ()
     ignored: int = 0
     passed_over: tuple[str, ...] = ()
+    facts: Mapping[Path, PixelFacts] = field(default_factory=dict, compare=False, repr=False)
 
     def section(self, name: str) -> tuple[ImageItem, ...]:
         """Return the images of one of `SECTIONS`.

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ConfigError, DatalistError, ImageError
+from medssl.io.image_facts import PixelFacts, is_gray, pixel_facts
 from medssl.io.image_items import HELD_OUT, ImageCohort, ImageItem
 from medssl.io.images import read_image
 from medssl.io.subjects import SECTIONS
@@ -56,10 +57,12 @@ class ImageCheck:
     Args:
         digests: Path -> digest of the pixels, for images that could be read.
         findings: Images that cannot be used.
+        facts: Path -> what its pixels say about how to prepare it.
     """
 
     digests: Mapping[Path, bytes]
     findings: tuple[Finding, ...] = ()
+    facts: Mapping[Path, PixelFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,17 +108,18 @@ class ImageLeak:
 def inspect_images(cohort: ImageCohort, *, progress: Progress | None = None) -> ImageCheck:
     """Read every image once; bad images raise nothing."""
     placed = list(cohort.placed())
-    digests, findings = {}, []
+    digests, facts, findings = {}, {}, []
     for number, (section, item) in enumerate(placed):
         if progress:
             progress(item.name, number, len(placed))
         try:
-            digests[item.path] = pixel_digest(read_image(item.path))
+            pixels = read_image(item.path)
+            digests[item.path], facts[item.path] = pixel_digest(pixels), pixel_facts(pixels)
         except ImageError as error:
             findings.append(Finding(section, item, error.finding, error.cure))
     if progress and placed:
         progress(placed[-1][1].name, len(placed), len(placed))
-    return ImageCheck(digests, tuple(findings))
+    return ImageCheck(digests, tuple(findings), facts)
 
 
 def check_images(
@@ -246,7 +250,7 @@ def pixel_digest(pixels: NDArray[Any]) -> bytes:
     Shapes:
         pixels: ``(H, W, C)``
     """
-    if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
+    if is_gray(pixels):
         pixels = pixels[..., :1]
     digest = hashlib.blake2b(f"{pixels.dtype} {pixels.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))

@@ -6,16 +6,12 @@ import logging
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medssl.errors import ConfigError, DatalistError, ImageError, InputError, OutputError
-from medssl.functional.image_preparation import white_of
+from medssl.errors import ConfigError, DatalistError, InputError, OutputError
 from medssl.io.files import (
     read_json,
     require_new_run,
@@ -28,13 +24,13 @@ from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_co
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_splits import LEAST_HELD_OUT, carve_validation, draw_labeled
-from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin
 from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.given_weights import copies, expressions, given_weights, with_weights
+from medssl.workflows.classification.image_input import channels_of, white_of_cohort
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.classification.model_card import license_warning, started_from, write_model_card
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
@@ -52,9 +48,6 @@ COPIED = ("evaluate.yaml", "logging.conf")
 
 SHARED = ("classes", "network_name", "image_size", "channels", "interpolation", "fit", "white")
 """Values that training and inference have in common."""
-
-BRIGHT = 99.9
-"""Percentile of an image's values that is to be within the depth that is found for all of them."""
 
 CLASS_WEIGHTS = ("none", "balanced")
 """Rules of `class_weights`."""
@@ -217,7 +210,7 @@ def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
         raise DatalistError(msg, "Put images into train/CLASS/, or list them with a label in images.csv.")
     look = inspect_images(cohort)
     findings = check_images(cohort, "skip" if options.skip_unreadable else "fail", check=look)
-    cohort = without_images(cohort, findings)
+    cohort = replace(without_images(cohort, findings), facts=look.facts)
     require_no_image_leaks(cohort, transductive=options.transductive, check=replace(look, findings=()))
     if options.labels_per_class is not None:
         cohort = draw_labeled(cohort, labels_per_class=options.labels_per_class, seed=options.seed)
@@ -457,51 +450,6 @@ def with_input_of(cohort: ImageCohort, options: ClassifyOptions) -> ClassifyOpti
     """Decide on all images what the user left open, so that all trainings of a run prepare images alike."""
     channels = options.channels or channels_of(cohort)
     return replace(options, channels=channels, white=options.white or white_of_cohort(cohort))
-
-
-def channels_of(cohort: ImageCohort) -> int:
-    """Return what images of all classes, and unlabeled ones, share; 3 where gray and color are mixed.
-
-    Raises:
-        ImageError: Images of other numbers of channels are mixed, which cannot be turned into each other.
-    """
-    found = sorted({image.shape[2] for image in _some_images(cohort)})
-    if len(found) == 1:
-        return found[0]
-    if found != [1, 3]:
-        msg = f"{cohort.root.name} holds images of {', '.join(map(str, found))} channels; expected one number for all."
-        cure = "Only gray and color can be turned into each other: leave out or convert the others."
-        raise ImageError(msg, cure)
-    return 3
-
-
-def white_of_cohort(cohort: ImageCohort) -> int | None:
-    """Return the white of images of 16 bits: one depth for all of them; None where there are none.
-
-    Some pixels of each may be brighter, such as text that was burned in.
-    """
-    levels = [
-        (float(np.percentile(image, BRIGHT, method="lower")), int(image.max()))
-        for image in _some_images(cohort)
-        if image.dtype.str[1:] == "u2"
-    ]
-    if not levels:
-        return None
-    bright, greatest = (max(some) for some in zip(*levels, strict=True))
-    if greatest > 255:
-        bright = max(256.0, bright)  # 12 bits at least: a few bright cells may be all there is to see
-    white = white_of(bright)
-    logger.info(
-        "White of the images of 16 bits: %d; what is above it is white too (--white gives another).", white
-    )
-    return white
-
-
-def _some_images(cohort: ImageCohort, looked_at: int = 64) -> Iterator[NDArray[Any]]:
-    """Yield images of all classes, and unlabeled ones."""
-    for some in (cohort.training, cohort.unlabeled):
-        for item in some[:: max(1, len(some) // looked_at)]:
-            yield read_image(item.path)
 
 
 def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> dict[str, Any]:

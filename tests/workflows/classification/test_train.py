@@ -33,13 +33,11 @@ from medssl.workflows.classification.models import load_classifier, open_classif
 from medssl.workflows.classification.predict import prepared, preprocessings
 from medssl.workflows.classification.train import (
     ClassifyOptions,
-    channels_of,
     class_weights,
     log_prior,
     prepare_classifier,
     train_classifier,
     usable_cohort,
-    white_of_cohort,
 )
 from medssl.workflows.watching import Watcher
 
@@ -315,13 +313,6 @@ def test_any_number_of_steps_is_looked_at_about_every_25(steps, epochs, looks, p
     assert config["epochs"] // config["val_interval"] == looks
 
 
-def test_color_in_one_class_alone_is_seen(tmp_path):
-    images = write_pictures(tmp_path / "images")
-    for path in (images / "train" / "light").iterdir():
-        Image.open(path).convert("RGB").point(lambda value: value // 2 + 40).save(path)
-    assert channels_of(usable_cohort(images, options())) == 3
-
-
 def write_arrays(root, channels):
     """A folder whose images have as many channels as the numbers, in turn."""
     images = write_pictures(root / "images")
@@ -344,26 +335,17 @@ def test_as_many_channels_as_all_images_have_are_taken(preset, tmp_path):
 
 def test_channels_that_no_network_could_take_together_are_refused(tmp_path):
     images = write_arrays(tmp_path, [5, 3])
-    with pytest.raises(InputError, match=r"3, 5 channels.*convert the others"):
+    with pytest.raises(InputError, match=r"3 channels \(.*\), 5 channels \(.*convert the others"):
         train_classifier(images, tmp_path / "run", options(channels=None))
     assert not (tmp_path / "run").exists()
 
 
-def test_dark_images_of_16_bits_keep_what_is_bright_in_them(tmp_path):
-    """99.9 % of the pixels within 8 bits, and a few cells that glow."""
-    images = write_pictures(tmp_path / "images")
-    for path in images.rglob("*.png"):
-        values = np.asarray(Image.open(path)).astype(np.uint16).repeat(8, 0).repeat(8, 1)
-        values[0, 0] = 3000
-        Image.fromarray(values).save(path)
-    assert white_of_cohort(usable_cohort(images, options())) == 4095
-
-
-def test_8_bits_in_files_of_16_stay_as_they_are(tmp_path):
-    images = write_pictures(tmp_path / "images")
-    for path in images.rglob("*.png"):
-        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16)).save(path)
-    assert white_of_cohort(usable_cohort(images, options())) == 255
+def test_a_single_image_of_other_channels_is_refused_before_anything_is_trained(tmp_path):
+    images = write_pictures(tmp_path / "images", unlabeled=150)
+    np.save(images / "unlabelled" / "zz.npy", np.zeros((16, 16, 5), np.uint8))
+    with pytest.raises(InputError, match=r"5 channels \(unlabelled/zz\.npy\)"):
+        train_with_baseline(images, tmp_path / "run", options(channels=None, method="ssldec"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_how_images_are_prepared_reaches_prediction_and_the_exported_file(tmp_path):
