@@ -117,6 +117,7 @@ def kept_images(
     balance: float | None = None,
     most: int | None = None,
     order: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> Tensor:
     """Choose the images that a student learns from: by a rule, then balanced, then no more than a number.
 
@@ -131,20 +132,22 @@ def kept_images(
             number of labeled images times a cap.
         order: Number of each image that decides between equally sure ones, least first, such as the place of
             its name in the sorted names; the place in the list where not given.
+        before: Labels of each class that earlier rounds kept; they count for ``balance`` and ``most`` alone.
 
     Raises:
         ConfigError: The rule is unknown, or a number is out of range.
 
     Shapes:
-        order, return: ``(N,)``, the latter bool
+        order, return: ``(N,)``, the latter bool; before: ``(K,)``
     """
     require_keep_rule(rule, value, balance, most)
     keep = _kept_by_rule(found, rule, value, order)
     rank = torch.zeros_like(found.label)
     if balance is not None:
-        keep = class_balanced(keep, found.label, found.confidence, balance, order)
+        keep = class_balanced(keep, found.label, found.confidence, balance, order, before)
         rank = _rank(found.confidence, order, torch.where(keep, found.label, -1))
     if most is not None:
+        most -= 0 if before is None else int(before.sum())
         keep = keep & (_rank(found.confidence, order, (~keep).long(), rank) < most)
     return keep
 
@@ -251,7 +254,12 @@ def above_percentile(confidence: Tensor, percentile: float, order: Tensor | None
 
 
 def class_balanced(
-    keep: Tensor, label: Tensor, confidence: Tensor, ratio: float = 1.0, order: Tensor | None = None
+    keep: Tensor,
+    label: Tensor,
+    confidence: Tensor,
+    ratio: float = 1.0,
+    order: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> Tensor:
     """Keep no more of a class than ``ratio`` times as many as of the scarcest class of which any are kept.
 
@@ -261,18 +269,21 @@ def class_balanced(
         confidence: Of these; the surest stay.
         ratio: 1 or more.
         order: See `kept_images`.
+        before: Labels of each class that earlier rounds kept, which count too.
 
     Shapes:
-        keep, label, confidence, order, return: ``(N,)``
+        keep, label, confidence, order, return: ``(N,)``; before: ``(K,)``
 
     Notes:
         A class of which nothing was kept cannot be balanced and does not count.
     """
-    counts = label[keep].bincount()
-    if not len(counts):
+    if not keep.any():
         return keep
+    classes = int(label.max()) + 1
+    before = label.new_zeros(classes) if before is None else before.to(label)
+    counts = before + label[keep].bincount(minlength=len(before))
     most = math.floor(ratio * int(counts[counts > 0].min()) + 1e-9)
-    return keep & (_rank(confidence, order, torch.where(keep, label, -1)) < most)
+    return keep & (_rank(confidence, order, torch.where(keep, label, -1)) < (most - before)[label])
 
 
 def softened_divergence(target: Tensor, log_q: Tensor, valid: Tensor, temperature: float = 4.0) -> Tensor:

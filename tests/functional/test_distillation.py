@@ -239,6 +239,20 @@ def test_a_cap_on_balanced_labels_leaves_them_balanced(found):
         assert set(_sorted(found, _order(), within)[:2]) == _kept(keep) & set(within)
 
 
+def test_labels_of_earlier_rounds_count_for_balance_and_cap(found):
+    """Three of class 0 and one of class 2 are there: 1 and 3 come with two a class, as far as there are any."""
+    before, order = torch.tensor([3, 0, 1, 0]), _order()
+    within = [[n for n in _members(found, label) if found.confidence[n] > 0.5] for label in range(4)]
+    scarcest = min(have + len(now) for have, now in zip(before.tolist(), within, strict=True))
+    keep = kept_images(found, value=0.5, balance=1.0, order=order, before=before)
+    expected = [max(0, scarcest - have) for have in before.tolist()]
+    assert found.label[keep].bincount(minlength=4).tolist() == expected
+    for own, number in zip(within, expected, strict=True):
+        assert _kept(keep) & set(own) == set(_sorted(found, order, own)[:number])
+    assert int(kept_images(found, value=0.5, most=10, order=order, before=before).sum()) == 6
+    assert not kept_images(found, value=0.5, most=3, before=before).any()
+
+
 VALUES = {
     "threshold": 0.6,
     "per_class_threshold": [0.5, 0.6, 0.7, 0.8],

@@ -29,15 +29,23 @@ SHORT_NAMES = ["PD", "DD", "MD", "MDD", "IPD", "IDD", "IMD", "IMDD"]
 )
 @click.option("--threshold", default="0.8", show_default=True, callback=lambda *args: _thresholds(args[-1]),
               help="Labels are kept where the teachers are surer; 0.8,0.9,... one a class.")  # fmt: skip
-@click.option("--top-k", type=click.IntRange(1), help="Keep the so many surest of each class instead.")
+@click.option(
+    "--top-k", type=click.IntRange(1), help="Keep the so many surest of each class instead, each round."
+)
 @click.option("--percentile", type=click.FloatRange(0, 100),
               help="Keep what is above this percentile of sureness instead: 80 keeps a fifth.")  # fmt: skip
 @click.option("--reduce", type=click.Choice(["mean_prob", "vote"]), default="mean_prob", show_default=True,
               help="How teachers and views become one label.")  # fmt: skip
 @click.option(
-    "--balance", type=float, help="Keep at most so many times as many of a class as of the scarcest."
+    "--balance",
+    type=float,
+    help="Keep at most so many times as many of a class as of the scarcest, over all rounds.",
 )
-@click.option("--cap", type=float, help="Keep at most so many times as many labels as there are given ones.")
+@click.option(
+    "--cap",
+    type=float,
+    help="Keep at most so many times as many labels as there are given ones, over all rounds.",
+)
 @click.option("--energy-percentile", type=click.FloatRange(0, 100),
               help="Keep no label of images whose energy is above this percentile of held-out ones.")  # fmt: skip
 @click.option("--weight", type=click.Choice(["none", "confidence"]), default="none", show_default=True,

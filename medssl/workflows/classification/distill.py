@@ -216,8 +216,12 @@ class _Room:
 
     def _open(self, number: int) -> list[ImageItem]:
         """Return the images that a round labels: all of them, or those without a label that was kept."""
-        kept = {} if self.options.relabel == "all" else self._kept(number - 1)
+        kept = self._still_kept(number)
         return [item for item in self.cohort.unlabeled if item.name not in kept]
+
+    def _still_kept(self, number: int) -> dict[str, KeptLabel]:
+        """Return the labels of earlier rounds that a round leaves as they are."""
+        return {} if self.options.relabel == "all" else self._kept(number - 1)
 
     def _asks(self, number: int) -> bool:
         """Tell whether a round has images to label, and teachers that learned other labels than those before."""
@@ -311,6 +315,7 @@ class _Room:
             options.rule,
             labeled=len(self.cohort.training),
             round_number=number,
+            before=Counter(label.label for label in self._still_kept(number).values()),
             transductive=options.student.transductive,
         )
         if options.targets == "hard":

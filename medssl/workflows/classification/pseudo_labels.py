@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -43,11 +43,12 @@ class KeepRule:
 
     Args:
         threshold: A label is kept where its probability is above; or a threshold a class, in the order of the classes.
-        top_k: Keep the so many surest of each class instead.
-        percentile: Keep what is above this percentile of the probabilities instead: 80 keeps a fifth.
+        top_k: Keep the so many surest of each class instead, in each round.
+        percentile: Keep what is above this percentile of the probabilities instead: 80 keeps a fifth; in each round.
         reduce: "mean_prob" or "vote".
-        balance: Keep no more than so many times as many of a class as of the scarcest; None: as they come.
-        cap: Keep no more than so many times as many as there are given labels; None for no limit.
+        balance: Keep no more than so many times as many of a class as of the scarcest, all rounds added up; None: as
+            they come.
+        cap: Keep no more than so many times as many as there are given labels, all rounds added up; None for no limit.
         weight: One of `WEIGHTS`.
         energy_percentile: Keep no label of an image that is unlike the held-out ones: whose energy, see
             `functional.energy`, is above this percentile of theirs; None: of any image.
@@ -121,7 +122,7 @@ class Answers:
     reference: Tensor | None = None
 
 
-def write_pseudo_labels(
+def write_pseudo_labels(  # noqa: PLR0913 (what a table is made of)
     path: Path,
     items: Sequence[ImageItem],
     classes: Sequence[str],
@@ -130,6 +131,7 @@ def write_pseudo_labels(
     *,
     labeled: int,
     round_number: int,
+    before: Mapping[str, int],
     transductive: bool = False,
 ) -> None:
     """Write one row an unlabeled image: its label, how sure it is, and whether it is kept.
@@ -142,6 +144,7 @@ def write_pseudo_labels(
         rule: Which labels are kept.
         labeled: Number of given labels, for the cap.
         round_number: Counted from 1.
+        before: Class -> labels of it that earlier rounds kept, none where all are labeled anew.
         transductive: Whether held-out images may be among them; a column then says so in every row.
 
     Raises:
@@ -152,7 +155,8 @@ def write_pseudo_labels(
     rejected = _rejected(answers, rule)
     places = {name: place for place, name in enumerate(sorted(item.name for item in items))}
     order = torch.tensor([places[item.name] for item in items], dtype=torch.int64)
-    kept = _kept_but(rejected, found, rule, labeled, order)
+    earlier = torch.tensor([before.get(name, 0) for name in classes])
+    kept = _kept_but(rejected, found, rule, labeled, order, earlier)
     stamp = TRANSDUCTIVE if transductive else {}
     rows = []
     for place, (item, q) in enumerate(zip(items, mean_probabilities(answers.passes).tolist(), strict=True)):
@@ -183,7 +187,9 @@ def _rejected(answers: Answers, rule: KeepRule) -> Tensor:
     return unlike(answers.energies, answers.reference, rule.energy_percentile)
 
 
-def _kept_but(rejected: Tensor, found: Consensus, rule: KeepRule, labeled: int, order: Tensor) -> Tensor:
+def _kept_but(
+    rejected: Tensor, found: Consensus, rule: KeepRule, labeled: int, order: Tensor, before: Tensor
+) -> Tensor:
     """Choose the labels that are kept from those that are not rejected."""
     name, value = rule.as_rule
     kept = torch.zeros_like(rejected)
@@ -194,5 +200,6 @@ def _kept_but(rejected: Tensor, found: Consensus, rule: KeepRule, labeled: int, 
         balance=rule.balance,
         most=None if rule.cap is None else int(rule.cap * labeled),
         order=order[~rejected],
+        before=before,
     )
     return kept

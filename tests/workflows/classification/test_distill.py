@@ -17,7 +17,7 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.io.image_cohort import read_image_cohort
-from medssl.io.pseudo_label_table import taught_entries
+from medssl.io.pseudo_label_table import kept_labels, taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
 from medssl.workflows.classification.audit import AUDIT_FILE
 from medssl.workflows.classification.baseline import train_with_baseline
@@ -418,6 +418,15 @@ def test_a_stopped_student_goes_on_with_the_steps_that_were_left(pictures, tmp_p
         distill(pictures, tmp_path / "run", options_of, StopAfter(5))
     distill(pictures, tmp_path / "run", options_of, resume=True)
     assert steps_of(tmp_path / "run") == ([3], 9, 12)
+
+
+@pytest.mark.parametrize("relabel", ["remaining", "all"])
+def test_a_cap_holds_for_all_rounds_together(relabel, pictures, tmp_path):
+    """12 labels are given."""
+    rule = KeepRule(threshold=0.0, cap=0.5)
+    how = chosen(rounds=3, rule=rule, relabel=relabel, baseline=False, student={"steps": 24})
+    distill(pictures, tmp_path / "run", how)
+    assert len(kept_labels(tmp_path / "run" / "pseudo_labels")) == 6
 
 
 def test_all_images_are_labeled_anew_and_the_last_round_counts(pictures, tmp_path, monkeypatch):
