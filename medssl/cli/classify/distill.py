@@ -23,7 +23,9 @@ SHORT_NAMES = ["PD", "DD", "MD", "MDD", "IPD", "IDD", "IMD", "IMDD"]
 @click.option("--kind", type=click.Choice([*KINDS, *SHORT_NAMES]), default="data", show_default=True,
               help="How many teachers and views: one, or several of either. PD to MDD are the same by their names in "
                    "Inés et al. 2022, IPD to IMDD their iterative variants.")  # fmt: skip
-@click.option("--teacher", "teachers", multiple=True, help="Network of a teacher.  [default: the student's]")
+@click.option("--teacher", "teachers", multiple=True, metavar="NETWORK[=WEIGHTS]",
+              help="Network of a teacher, with weights of its own: a file, 'cached' or 'none'.  "
+                   "[default: the student's]")  # fmt: skip
 @click.option(
     "--view", "views", multiple=True, help="View for the teachers, such as hflip.  [default: by --preset]"
 )

@@ -20,8 +20,10 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
     required=True,
     help="Manifest to write (CSV), outside DATA; images stay where they are.",
 )
-@click.option("--validation", default=0.1, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
-@click.option("--test", default=0.25, show_default=True, type=click.FloatRange(0, 0.9), help="Share.")
+@click.option("--validation", default=0.1, show_default=True, type=click.FloatRange(0, 0.9),
+              help="Share; 0: none is drawn, val/ stays as it is.")  # fmt: skip
+@click.option("--test", default=0.25, show_default=True, type=click.FloatRange(0, 0.9),
+              help="Share; 0: none is drawn, test/ stays as it is.")  # fmt: skip
 @click.option("--labels-per-class", type=click.IntRange(1), help="Keep so many; the rest becomes unlabeled.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same division.")
 @click.option("--fold", callback=lambda *args: _fold(args[-1]), metavar="I/N",
@@ -29,6 +31,8 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example
 @outside_option
 def split(out: Path, data: Path, **options: Any) -> None:
     """Divide the labeled images of DATA, class by class, groups (patients) whole; write a manifest.
+
+    An image that is there several times stands on one side; unlabeled copies of held-out images are left out.
 
     Draws are nested: those of 25 labels a class are contained in those of 75 with the same seed.
     """

@@ -26,7 +26,6 @@ from medssl.workflows.classification.baseline import (
     SUPERVISED,
     compare_runs,
     kept_options,
-    planned,
     promote,
     shared_settings,
     write_plan,
@@ -45,6 +44,7 @@ from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import mean_energies, predict_passes
 from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_labels
+from medssl.workflows.classification.teachers import keep_teachers
 from medssl.workflows.classification.train import (
     ClassifyOptions,
     cohort_of_run,
@@ -139,8 +139,7 @@ def _distill(
         student = with_input_of(cohort, options.student)
         options = replace(options, student=student, views=options.views or options.usual_views)
         _begin(out, cohort, options, data)
-        student = planned(kept_options(student, out), out)
-        options = replace(options, student=student)
+        options = planned_distillation(out)
     else:
         require_unchanged(out, read_json(out / "plan.json"))
     cohort = cohort_of_run(out, read_json(out / "plan.json")["classes"])
@@ -181,7 +180,7 @@ class _Room:
         say: Say,
     ) -> None:
         self.data, self.out, self.cohort, self.options = data, out, cohort, options
-        self.teachers, self.watcher, self.say = options.networks_of_teachers, watcher, say
+        self.teachers, self.watcher, self.say = options.all_teachers, watcher, say
         self.steps = options.student.steps or image_budget(options.student.budget).steps
         self.share = share_of(self.steps, len(self.teachers) * options.rounds + 1)
         self.spent = 0
@@ -193,17 +192,17 @@ class _Room:
         if stage == self.options.rounds or not self._asks(stage + 1):
             return
         cohort = with_labels(self.cohort, targets)
-        for number, network in enumerate(self.teachers):
+        for number, teacher in enumerate(self.teachers):
             own = replace(
                 self.options.student,
                 method=SUPERVISED,
-                network=network,
+                **teacher._asdict(),
                 steps=self.share,
                 seed=self.options.student.seed + 1000 * (number + 1),
                 settings=shared_settings(self.options.student),
             )
             own = _stamped(own) if targets is not None else own
-            run = self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{network}"
+            run = self._teacher(stage, number)
             train_candidate(run, cohort, own, self.data, self.watcher, self.say)
             self.spent += self.share
 
@@ -270,6 +269,9 @@ class _Room:
         run = self.out / CANDIDATES / SUPERVISED
         return train_candidate(run, self.cohort, whole, self.data, self.watcher, self.say)
 
+    def _teacher(self, stage: int, number: int) -> Path:
+        return self.out / "teachers" / f"round-{stage}-teacher-{number + 1}-{self.teachers[number].network}"
+
     def _answers(self) -> Path:
         return self.out / "teachers" / "answers.pt"
 
@@ -324,10 +326,7 @@ class _Room:
     def _models(self, number: int) -> list[ImageModel]:
         """Return the teachers whom a round asks, calibrated on the validation images where that is asked for."""
         device = choose_device(self.options.student.device)
-        folders = [
-            self.out / "teachers" / f"round-{number - 1}-teacher-{place + 1}-{network}"
-            for place, network in enumerate(self.teachers)
-        ]
+        folders = [self._teacher(number - 1, place) for place in range(len(self.teachers))]
         models = [load_classifier(folder, device).uncalibrated() for folder in folders]
         if not self.options.calibrated:
             return models
@@ -397,10 +396,12 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         student = replace(options.student, method=options.method_of_student)
         shared = {"method": SUPERVISED, "settings": shared_settings(student)}
-        teachers = [replace(student, network=network, **shared) for network in options.networks_of_teachers]
+        teachers = [replace(student, **teacher._asdict(), **shared) for teacher in options.all_teachers]
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
             require_parts(Path(scratch) / str(number), ("loss", "network_def"))
     keep(options.student, out)
-    kept = {**vars(options), "rule": vars(options.rule), "student": kept_options(options.student, out)}
+    student = kept_options(options.student, out)
+    teachers = keep_teachers(options.teachers, out)
+    kept = {**vars(options), "rule": vars(options.rule), "student": student, "teachers": teachers}
     write_plan(out, cohort, kept)

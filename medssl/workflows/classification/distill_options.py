@@ -13,6 +13,12 @@ from medssl.workflows.classification.baseline import SUPERVISED, planned
 from medssl.workflows.classification.budgets import image_budget, require_steps_for_rounds
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.pseudo_labels import KeepRule
+from medssl.workflows.classification.teachers import (
+    Teacher,
+    planned_teachers,
+    spoken_teachers,
+    teachers_of,
+)
 from medssl.workflows.classification.train import ClassifyOptions, begun, shared_words
 from medssl.workflows.provenance import command_line
 
@@ -30,7 +36,8 @@ class DistillOptions:
     Args:
         kind: A key of `methods.DISTILLATIONS`.
         student: What the student is; its budget is that of all trainings added up, its ``method`` is not used.
-        teachers: Networks of the teachers; the student's own where none is given.
+        teachers: Networks of the teachers, "NETWORK" or "NETWORK=WEIGHTS" (see `teachers.teachers_of`); the student's
+            own where none is given.
         views: Further views of an image that teachers look at; none: those that suit the student's preset of
             augmentation, see `transforms.image_views.VIEW_PRESETS`.
         rule: Which of the teachers' labels are kept.
@@ -57,9 +64,14 @@ class DistillOptions:
     baseline: bool = True
 
     @property
-    def networks_of_teachers(self) -> tuple[str, ...]:
-        """One network a teacher."""
-        return self.teachers or (self.student.network,) * distillation(self.kind).teachers
+    def all_teachers(self) -> tuple[Teacher, ...]:
+        """Network and weights of each teacher.
+
+        Raises:
+            ConfigError: Nothing is said of the weights of one.
+        """
+        words = self.teachers or (self.student.network,) * distillation(self.kind).teachers
+        return teachers_of(words, self.student)
 
     @property
     def usual_views(self) -> tuple[str, ...]:
@@ -107,7 +119,7 @@ class DistillOptions:
             raise ConfigError(msg, "Leave one of them out.")
 
     def _require_teachers(self) -> None:
-        least, found = distillation(self.kind).teachers, len(self.networks_of_teachers)
+        least, found = distillation(self.kind).teachers, len(self.all_teachers)
         if found < least or (least == 1 and found > 1):
             wanted = "one teacher" if least == 1 else f"at least {least} teachers"
             msg = f"{self.kind} distillation takes {wanted}; found {found}."
@@ -192,7 +204,7 @@ def planned_distillation(out: Path) -> DistillOptions:
         raise OutputError(
             msg, f"Go on with: medssl classify train IMAGES --out {shlex.quote(str(out))} --resume"
         )
-    named = {"teachers": tuple(kept["teachers"]), "views": tuple(kept["views"])}
+    named = {"teachers": planned_teachers(kept["teachers"], out), "views": tuple(kept["views"])}
     student = planned(kept["student"], out)
     return DistillOptions(**{**kept, **named, "rule": KeepRule(**kept["rule"]), "student": student})
 
@@ -203,7 +215,7 @@ def distill_command(data: Path, out: Path, options: DistillOptions) -> str:
     own_views = distillation(options.kind).views and options.views != (bare.views or bare.usual_views)
     chosen = [
         ("kind", options.kind),
-        *[("teacher", name) for name in options.teachers],
+        *[("teacher", word) for word in spoken_teachers(options.teachers, out)],
         *[("view", name) for name in options.views if own_views],
         *options.rule.as_options(),
         ("rounds", options.rounds),

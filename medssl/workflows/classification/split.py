@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from medssl.errors import ConfigError
 from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
-from medssl.io.image_splits import draw_labeled, fold_cohort, split_cohort
+from medssl.io.image_leaks import inspect_images, require_no_image_leaks, without_images
+from medssl.io.image_splits import (
+    Digests,
+    draw_labeled,
+    one_fold,
+    require_divisible,
+    require_fold,
+    split_cohort,
+    without_unlabeled_of,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def split_folder(
@@ -22,13 +33,15 @@ def split_folder(
     fold: tuple[int, int] | None = None,
     allow_outside: bool = False,
 ) -> dict[str, int]:
-    """Write a manifest that divides labeled images class by class, groups whole.
+    """Write a manifest that divides labeled images class by class, groups and copies of one image whole.
+
+    Unlabeled copies of images that are held out are left out, with a warning.
 
     Args:
         data: Folder or manifest.
         out: CSV to write.
-        validation: Share of the labeled images.
-        test: Share of the labeled images.
+        validation: Share of the labeled images; 0 draws none, and those that are there stay.
+        test: Share of the labeled images; 0 draws none, and those that are there stay.
         labels_per_class: Labels to keep for training; the other training images become unlabeled.
         seed: The same seed gives the same division.
         fold: (2, 5): the second of five parts of the labeled images validates; the share of validation is not used
@@ -40,26 +53,47 @@ def split_folder(
 
     Raises:
         OutputError: The manifest exists, lies inside the data, or cannot be written.
-        ConfigError: There is no such fold.
-        DatalistError: Too few images of a class.
+        ConfigError: There is no such fold, or both shares are 0.
+        DatalistError: Too few images of a class, images that are divided already, copies with two labels.
     """
     require_absent(out)
     cohort = read_image_cohort(data, allow_outside=allow_outside)
     require_writable_file(out, [data])
     if fold is None:
-        divided = split_cohort(cohort, validation=validation, test=test, seed=seed)
+        require_divisible(cohort, validation=validation, test=test)
     else:
-        divided = _folded(cohort, *fold, test=test, seed=seed)
+        require_fold(cohort, *fold)
+    cohort, digests = _without_leaks(cohort)
+    if fold is None:
+        divided = split_cohort(cohort, validation=validation, test=test, seed=seed, digests=digests)
+    else:
+        divided = _folded(cohort, *fold, test=test, seed=seed, digests=digests)
     if labels_per_class is not None:
-        divided = draw_labeled(divided, labels_per_class=labels_per_class, seed=seed)
+        divided = draw_labeled(divided, labels_per_class=labels_per_class, seed=seed, digests=digests)
     write_manifest(out, divided)
     return {name: len(divided.section(name)) for name in SECTIONS}
 
 
-def _folded(cohort: ImageCohort, number: int, folds: int, *, test: float, seed: int) -> ImageCohort:
+def _without_leaks(cohort: ImageCohort) -> tuple[ImageCohort, Digests]:
+    """Read every image once; return the cohort as training would take it, and the digests of the pixels."""
+    look = inspect_images(cohort)
+    if look.findings:
+        logger.warning(
+            "%d images cannot be used, first %s: %s They stand in the manifest all the same; training refuses "
+            "them, or leaves them out with --skip-unreadable.",
+            len(look.findings),
+            look.findings[0].item.name,
+            look.findings[0].reason,
+        )
+    apart = without_unlabeled_of(cohort, (*cohort.validation, *cohort.test), look.digests)
+    require_no_image_leaks(without_images(apart, look.findings), check=look)
+    return apart, look.digests
+
+
+def _folded(
+    cohort: ImageCohort, number: int, folds: int, *, test: float, seed: int, digests: Digests
+) -> ImageCohort:
     """Take test images out where there are none, and let one fold of the rest validate."""
-    if not 1 <= number <= folds:
-        msg = f"There is no fold {number} of {folds}."
-        raise ConfigError(msg, "Count from 1.")
-    tested = cohort if cohort.test or not test else split_cohort(cohort, validation=0.0, test=test, seed=seed)
-    return fold_cohort(tested, folds=folds, seed=seed)[number - 1]
+    drawn = test and not cohort.test
+    tested = split_cohort(cohort, validation=0.0, test=test, seed=seed, digests=digests) if drawn else cohort
+    return one_fold(tested, number, folds=folds, seed=seed, digests=digests)
