@@ -20,8 +20,22 @@ FAILED = ("value", "missing")
 BETWEEN = " + "
 """Between network and method in the name of a pair."""
 
-_IDLE = {NETWORKS: ("methods",), PAIRS: (), METHODS: (), TWO: ("control", "methods", "networks", "families")}
+_IDLE = {
+    NETWORKS: ("methods",),
+    PAIRS: ("method",),
+    METHODS: ("method",),
+    TWO: ("control", "methods", "networks", "families", "method"),
+}
 """Options that an analysis would pass over."""
+
+_ON_COMMAND_LINE = {
+    "control": "--control",
+    "families": "--family",
+    "method": "--under",
+    "methods": "--method",
+    "networks": "--network",
+}
+"""What these are called there."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class CompareOptions:
         alpha: Level of significance.
 
     Raises:
-        ConfigError: A word or number is not allowed.
+        ConfigError: A word or number is not allowed, or the analysis would pass over what is given.
     """
 
     analysis: str = NETWORKS
@@ -67,7 +81,11 @@ class CompareOptions:
         if (self.analysis == TWO) != (len(self.pair) == 2):
             msg = f"The analysis '{self.analysis}' was given {len(self.pair)} pairs; 'two' needs two, others none."
             raise ConfigError(msg, f"Name two of the form 'NETWORK{BETWEEN}METHOD'.")
-        idle = [name for name in _IDLE[self.analysis] if getattr(self, name)]
+        idle = [
+            _ON_COMMAND_LINE[name]
+            for name in _IDLE[self.analysis]
+            if getattr(self, name) != getattr(CompareOptions, name)
+        ]
         if idle:
             msg = f"The analysis '{self.analysis}' has no use for {', '.join(idle)}."
             raise ConfigError(msg, "Leave it out, or choose another analysis.")

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from medssl.inference.onnx_classifier import Parity, export_classifier, parity
 from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import FILES as ONNX_FILES
 from medssl.inference.onnx_runner import FINDING, OnnxClassifier
-from medssl.io.files import require_writable_folder, write_json
+from medssl.io.files import require_writable_folder, sha256_once, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
 from medssl.networks.compact import network_facts
-from medssl.workflows.classification.evaluate import image_folders
+from medssl.workflows.classification.evaluate import image_folders, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier
 from medssl.workflows.classification.predict import numbers_of, prepared, preprocessings
+from medssl.workflows.classification.seen_images import never_learned
 from medssl.workflows.classification.standalone_archive import write_standalone
 from medssl.workflows.classification.thresholds import Promise, require_promise, thresholds_of
 
@@ -78,7 +80,8 @@ def export_run(  # noqa: PLR0913 (one argument an option)
 
     The float32 file is compared with the network on `PARITY_IMAGES` images, unlabeled ones first. The int8 file is
     calibrated on unlabeled images (labeled training images where there are none) and accepted if macro F1 on the
-    validation images falls by `most_loss` at most; test images are not looked at.
+    validation images falls by `most_loss` at most. No image that is a test or validation image calibrates it, whatever
+    it is called; validation images that the run learned from decide nothing; without any, those of the run do.
 
     Args:
         model: Run folder, bundle or ``.pt`` file.
@@ -109,7 +112,7 @@ def export_run(  # noqa: PLR0913 (one argument an option)
         msg = f"{out} holds {', '.join(folders or present)} already{' as a folder' if folders else ''}."
         raise OutputError(msg, "Give another --out." if folders else "Give another --out, or --overwrite.")
     cohort = _images(Path(model), data, allow_outside)
-    pool, held_out = cohort.unlabeled or cohort.training, cohort.validation
+    pool, held_out = cohort.unlabeled or cohort.training, _held_out(Path(model), cohort, loaded)
     int8 = _with_int8(loaded, held_out, int8)
     require_promise(promise, held_out, loaded.card.classes)
     shown = _pixels(held_out, loaded) if held_out else np.zeros(0, np.uint8)
@@ -118,7 +121,8 @@ def export_run(  # noqa: PLR0913 (one argument an option)
         some = [*cohort.unlabeled, *cohort.training, *held_out][:PARITY_IMAGES]
         found = _exported(path, some, loaded, softmax=softmax)
         chosen = _chosen_for(path, held_out, shown, loaded, promise)
-        outcome = _quantized(path, small, pool, held_out, shown, loaded, most_loss) if int8 else None
+        kept = (*held_out, *cohort.validation, *cohort.test)
+        outcome = _quantized(path, small, pool, kept, held_out, shown, loaded, most_loss) if int8 else None
         chosen_int8 = _chosen_for(small, held_out, shown, loaded, promise) if small.is_file() else {}
         write_standalone(folder / "predict.pyz")
         card = loaded.card
@@ -249,18 +253,45 @@ def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:
     return cohort
 
 
+def _held_out(run: Path, cohort: ImageCohort, model: ImageModel) -> tuple[ImageItem, ...]:
+    """Return the validation images that the model never learned from; those of its run where there are none."""
+    found = never_learned(cohort.validation, run)
+    if learned := len(cohort.validation) - len(found):
+        logger.warning(
+            "%d of %d validation images were labeled training images of %s: they decide nothing here.",
+            learned,
+            len(cohort.validation),
+            model.name,
+        )
+    return found or images_of_run(run, model.card.classes).validation
+
+
+def _calibrating(pool: Sequence[ImageItem], held_out: Sequence[ImageItem]) -> list[ImageItem]:
+    """Draw the images to calibrate with: none whose file is one of the images that are held out."""
+    order = np.random.default_rng(0).permutation(len(pool))
+    forbidden = {sha256_once(item.path) for item in held_out if item.path.is_file()}
+    drawn = (pool[place] for place in order)
+    return list(
+        islice((item for item in drawn if sha256_once(item.path) not in forbidden), 2 * CALIBRATION_IMAGES)
+    )
+
+
 def _quantized(
     path: Path,
     out: Path,
     pool: Sequence[ImageItem],
+    kept: Sequence[ImageItem],
     validation: Sequence[ImageItem],
     shown: np.ndarray,
     model: ImageModel,
     most_loss: float | None,
 ) -> Outcome:
     labels = numbers_of(validation, model.card.classes)
-    order = np.random.default_rng(0).permutation(len(pool))[: 2 * CALIBRATION_IMAGES]
-    images = _pixels([pool[place] for place in order], model)
+    calibrating = _calibrating(pool, kept)
+    if not calibrating:
+        msg = "Every image to calibrate the 8-bit file with is a validation or test image."
+        raise DatalistError(msg, "Give a folder with other images in unlabelled/ or train/: --data IMAGES.")
+    images = _pixels(calibrating, model)
 
     def macro_f1(runner: OnnxClassifier) -> float:
         found = scores(labels, runner.probabilities(shown), model.card.classes, draws=0)

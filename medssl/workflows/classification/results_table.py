@@ -15,6 +15,7 @@ from math import isnan, nan
 from pathlib import Path
 
 from medssl.errors import InputError
+from medssl.networks.compact import ALIASES, NETWORKS
 
 KEYS = ("dataset", "network", "method")
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -58,6 +59,15 @@ BINARY_SHARE = 0.8
 
 LEAST_BINARY_ROWS = 5
 ALIKE = 0.8
+
+ALIKE_LETTERS = 0.85
+"""Similarity of the letters of two names from which one may be a slip in writing the other."""
+
+RELATIVES = (
+    *("resnext", "resnest", "mobilenext", "squeezenext", "nasnet", "pnasnet"),
+    *("edgenextsmall", "edgenextxxsmall"),
+)
+"""What the letters of other networks begin with that only look like a slip in writing one of ours."""
 
 Cell = tuple[str, str, str]
 
@@ -137,7 +147,7 @@ def read_results(path: Path, known_networks: Collection[str] = STUDY_NETWORKS) -
         path: CSV file (UTF-8, commas, lines end in CRLF or LF) with the columns dataset, network, method and one
             or more of accuracy, precision, recall, f1; family, seed, status ("ok" or "failed") and note may be
             there too.
-        known_networks: Names that are surely right.
+        known_networks: Names that are surely right, beside those that can be built.
 
     Raises:
         InputError: The file is missing or no such table; all its faults are named at once.
@@ -156,7 +166,7 @@ def read_results(path: Path, known_networks: Collection[str] = STUDY_NETWORKS) -
             _contradictions,
             _duplicates,
             _binary,
-            lambda some: _names(some, "network", known_networks),
+            lambda some: _networks(some, known_networks),
             lambda some: _names(some, "method", METHODS),
         )
         for finding in look(rows)
@@ -329,6 +339,66 @@ def _f1_gap(row: ResultRow) -> float:
     if not (0 < precision <= 1 and 0 < recall <= 1 and 0 < f1 <= 1):
         return nan
     return abs(f1 - 2 * precision * recall / (precision + recall))
+
+
+def _networks(rows: Sequence[ResultRow], known: Collection[str]) -> list[Finding]:
+    """Find names that only some data sets lack, see `_names`, and those that look like one that can be built.
+
+    A table may well compare networks of others: names that look like none of ours are not told.
+    """
+    found = _names(rows, "network", known)
+    told = {line for one in found for line in one.lines}
+    lines = defaultdict(list)
+    for row in rows:
+        lines[row.network].append(row.line)
+    for name, places in lines.items():
+        meant = None if told & {*places} else _meant(name, (*known, *NETWORKS, *ALIASES))
+        if meant:
+            text = f"The network '{name}' is none that medssl knows, but looks like '{meant}'; "
+            found.append(Finding("unknown network", tuple(places), text + "it counts as one of its own."))
+    return found
+
+
+def _meant(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a name is a slip of; None where it is known itself or looks like none."""
+    spelled: dict[str, str] = {}
+    for other in known:
+        spelled.setdefault(_plain(other), other)
+    plain = _plain(name)
+    slips = [other for other in spelled if plain not in spelled and _is_slip(plain, other)]
+    close = difflib.get_close_matches(plain, slips, n=1, cutoff=0)
+    return spelled[close[0]] if close else None
+
+
+def _is_slip(name: str, other: str) -> bool:
+    """Tell whether a plain name looks like a slip in writing another: a digit or letters too few, too many, wrong.
+
+    Another number is another size (ResNet34); what stands before or after all letters of the other, or another last
+    letter, makes a variant (SE-ResNet50, MixNet-S). These are networks of their own.
+    """
+    letters, number = _parted(name)
+    other_letters, other_number = _parted(other)
+    if letters == other_letters:
+        return _lacks_one(number, other_number) or _lacks_one(other_number, number)
+    variant = letters.startswith(other_letters) or letters.endswith(other_letters)
+    if (
+        number != other_number
+        or variant
+        or letters[:-1] == other_letters[:-1]
+        or letters.startswith(RELATIVES)
+    ):
+        return False
+    return difflib.SequenceMatcher(None, letters, other_letters).ratio() >= ALIKE_LETTERS
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Return the letters and the digits of a plain name."""
+    letters = "".join(letter for letter in name if not letter.isdigit())
+    return letters, "".join(letter for letter in name if letter.isdigit())
+
+
+def _lacks_one(short: str, long: str) -> bool:
+    return any(short == long[:place] + long[place + 1 :] for place in range(len(long)))
 
 
 def _names(rows: Sequence[ResultRow], column: str, known: Collection[str]) -> list[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import InputError
-from medssl.io.files import read_json, sha256
+from medssl.io.files import read_json, sha256_once
 from medssl.io.image_items import ImageItem, first_names
 from medssl.io.image_manifest import FILE_NAME, read_manifest
 from medssl.workflows.provenance import relative
@@ -40,7 +40,7 @@ def remarks_on_seen_images(items: Sequence[ImageItem], section: str, run: Path) 
     roles = {} if section == "training" else _roles(run, record)
     found: dict[str, list[str]] = defaultdict(list)
     for item in items if roles else ():
-        if role := roles.get(sha256(item.path)):
+        if role := roles.get(sha256_once(item.path)):
             found[role].append(item.name)
     found.pop(section, None)
     said = {
@@ -54,6 +54,18 @@ def remarks_on_seen_images(items: Sequence[ImageItem], section: str, run: Path) 
         cure = "Score images that it never saw, or train without these; --section training scores what was learned."
         raise InputError(msg, cure)
     return tuple(said.values())
+
+
+def never_learned(items: Sequence[ImageItem], run: Path) -> tuple[ImageItem, ...]:
+    """Return the images whose labels the training of a run did not learn, by the content of their files.
+
+    Args:
+        items: Images.
+        run: Run folder; of any other model nothing is known, and all images are returned.
+    """
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    learned = {digest for digest, role in _roles(run, record).items() if role == "training"}
+    return tuple(item for item in items if not learned or sha256_once(item.path) not in learned)
 
 
 def _roles(run: Path, record: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.openvino_classifier import OpenVinoClassifier
 from medssl.inference.standalone import PREFERRED, probabilities_of
+from medssl.io.image_cohort import read_image_cohort
 from medssl.workflows.classification import bench, export
 from medssl.workflows.classification.bench import bench_exports, choose, slow_files
 from medssl.workflows.classification.evaluate import evaluate_classifier, images_of_run, write_evaluation
@@ -363,7 +364,7 @@ def test_a_network_that_is_quantized_by_name_is_wherever_that_can_be_checked(
     data = shutil.copytree(pictures, tmp_path / "data")
     if not validation:
         shutil.rmtree(data / "val")
-    done = export_run(compared[0].training.run, tmp_path / "files", data)
+    done = export_run(compared[0].training.run / "models" / "model.pt", tmp_path / "files", data)
     assert (done.int8 is not None) == validation
     assert ("No 8-bit file is written" in caplog.text) != validation
     assert (tmp_path / "files" / "export.json").is_file()
@@ -372,9 +373,36 @@ def test_a_network_that_is_quantized_by_name_is_wherever_that_can_be_checked(
 def test_int8_without_validation_images_is_refused_before_anything_is_written(compared, pictures, tmp_path):
     data = shutil.copytree(pictures, tmp_path / "data")
     shutil.rmtree(data / "val")
+    file = compared[0].training.run / "models" / "model.pt"
     with pytest.raises(DatalistError, match="no validation images"):
-        export_run(compared[0].training.run, tmp_path / "files", data, int8=True)
+        export_run(file, tmp_path / "files", data, int8=True)
     assert not (tmp_path / "files" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_only_images_that_the_run_did_not_learn_decide(
+    learned, compared, exported, pictures, tmp_path, caplog
+):
+    """Of other data: none to validate on, or those that the network learned from. The run's own decide then."""
+    data = shutil.copytree(pictures, tmp_path / "data")
+    shutil.rmtree(data / "val")
+    if learned:
+        shutil.copytree(data / "train", data / "val")
+    done = export_run(compared[0].training.run, tmp_path / "files", data, int8=True)
+    assert ("12 of 12 validation images were labeled training images" in caplog.text) == learned
+    assert str(done.int8) == str(exported.int8)
+    own, other = (json.loads((one.folder / "export.json").read_text()) for one in (exported, done))
+    assert own["abstain_below"] == other["abstain_below"]
+
+
+def test_no_held_out_image_calibrates_a_file_whatever_it_is_called(pictures, tmp_path):
+    data = shutil.copytree(pictures, tmp_path / "data")
+    copied = [shutil.copyfile(path, data / "unlabelled" / f"copy{n}.png")
+              for n, path in enumerate(sorted((data / "test").rglob("*.png")))]  # fmt: skip
+    cohort = read_image_cohort(data)
+    drawn = {item.path for item in export._calibrating(cohort.unlabeled, cohort.test)}
+    assert drawn == {item.path for item in cohort.unlabeled} - set(copied)
+    assert len(copied) == 10
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path):
