@@ -112,7 +112,7 @@ def audit_pseudo_labels(
     labeled: Mapping[str, int] | Sequence[int],
     *,
     given: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
-    validation: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
+    validation: tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.floating]] | None = None,
     least: int = LEAST_CERTAIN,
 ) -> PseudoLabelAudit:
     """Audit the pseudo-labels of one round.
@@ -126,14 +126,15 @@ def audit_pseudo_labels(
         labeled: Labeled training images per class, by name or in the order of the classes.
         given: Class numbers and confidences of the pseudo-labels, where these are not simply the likeliest classes
             and their probabilities, as when passes vote.
-        validation: Class numbers and probabilities of labeled validation images, never of test images.
+        validation: True class numbers of labeled validation images, never of test images, and what they are told to be,
+            as in ``given``.
         least: Length of the list of uncertain images.
 
     Shapes:
         probabilities: ``(N, K)``
         kept: ``(N,)``
         given: ``(N,)`` and ``(N,)``
-        validation: ``(M,)`` and ``(M, K)``
+        validation: ``(M,)`` each
 
     Raises:
         ValueError: Lengths, class numbers or probabilities do not fit.
@@ -166,25 +167,24 @@ def audit_pseudo_labels(
 
 def threshold_curve(
     labels: NDArray[np.integer],
-    probabilities: NDArray[np.floating],
+    told: NDArray[np.integer],
+    confidence: NDArray[np.floating],
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> tuple[ThresholdPoint, ...]:
     """Say how many pseudo-labels each threshold would keep, and how many of them would be right.
 
     Args:
         labels: Class numbers of labeled validation images; 255 is unknown and left out.
-        probabilities: Of the same images, from the same teachers and views.
+        told: What the same teachers and views make of the same images, by the same rule.
+        confidence: Of these.
         thresholds: Kept is what lies above (strictly).
 
     Shapes:
-        labels: ``(M,)``
-        probabilities: ``(M, K)``
+        labels, told, confidence: ``(M,)``
     """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    require_probabilities(labels, probabilities, probabilities.shape[1])
+    labels, told, confidence = np.asarray(labels), np.asarray(told), np.asarray(confidence, dtype=np.float64)
     known = labels != UNKNOWN
-    confidence = probabilities[known].max(1)
-    right = probabilities[known].argmax(1) == labels[known]
+    confidence, right = confidence[known], told[known] == labels[known]
     points = []
     for threshold in thresholds:
         above = confidence > threshold

@@ -66,17 +66,18 @@ def test_the_curve_agrees_with_a_naive_loop_and_is_strict():
     tenths[:, 0] += 1 - tenths.sum(1)
     probabilities = np.clip(tenths, 0, None)
     probabilities /= probabilities.sum(1, keepdims=True)
-    for point in threshold_curve(labels, probabilities):
+    for point in threshold_curve(labels, probabilities.argmax(1), probabilities.max(1)):
         expected = _reference_curve(labels, probabilities, point.threshold)
         assert (point.coverage, point.precision, point.n) == pytest.approx(expected, nan_ok=True)
-    exactly = threshold_curve(np.array([0]), np.array([[0.5, 0.5]]), (0.5, 0.49))
+    exactly = threshold_curve(np.array([0]), np.array([0]), np.array([0.5]), (0.5, 0.49))
     assert [point.n for point in exactly] == [0, 1]
     assert math.isnan(exactly[0].precision)
 
 
 def test_threshold_0_keeps_all_and_unknown_images_do_not_count(pool):
     labels = np.array([0, 1, 1, UNKNOWN, 0, 0])
-    curve = audit_pseudo_labels(*pool, CLASSES, (2, 2, 2), validation=(labels, pool[1])).curve
+    told = (labels, pool[1].argmax(1), pool[1].max(1))
+    curve = audit_pseudo_labels(*pool, CLASSES, (2, 2, 2), validation=told).curve
     assert (curve[0].threshold, curve[0].coverage, curve[0].n) == (0, 1.0, 5)
     assert curve[0].precision == 1.0
 
@@ -117,7 +118,9 @@ def test_an_empty_pool_has_no_coverage():
 
 
 def test_the_record_is_plain(pool, tmp_path):
-    found = audit_pseudo_labels(*pool, CLASSES, (2, 2, 2), validation=(np.array([2]), pool[1][:1]))
+    found = audit_pseudo_labels(
+        *pool, CLASSES, (2, 2, 2), validation=(np.array([2]), np.array([0]), np.array([0.9]))
+    )
     write_json(tmp_path / "audit.json", found.record())
     plain = json.loads((tmp_path / "audit.json").read_text())
     assert plain["kept"] == [2, 2, 0]

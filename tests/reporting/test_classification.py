@@ -34,7 +34,7 @@ def record(wrong):
 def parts():
     pool = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.4, 0.35, 0.25]])
     audit = audit_pseudo_labels(["p", "q", "r"], pool, np.array([True, True, False]), CLASSES, (2, 2, 2),
-                                validation=(np.array([0, 1, 1]), pool))  # fmt: skip
+                                validation=(np.array([0, 1, 1]), pool.argmax(1), pool.max(1)))  # fmt: skip
     return {
         "headline": "On 6 held-out test images, fixmatch reaches a macro F1 of 0.47.",
         "arms": [Arm("labeled-only", record(2), [ROWS]), Arm("fixmatch", record(0), [ROWS])],

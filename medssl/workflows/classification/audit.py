@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from medssl.evaluation.audit import audit_pseudo_labels
+from medssl.functional.distillation import consensus
 from medssl.io.files import read_csv, read_json
 from medssl.io.image_cohort import ImageCohort
 from medssl.io.image_items import ImageItem, natural_order
 from medssl.io.pseudo_label_table import kept_labels
 from medssl.workflows.classification.models import load_classifier
-from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.predict import numbers_of, predict_passes
 
 AUDIT_FILE = "pseudo_labels/audit.json"
 """Where a distillation writes its audit."""
@@ -72,14 +73,15 @@ def _facts_of(table: Path) -> Mapping[str, Any]:
 
 def _held_out_answers(
     run: Path, table: Path, validation: Sequence[ImageItem], classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray] | None:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Ask the teachers of a round about labeled images, as they were asked about the unlabeled ones.
 
     Returns:
-        Class numbers and probabilities; None where there are no images, no teachers, or nobody knows what these saw.
+        True class numbers, what the teachers say, and how sure they are; None where there are no images, no teachers,
+        or nobody knows what these saw.
 
     Shapes:
-        return: ``(N,)`` and ``(N, K)``
+        return: ``(N,)`` each
     """
     before = int(table.stem.removeprefix("round-")) - 1
     teachers = natural_order(path.name for path in (run / "teachers").glob(f"round-{before}-teacher-*"))
@@ -91,4 +93,5 @@ def _held_out_answers(
         load_classifier(run / "teachers" / name).at_temperature(temperature)
         for name, temperature in zip(teachers, temperatures, strict=True)
     ]
-    return numbers_of(validation, classes), predict_items(validation, models, facts["views"]).probabilities
+    found = consensus(predict_passes(validation, models, facts["views"]), facts.get("reduce", "mean_prob"))
+    return numbers_of(validation, classes), found.label.numpy(), found.confidence.numpy()

@@ -19,6 +19,7 @@ from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.pseudo_label_table import kept_labels, taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
+from medssl.workflows.classification import audit
 from medssl.workflows.classification.audit import AUDIT_FILE
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import distill
@@ -337,6 +338,19 @@ def test_a_setting_of_soft_distillation_reaches_the_student_alone(pictures, tmp_
     run = distill(pictures, tmp_path / "run", chosen("plain", targets="soft", student=student)).training.run
     config = yaml.safe_load((run / "candidates" / "student" / "configs" / "train.yaml").read_text())
     assert (config["temperature"], config["teacher_weight"]) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(("reduce", "above"), [("mean_prob", 24), ("vote", 0)])
+def test_the_curve_over_thresholds_is_of_labels_as_the_rule_makes_them(
+    reduce, above, pictures, tmp_path, monkeypatch
+):
+    """One view says "dark" with .9, two "light" with .53: the mean is "dark" with .61, the vote "light" with .53."""
+    said = torch.tensor([[0.9, 0.1], [0.47, 0.53], [0.47, 0.53]])
+    monkeypatch.setattr(audit, "predict_passes", lambda items, *_: said[:, None].repeat(1, len(items), 1))
+    rule = KeepRule(threshold=0.0, reduce=reduce)
+    run = distill(pictures, tmp_path / "run", chosen("data", rule=rule, baseline=False)).training.run
+    curve = {point["threshold"]: point["n"] for point in json.loads((run / AUDIT_FILE).read_text())["curve"]}
+    assert (curve[0.5], curve[0.55]) == (24, above)
 
 
 def test_soft_targets_in_rounds_are_refused(pictures, tmp_path):
