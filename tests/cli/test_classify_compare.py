@@ -50,6 +50,13 @@ def test_wrong_usage_ends_with_two(table, tmp_path, options):
     assert call(table, *out, *options).exit_code == 2
 
 
+def test_an_option_that_nothing_would_follow_is_refused(table, tmp_path):
+    result = call(table, "--out", tmp_path / "out", "--what", "methods", "--under", "nonsense")
+    assert isinstance(result.exception, MedsslError)
+    assert "'methods' has no use for --under" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bad_table_is_an_error_of_the_package(tmp_path):
     """The group turns it into one message and exit code 1."""
     (tmp_path / "bad.csv").write_text("dataset,network,f1\na,b,0.5\n")

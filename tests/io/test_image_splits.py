@@ -1,8 +1,9 @@
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 
 from medssl.errors import ConfigError, DatalistError
 from medssl.io.image_items import ImageCohort, ImageItem
-from medssl.io.image_splits import carve_validation, draw_labeled, fold_cohort, split_cohort
+from medssl.io.image_splits import (
+    carve_validation,
+    draw_labeled,
+    fold_cohort,
+    one_fold,
+    require_divisible,
+    split_cohort,
+    without_unlabeled_of,
+)
 
 Names = set[str]
 
@@ -149,6 +158,86 @@ def test_groups_stay_together() -> None:
     assert 20 <= len(cohorts[0].validation) <= 40
 
 
+def _digests(cohort: ImageCohort, copies: int = 2) -> dict[Path, bytes]:
+    """Return digests that so many images of a class have in common."""
+    return {
+        item.path: f"{item.label}{int(item.path.stem[1:]) // copies}".encode() for item in cohort.training
+    }
+
+
+def _places(cohort: ImageCohort, digests: Mapping[Path, bytes]) -> dict[bytes, set[str]]:
+    """Return the sections that each image, however many copies it has, is in."""
+    found = defaultdict(set)
+    for section, item in cohort.placed():
+        found[digests[item.path]].add(section)
+    return found
+
+
+def test_images_of_equal_pixels_stay_together() -> None:
+    cohort = _cohort(UNEVEN)
+    digests = _digests(cohort)
+    cohorts = [
+        carve_validation(cohort, share=0.3, seed=0, digests=digests),
+        split_cohort(cohort, validation=0.2, test=0.2, seed=0, digests=digests),
+        *fold_cohort(cohort, folds=4, seed=0, digests=digests),
+    ]
+    for divided in cohorts:
+        assert {len(sections) for sections in _places(divided, digests).values()} == {1}
+    assert 18 <= len(cohorts[0].validation) <= 26
+    again = split_cohort(_shuffled(cohort), validation=0.2, test=0.2, seed=0, digests=digests)
+    assert (_names(again.test), _names(again.validation)) == (
+        _names(cohorts[1].test),
+        _names(cohorts[1].validation),
+    )
+
+
+def test_copies_join_the_groups_they_are_in() -> None:
+    """Every image of patient 2n is a copy of one of patient 2n + 1, and neither patient may be divided."""
+    cohort = _cohort({"a": 60, "b": 40}, lambda _, n: f"p{n // 2}")
+    digests = {item.path: f"{item.label}{n // 4}{n % 2}".encode() for item in cohort.training
+               for n in [int(item.path.stem[1:])]}  # fmt: skip
+    for divided in (
+        split_cohort(cohort, validation=0.2, test=0.2, seed=0, digests=digests),
+        *fold_cohort(cohort, folds=3, seed=0, digests=digests),
+    ):
+        assert {len(sections) for sections in _places(divided, digests).values()} == {1}
+        assert {len(sections) for sections in _sides([divided])} == {1}
+        assert {item.group for _, item in divided.placed()} == {item.group for item in cohort.training}
+
+
+def test_digests_of_different_images_change_no_draw() -> None:
+    for cohort in (_cohort(UNEVEN), GROUPED):
+        digests = _digests(cohort, copies=1)
+        assert split_cohort(cohort, seed=0, digests=digests) == split_cohort(cohort, seed=0)
+        assert fold_cohort(cohort, folds=3, seed=0, digests=digests) == fold_cohort(cohort, folds=3, seed=0)
+
+
+def test_few_labels_show_few_copies() -> None:
+    cohort = _cohort({"a": 12, "b": 12})
+    digests = _digests(cohort, copies=3)
+    drawn = draw_labeled(cohort, labels_per_class=4, seed=0, digests=digests)
+    assert len({digests[item.path] for item in drawn.training}) == 8
+
+
+def test_unlabeled_copies_of_held_out_images_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    cohort = _cohort(UNEVEN)
+    copies = tuple(
+        replace(item, path=Path("u") / item.path, name=f"u/{item.name}", label=None)
+        for item in cohort.training
+    )
+    cohort = replace(cohort, unlabeled=copies)
+    digests = {item.path: item.path.name.encode() for _, item in cohort.placed()}
+    with caplog.at_level(logging.WARNING):
+        divided = split_cohort(cohort, validation=0.2, test=0.2, seed=0, digests=digests)
+    held = {*_names(divided.validation), *_names(divided.test)}
+    assert {item.path.name for item in divided.unlabeled} == _names(divided.training)
+    counts = [int(record.getMessage().split()[0]) for record in caplog.records]
+    assert sum(counts) == len(held)
+    assert without_unlabeled_of(cohort, [], digests) == cohort
+    unread = {path: digest for path, digest in digests.items() if path.parent == Path()}
+    assert len(split_cohort(cohort, seed=0, digests=unread).unlabeled) == len(copies)
+
+
 def test_a_group_that_holds_all_of_a_class_is_never_taken() -> None:
     cohort = _cohort({"a": 20, "b": 4}, lambda label, n: "p" if label == "b" or n == 0 else None)
     for seed in range(5):
@@ -185,6 +274,31 @@ def test_validation_may_be_left_for_later() -> None:
     assert (len(split.training), len(split.validation), len(split.test)) == (60, 0, 15)
 
 
+def test_test_images_may_be_none_or_those_that_are_there() -> None:
+    split = split_cohort(_cohort(UNEVEN), validation=0.2, test=0, seed=0)
+    assert [len(split.section(name)) for name in ("training", "validation", "test")] == [60, 15, 0]
+    tested = split_cohort(_cohort(UNEVEN), validation=0, test=0.2, seed=0)
+    assert split_cohort(tested, validation=0.25, test=0, seed=0) == carve_validation(
+        tested, share=0.25, seed=0
+    )
+    validated = split_cohort(split, validation=0, test=0.25, seed=0)
+    assert (validated.validation, len(validated.test)) == (split.validation, 15)
+
+
+def test_a_division_into_one_part_is_refused() -> None:
+    for refuse in (require_divisible, partial(split_cohort, seed=0)):
+        with pytest.raises(ConfigError, match=r"--validation and --test are both 0.*share above 0"):
+            refuse(_cohort(UNEVEN), validation=0, test=0)
+
+
+def test_what_stands_there_already_is_named_with_the_option_that_keeps_it() -> None:
+    split = split_cohort(_cohort(UNEVEN), seed=0)
+    with pytest.raises(DatalistError, match=r"15 test images already.*--test 0"):
+        require_divisible(split, validation=0.1, test=0.2)
+    with pytest.raises(DatalistError, match=r"7 validation images already.*--validation 0"):
+        require_divisible(split, validation=0.1, test=0)
+
+
 def test_test_images_are_drawn_once_and_leave_something() -> None:
     split = split_cohort(_cohort(UNEVEN), seed=0)
     with pytest.raises(DatalistError, match="15 test images already"):
@@ -203,6 +317,18 @@ def test_folds_hold_each_image_once_and_each_class_evenly() -> None:
     assert all(len(fold.training) + len(fold.validation) == 75 for fold in folds)
     again = fold_cohort(_shuffled(cohort), folds=5, seed=0)
     assert [_names(fold.validation) for fold in again] == [_names(fold.validation) for fold in folds]
+
+
+def test_one_fold_is_one_of_all(caplog: pytest.LogCaptureFixture) -> None:
+    cohort = draw_labeled(GROUPED, labels_per_class=20, seed=0)
+    folds = fold_cohort(cohort, folds=3, seed=0)
+    caplog.clear()
+    assert one_fold(cohort, 2, folds=3, seed=0) == folds[1]
+    lost = len(cohort.unlabeled) - len(folds[1].unlabeled)
+    assert [text.split(":")[0] for text in caplog.messages] == [f"{lost} unlabeled images left out"]
+    for number in (0, 4):
+        with pytest.raises(ConfigError, match=f"no fold {number} of 3"):
+            one_fold(cohort, number, folds=3, seed=0)
 
 
 def test_folds_need_as_many_images_and_groups() -> None:

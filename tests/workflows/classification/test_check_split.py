@@ -4,13 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
-from pictures import write_pictures
+from pictures import options, write_pictures
 from PIL import Image
 
-from medssl.errors import ConfigError, DatalistError, OutputError
+from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
+from medssl.io import image_leaks
 from medssl.io.image_cohort import read_image_cohort, write_manifest
+from medssl.io.images import read_image
 from medssl.workflows.classification.check import check_folder
 from medssl.workflows.classification.split import split_folder
+from medssl.workflows.classification.train import usable_cohort
 
 
 def test_a_good_folder_has_no_problems(pictures):
@@ -80,6 +83,86 @@ def test_a_manifest_may_be_divided_into_one_beside_it(tmp_path):
 def test_a_divided_folder_is_not_divided_again(pictures, tmp_path):
     with pytest.raises(DatalistError, match="test images already"):
         split_folder(pictures, tmp_path / "split.csv")
+
+
+@pytest.fixture
+def repeated(tmp_path):
+    """Twelve images a class, each of them twice, and each a third time among the unlabeled."""
+    images = write_pictures(tmp_path / "images", training=12, validation=0, test=0, unlabeled=4)
+    for path in sorted(images.glob("train/*/*.png")):
+        shutil.copyfile(path, images / "unlabelled" / f"{path.parent.name}{path.name}")
+        Image.open(path).convert("RGB").save(path.with_suffix(".bmp"))
+    return images
+
+
+@pytest.mark.parametrize("how", [{"test": 0.2}, {"test": 0.0}, {"validation": 0.0}, {"fold": (2, 3)}])
+def test_copies_stand_on_one_side_and_training_takes_the_manifest(repeated, tmp_path, caplog, how):
+    with caplog.at_level("WARNING"):
+        counts = split_folder(repeated, tmp_path / "split.csv", **how)
+    cohort = usable_cohort(tmp_path / "split.csv", options(allow_outside=True, hold_out=0.0))
+    assert {name: len(cohort.section(name)) for name in counts} == counts
+    held_out = counts["validation"] + counts["test"]
+    assert held_out >= 4
+    assert counts["unlabeled"] == 4 + 24 - held_out // 2
+    left_out = [text for text in caplog.messages if "unlabeled images left out" in text]
+    assert sum(int(text.split()[0]) for text in left_out) == held_out // 2
+
+
+def test_every_image_is_read_once(repeated, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(image_leaks, "read_image", lambda path: read.append(path) or read_image(path))
+    split_folder(repeated, tmp_path / "split.csv", labels_per_class=3)
+    assert len(read) == len(set(read)) == 48 + 28
+
+
+def test_a_repeated_image_with_two_labels_is_refused(tmp_path):
+    images = write_pictures(tmp_path / "images", training=10, validation=0, test=0)
+    shutil.copyfile(images / "train/dark/3.png", images / "train/light/copy.png")
+    with pytest.raises(DatalistError, match=r"two labels.*Decide which label"):
+        split_folder(images, tmp_path / "split.csv")
+    assert not (tmp_path / "split.csv").exists()
+
+
+def test_an_image_that_cannot_be_read_is_told_and_left_to_training(tmp_path, caplog):
+    images = write_pictures(tmp_path / "images", training=10, validation=0, test=0)
+    (images / "train/dark/3.png").write_bytes(b"")
+    with caplog.at_level("WARNING"):
+        counts = split_folder(images, tmp_path / "split.csv")
+    assert sum(counts.values()) == 40
+    assert "1 images cannot be used, first train/dark/3.png" in caplog.text
+    assert "--skip-unreadable" in caplog.text
+
+
+def test_a_folder_keeps_its_test_images_where_none_are_to_be_drawn(tmp_path):
+    images = write_pictures(tmp_path / "images", training=10, validation=0, test=5)
+    shutil.copyfile(images / "test/dark/0.png", images / "unlabelled" / "copy.png")
+    counts = split_folder(images, tmp_path / "split.csv", validation=0.2, test=0.0)
+    assert counts == {"training": 16, "validation": 4, "test": 10, "unlabeled": 20}
+    cohort = usable_cohort(tmp_path / "split.csv", options(allow_outside=True))
+    assert {item.path.parent.parent.name for item in cohort.test} == {"test"}
+    assert {item.path.parent.parent.name for item in cohort.validation} == {"train"}
+
+
+def test_a_folder_keeps_its_validation_images_where_none_are_to_be_drawn(tmp_path):
+    images = write_pictures(tmp_path / "images", training=10, validation=3, test=0)
+    counts = split_folder(images, tmp_path / "split.csv", validation=0.0, test=0.2)
+    assert counts == {"training": 16, "validation": 6, "test": 4, "unlabeled": 20}
+
+
+@pytest.mark.parametrize(
+    ("training", "how"),
+    [
+        (5, {"validation": 0.0, "test": 0.0}),
+        (5, {}),
+        (5, {"fold": (1, 3)}),
+        (5, {"test": 0.0, "fold": (4, 3)}),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_before_an_image_is_read(tmp_path, monkeypatch, training, how):
+    images = write_pictures(tmp_path / "images", training=training)
+    monkeypatch.setattr(image_leaks, "read_image", lambda path: pytest.fail("was read"))
+    with pytest.raises(MedsslError):
+        split_folder(images, tmp_path / "split.csv", **how)
 
 
 def test_the_folds_of_a_folder_validate_each_image_once(tmp_path):

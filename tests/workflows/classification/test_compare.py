@@ -293,8 +293,14 @@ def test_names_that_the_table_lacks_are_refused(table, options, text):
         ({"alpha": 5}, "between 0 and 1"),
         ({"analysis": "two"}, "'two' needs two"),
         ({"pair": ("a + b", "c + d")}, "'two' needs two"),
-        ({"methods": ("base",)}, "'networks' has no use for methods"),
-        ({"analysis": "two", "pair": ("a + b", "c + d"), "control": "a"}, "'two' has no use for control"),
+        ({"methods": ("base",)}, "'networks' has no use for --method"),
+        ({"analysis": "two", "pair": ("a + b", "c + d"), "control": "a"}, "'two' has no use for --control"),
+        ({"analysis": "methods", "method": "fixmatch"}, "'methods' has no use for --under"),
+        ({"analysis": "pairs", "method": "fixmatch"}, "'pairs' has no use for --under"),
+        (
+            {"analysis": "two", "pair": ("a + b", "c + d"), "method": "x", "networks": ("a",)},
+            "'two' has no use for --network, --under",
+        ),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, text):

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from medssl.errors import InputError
+from medssl.networks.compact import ALIASES, NETWORKS
 from medssl.workflows.classification.results_table import read_results
 
 HEADER = "dataset,family,network,method,seed,accuracy,precision,recall,f1,note"
@@ -156,6 +157,60 @@ def test_own_names_that_every_data_set_has_are_no_slip(table):
     assert read_results(table(*rows)).findings == ()
     partly = [row for row in rows if not row.startswith("c,,vgg-small-28")]
     assert read_results(table(*partly)).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("ResNet10", "ResNet101"),
+        ("ResNet5", "ResNet50"),
+        ("EfficentNet", "EfficientNet"),
+        ("Moblienet", "MobileNet"),
+        ("Sufle-Net", "ShuffleNet"),
+        ("ResNet50 quantised", "ResNet50 quantized"),
+        ("mobilenetv4_conv_medum", "mobilenetv4_conv_medium"),
+        ("vgg-smal-28", "vgg-small-28"),
+    ],
+)
+def test_a_network_misspelt_in_every_data_set_is_flagged(table, slip, meant):
+    """Spec: unknown network names are flagged; that no data set has the right one hides nothing."""
+    found = read_results(table(*[row.replace("ResNet101", slip) for row in NAMED]))
+    assert kinds(found) == [("unknown network", (2, 4, 6))]
+    assert f"'{slip}' is none that medssl knows, but looks like '{meant}'" in found.findings[0].text
+    assert {row.network for row in found.rows} == {slip, "MixNet"}
+
+
+def test_a_slip_is_told_once(table):
+    rows = [row.replace("ResNet101", "ResNet10") for row in NAMED if not row.startswith("c,,ResNet101")]
+    assert kinds(read_results(table(*rows))) == [("unknown network", (2, 4))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "ResNet34",
+            "ResNet152",
+            "ResNet50d",
+            "ResNeXt50",
+            "ResNeSt50d",
+            "SE-ResNet50",
+            "NASNet",
+            "ViT-B/16",
+        ),
+        *("EfficientNet-B1", "EfficientNetV2-S", "MobileNetV3", "MixNet-S", "SqueezeNet1.1", "tinynet_b"),
+        *("DenseNet121", "ours", "EFFICIENTNET-B3", "resnet 18", "resnet18.tv_in1k", "ResNet18-int8"),
+    ],
+)
+def test_names_of_other_networks_and_other_spellings_are_no_slip(table, name):
+    found = read_results(table(*[row.replace("ResNet101", name) for row in NAMED]))
+    assert found.findings == ()
+
+
+def test_every_network_that_can_be_built_is_known(table):
+    known = {name for facts in NETWORKS.values() for name in (facts.name, facts.id)} | set(ALIASES)
+    rows = [f"a,,{name},base,,0.9,0.8,0.8,0.8," for name in sorted(known)]
+    assert read_results(table(*rows)).findings == ()
 
 
 def test_a_misspelt_method_is_flagged(table):
