@@ -23,12 +23,10 @@ from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.images import naming, read_image
-from medssl.io.prediction_table import write_prediction_table
+from medssl.io.prediction_table import CHOSEN, abstain_threshold, write_prediction_table
 
 PREFERRED = (FILES["int8"], FILES["float32"])
 """Files in the order in which they are looked for."""
-
-CHOSEN = "chosen"
 
 _NAMED = 10  # faults in a message
 
@@ -86,14 +84,10 @@ def classify(
     require_writable_file(out, [images])
     runner = OnnxClassifier(model, threads=threads)
     card = runner.card
-    least = card.extra.get("abstain_below") if abstain_below == CHOSEN else abstain_below
-    if least is None or not 0 <= float(least) <= 1:
-        said = f"{model.name} says none" if least is None else f"--abstain-below is {least}"
-        msg = f"{said}; expected 0 to 1, or '{CHOSEN}' with a file that says which confidence was chosen."
-        raise ConfigError(msg)
+    least = abstain_threshold(abstain_below, card.extra, model.name)
     q = probabilities_of(items, runner)
     names = [item.name for item in items]
-    write_prediction_table(out, names, card.classes, q, float(least), card.extra.get(FINDING))
+    write_prediction_table(out, names, card.classes, q, least, card.extra.get(FINDING))
     return f"{len(items)} images classified by {model.name} ({card.network}, {card.precision}): {out}"
 
 

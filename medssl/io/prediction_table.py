@@ -8,7 +8,30 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from medssl.errors import ConfigError
 from medssl.io.files import write_csv
+
+CHOSEN = "chosen"
+"""Instead of a number: the confidence that was chosen on a model's validation images."""
+
+
+def abstain_threshold(asked: float | str, extra: Mapping[str, Any], model: str) -> float:
+    """Return from which confidence on an image gets a label.
+
+    Args:
+        asked: 0 to 1, or `CHOSEN`: what was chosen on the validation images of the model.
+        extra: What its card says beside its classes.
+        model: Name of the file, for the message.
+
+    Raises:
+        ConfigError: Out of range, or nothing was chosen.
+    """
+    least = extra.get("abstain_below") if asked == CHOSEN else asked
+    if least is None or not 0 <= float(least) <= 1:
+        said = f"{model} says none" if least is None else f"--abstain-below is {least}"
+        msg = f"{said}; expected 0 to 1, or '{CHOSEN}' with a file that says which confidence was chosen."
+        raise ConfigError(msg)
+    return float(least)
 
 
 def write_prediction_table(

@@ -17,6 +17,7 @@ from medssl.cli.classify.distill import distill
 from medssl.cli.classify.train import METHODS, SCHEDULES, train
 from medssl.cli.common import to_type
 from medssl.inference.int8_ladder import Attempt, Outcome, Recipe
+from medssl.inference.latency import SpeedGate
 from medssl.io.image_cohort import read_image_cohort, write_manifest
 from medssl.networks.compact import NETWORKS
 from medssl.transforms import classification, image_augmentation, mixture
@@ -142,6 +143,14 @@ def test_an_8_bit_file_that_is_not_good_enough_is_an_error_only_where_asked(
     done = Exported(tmp_path, "equal", none)
     monkeypatch.setattr("medssl.workflows.classification.export.export_run", lambda *_, **__: done)
     assert call("export", "run", "--out", "files", "--int8", *strict).exit_code == code
+
+
+@pytest.mark.parametrize(("int8", "said"), [(2.0, "not recommended here"), (0.5, "2.0 times as fast")])
+def test_an_8_bit_file_that_is_slower_here_is_told(monkeypatch, tmp_path, int8, said):
+    chosen = Outcome(0.9, 0.01, (Attempt(Recipe(), 0.9),), Attempt(Recipe(), 0.9))
+    done = Exported(tmp_path, "equal", chosen, speed=SpeedGate(1.0, int8))
+    monkeypatch.setattr("medssl.workflows.classification.export.export_run", lambda *_, **__: done)
+    assert said in call("export", "run", "--out", "files", "--int8").stderr
 
 
 @pytest.mark.parametrize(("words", "most_loss"), [(["--most-loss", 2.5], 0.025), ([], None)])

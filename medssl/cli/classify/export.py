@@ -91,6 +91,9 @@ def export(  # noqa: PLR0913, PLR0917 (one argument an option)
     STDERR.print(f"model.onnx against the network: {done.parity}.", soft_wrap=True)
     if done.int8 is not None:
         STDERR.print(f"{done.int8}.", soft_wrap=True)
+    if done.speed is not None:
+        style = None if done.speed.passed else "yellow"
+        STDERR.print(f"{done.speed}.", style=style, soft_wrap=True)
     for name, one in done.findings.items():
         useless = min(one["sensitivity"], one["specificity"]) == 0
         STDERR.print(

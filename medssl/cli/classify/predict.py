@@ -18,8 +18,9 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
     "--model", type=EXISTING, required=True, help="Run folder, bundle, .pt file, or exported .onnx file."
 )
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
-@click.option("--abstain-below", default=0.0, show_default=True, type=click.FloatRange(0, 1),
-              help="Less sure images get no label.")  # fmt: skip
+@click.option("--abstain-below", default="0", show_default=True, metavar="0..1|chosen",
+              callback=lambda *args: _abstain(args[-1]),
+              help="Less sure images get no label; chosen: as on the model's validation images.")  # fmt: skip
 @click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Replace the table.")
 @backend_option
@@ -30,7 +31,7 @@ def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
     out: Path,
     model: Path,
     views: tuple[str, ...],
-    abstain_below: float,
+    abstain_below: float | str,
     skip_unreadable: bool,
     overwrite: bool,
     backend: str | None,
@@ -62,3 +63,13 @@ def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
         )
     STDERR.print(f"{len(found.names)} images.")
     STDOUT.print(str(out), soft_wrap=True)
+
+
+def _abstain(text: str) -> float | str:
+    if text == "chosen":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        msg = f"'{text}' is neither a number nor 'chosen'."
+        raise click.BadParameter(msg) from error

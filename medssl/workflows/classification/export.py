@@ -19,6 +19,7 @@ from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, O
 from medssl.evaluation.classification import scores
 from medssl.inference.int8 import quantize_within
 from medssl.inference.int8_ladder import MOST_LOSS, Outcome
+from medssl.inference.latency import Forms, SpeedGate, benchmark, speed_gate
 from medssl.inference.onnx_classifier import Parity, export_classifier, parity
 from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import FILES as ONNX_FILES
@@ -56,12 +57,14 @@ class Exported:
         parity: Of the float32 file with the network.
         int8: What came of int8, None where it was not asked for.
         findings: File -> threshold of the finding, and what it reaches on the validation images.
+        speed: The int8 file against the float32 one on this machine, one thread and one image; None without one.
     """
 
     folder: Path
     parity: Parity
     int8: Outcome | None
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    speed: SpeedGate | None = None
 
 
 def export_run(  # noqa: PLR0913 (one argument an option)
@@ -124,6 +127,7 @@ def export_run(  # noqa: PLR0913 (one argument an option)
         kept = (*held_out, *cohort.validation, *cohort.test)
         outcome = _quantized(path, small, pool, kept, held_out, shown, loaded, most_loss) if int8 else None
         chosen_int8 = _chosen_for(small, held_out, shown, loaded, promise) if small.is_file() else {}
+        speed = _speed(path, small, loaded) if small.is_file() else None
         write_standalone(folder / "predict.pyz")
         card = loaded.card
         write_json(
@@ -148,7 +152,7 @@ def export_run(  # noqa: PLR0913 (one argument an option)
     findings = {
         name: one[FINDING] for name, one in zip(FILES, (chosen, chosen_int8), strict=False) if FINDING in one
     }
-    return Exported(out, found, outcome, findings)
+    return Exported(out, found, outcome, findings, speed)
 
 
 @contextmanager
@@ -251,6 +255,12 @@ def _images(model: Path, data: Path | None, allow_outside: bool) -> ImageCohort:
         msg = f"{place.name} holds no image to hold the exported file to."
         raise DatalistError(msg, "Give a folder with unlabelled/ or train/ images: --data IMAGES.")
     return cohort
+
+
+def _speed(path: Path, small: Path, model: ImageModel) -> SpeedGate:
+    """Time both files; which is the faster one depends on the machine, so nothing of it stays with them."""
+    shape = (model.card.channels, model.card.size, model.card.size)
+    return speed_gate(benchmark(Forms(None, path, small), shape))
 
 
 def _held_out(run: Path, cohort: ImageCohort, model: ImageModel) -> tuple[ImageItem, ...]:

@@ -24,7 +24,7 @@ from medssl.io.image_cohort import ImageCohort, find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
 from medssl.io.images import naming, read_image
-from medssl.io.prediction_table import write_prediction_table
+from medssl.io.prediction_table import abstain_threshold, write_prediction_table
 from medssl.transforms.classification import ImagePreprocessing
 from medssl.transforms.image_views import image_views
 from medssl.workflows.classification.models import ImageModel, open_classifier
@@ -219,7 +219,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     model: Path | str,
     *,
     views: Sequence[str] = ("identity",),
-    abstain_below: float = 0.0,
+    abstain_below: float | str = 0.0,
     device: str = "cpu",
     backend: str | None = None,
     skip_unreadable: bool = False,
@@ -233,7 +233,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
         out: CSV to write.
         model: Run folder, bundle, ``.pt`` file, or exported ``.onnx`` file.
         views: Whose probabilities are averaged.
-        abstain_below: Images that are less sure get no label.
+        abstain_below: Images that are less sure get no label; "chosen": see `prediction_table.abstain_threshold`.
         device: "cpu", "cuda", ...
         backend: What runs an exported file, see `models.BACKENDS`.
         skip_unreadable: Leave unreadable images out, with a warning that names them; every image is read twice then.
@@ -242,7 +242,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
 
     Raises:
         InputError: No image is there, or some cannot be read.
-        ConfigError: A view is unknown.
+        ConfigError: A view is unknown, or the model says nothing of a confidence that was chosen.
     """
     place = Path(data)
     require_writable_file(out, [place])
@@ -254,8 +254,9 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     if skip_unreadable:
         items = _readable(items)
     loaded = open_classifier(model, device, backend)
+    least = abstain_threshold(abstain_below, loaded.card.extra, loaded.name)
     predictions = predict_items(items, [loaded], views, progress)
-    write_predictions(Path(out), predictions, abstain_below, loaded.card.extra.get(FINDING))
+    write_predictions(Path(out), predictions, least, loaded.card.extra.get(FINDING))
     return predictions
 
 

@@ -17,6 +17,7 @@ MODULES = (
     "io.dicom",
     "io.files",
     "io.image_cohort",
+    "io.image_facts",
     "io.image_items",
     "io.image_manifest",
     "io.image_tree",

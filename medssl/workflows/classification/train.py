@@ -373,7 +373,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         "balanced": options.balanced,
         **method.values,
     }
-    _warn_of_prior(options)
+    _warn_of_rule(options)
     if options.target_rule is not None and options.method == "ssldec":
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
@@ -384,8 +384,13 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     return values | dict(options.settings) | expressions(options)
 
 
-def _warn_of_prior(options: ClassifyOptions) -> None:
-    """Say what SSLDEC's rule "prior" makes of options that let rare classes count."""
+def _warn_of_rule(options: ClassifyOptions) -> None:
+    """Say what SSLDEC's rules make of classes of different size."""
+    if options.method == "ssldec" and options.target_rule == "dec":
+        logger.warning(
+            "The target rule 'dec' takes images from larger classes and gives them to smaller ones, more in every "
+            "round; where classes differ in size use 'prior', which does not."
+        )
     if options.method != "ssldec" or (options.target_rule or "prior") != "prior":
         return
     if options.balanced:

@@ -159,6 +159,12 @@ def test_bench_refuses_a_run_that_was_not_exported(exported, compared, monkeypat
         bench_exports([exported.folder], models=[run, run])
 
 
+def test_the_8_bit_file_is_timed_beside_the_other(exported):
+    assert (exported.speed is not None) == (exported.folder / "model.int8.onnx").is_file()
+    if exported.speed is not None:
+        assert min(exported.speed.float32_ms, exported.speed.int8_ms) > 0
+
+
 def test_int8_is_written_only_if_it_was_chosen(exported):
     written = (exported.folder / "model.int8.onnx").is_file()
     assert written == (exported.int8.chosen is not None)

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +122,28 @@ def test_unsure_images_get_no_label(run, pictures, tmp_path):
     predict_folder(pictures / "test", tmp_path / "a.csv", run, abstain_below=1.0)
     assert {row["label"] for row in rows(tmp_path / "a.csv")} <= {"", *CLASSES}
     assert all(row["label"] == "" for row in rows(tmp_path / "a.csv") if float(row["confidence"]) < 1)
+
+
+def test_the_confidence_that_was_chosen_in_training_can_be_asked_for(run, pictures, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(predict, "write_prediction_table", lambda *words: given.update(least=words[4]))
+    loaded = load_classifier(run)
+    for extra, least in (({"abstain_below": 0.7}, 0.7), ({}, None)):
+        model = replace(loaded, card=replace(loaded.card, extra=extra))
+        monkeypatch.setattr(predict, "open_classifier", lambda *_, model=model: model)
+        if least is None:
+            with pytest.raises(ConfigError, match="says none; expected 0 to 1, or 'chosen'"):
+                predict_folder(pictures / "test", tmp_path / "a.csv", run, abstain_below="chosen")
+        else:
+            predict_folder(pictures / "test", tmp_path / "a.csv", run, abstain_below="chosen")
+            assert given == {"least": least}
+
+
+@pytest.mark.parametrize("asked", [1.5, -0.1, math.nan])
+def test_a_confidence_out_of_range_is_refused_before_anything_is_written(asked, run, pictures, tmp_path):
+    with pytest.raises(ConfigError, match="expected 0 to 1"):
+        predict_folder(pictures / "test", tmp_path / "a.csv", run, abstain_below=asked)
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_class_numbers_follow_the_model_not_the_folder(pictures):
