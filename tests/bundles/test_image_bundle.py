@@ -273,6 +273,14 @@ def test_the_small_networks_train_in_bfloat16_where_the_processor_has_it(name, u
 
 
 @pytest.mark.parametrize(
+    ("pretrained", "epochs", "steps"), [(None, 40, 0), ("cached", 40, 50), ("cached", 4, 10)]
+)
+def test_only_the_head_of_a_pretrained_network_learns_at_first(pretrained, epochs, steps):
+    parser = ConfigParser(read("train.yaml") | {"pretrained": pretrained, "epochs": epochs})
+    assert parser.get_parsed_content("frozen_steps") == steps
+
+
+@pytest.mark.parametrize(
     ("name", "last"), [("vgg-small-64", True), ("shufflenet_v2_x1_0", True), ("resnet18", False)]
 )
 def test_networks_that_gain_by_it_train_with_the_channels_last(name, last):

@@ -16,7 +16,13 @@ from medssl.inference.onnx_runner import FILES, OnnxClassifier
 from medssl.inference.peak_memory import Subject, peak_memory
 from medssl.io.files import atomic_path, read_json, require_absent, require_writable_file, write_json
 from medssl.io.image_cohort import ImageItem, read_image_cohort
-from medssl.networks.compact import build_classifier, multiply_adds, parameter_count, reparameterized
+from medssl.networks.compact import (
+    build_classifier,
+    classifier_of,
+    multiply_adds,
+    parameter_count,
+    reparameterized,
+)
 from medssl.reporting.classification_figures import plot_pareto
 from medssl.reporting.figures import figure_to_png
 from medssl.workflows.classification.evaluate import image_folders, images_of_run
@@ -32,11 +38,13 @@ class Cost:
         network: Name in the registry.
         parameters: Of the network as it is exported, its branches merged.
         multiply_adds: Of one image, likewise.
+        merged: Whether there were branches to merge (RepViT, FastViT, MobileOne).
     """
 
     network: str
     parameters: int
     multiply_adds: int
+    merged: bool
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,8 @@ def cost_of(runner: OnnxClassifier) -> Cost:
         build_classifier(card.network, len(card.classes), card.channels, size=card.size)
     )
     adds = multiply_adds(network, card.channels, card.size)
-    return Cost(card.network, parameter_count(network), adds)
+    merged = classifier_of(network).facts.reparameterize
+    return Cost(card.network, parameter_count(network), adds, merged)
 
 
 def exported_files(folder: Path) -> dict[str, Path]:

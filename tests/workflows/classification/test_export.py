@@ -321,6 +321,7 @@ def test_bench_times_every_form_and_answers_the_question(exported, pictures, tmp
     stored = sum(math.prod(tensor.dims) for tensor in file.graph.initializer)
     assert cost.parameters == pytest.approx(stored, rel=0.1)  # batch norms are merged in the file
     assert told["networks"] == {exported.folder.name: vars(cost)}
+    assert not cost.merged
     assert done.choice.best is not None
     assert told["choice"] == done.choice.sentence
     assert str(tmp_path) not in (tmp_path / "bench.json").read_text()
