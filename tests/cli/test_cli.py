@@ -338,4 +338,4 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_info_prints_the_budgets_of_images_too():
     shown = call("info").output
     assert "Budgets of medssl classify" in shown
-    assert "2000 steps x 64 images" in shown
+    assert "2000 steps x 64 images, about 3 minutes on two CPU cores" in shown

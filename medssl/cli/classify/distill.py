@@ -79,6 +79,7 @@ def distill(ctx: click.Context, data: Path, out: Path, resume: bool, **options: 
     Teachers, rounds and student share one budget of steps; the supervised baseline, trained beside them, has all
     of it (--no-baseline: none is). Every label that the teachers gave stands in pseudo_labels/round-N.csv.
     """
+    from medssl.workflows.classification.budgets import image_budget
     from medssl.workflows.classification.distill import distill as run_distillation
     from medssl.workflows.classification.distill_options import DistillOptions
     from medssl.workflows.classification.methods import named_distillation
@@ -103,6 +104,9 @@ def distill(ctx: click.Context, data: Path, out: Path, resume: bool, **options: 
         rule=rule,
         student=ClassifyOptions(**options),
     )
+    if not resume:
+        told = image_budget(chosen.student.budget).describe(chosen.student.steps)
+        STDERR.print(f"Budget {told}{', twice' if chosen.baseline else ''}.")
     try:
         with watched_training("macro F1", "images") as bar:
             run_distillation(data, out, chosen, bar, resume=resume, say=STDERR.print)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from medssl.errors import ConfigError
 
 
+SECONDS_A_STEP = 0.09
+"""Of SSLDEC with `vgg-small-64`, 64 color images of 64 x 64 pixels, two CPU cores (``benchmarks/training.py``)."""
+
+
 @dataclass(frozen=True)
 class ImageBudget:
     """The cost of one method, all its rounds, teachers and students added up.
@@ -26,7 +30,12 @@ class ImageBudget:
     def describe(self, steps: int | None = None) -> str:
         """Return one line for people, with other steps where they are given."""
         name = self.name if steps is None else f"{self.name} with other steps"
-        return f"{name}: {steps or self.steps} steps x {self.images} images"
+        steps = steps or self.steps
+        minutes = steps * SECONDS_A_STEP / 60
+        return (
+            f"{name}: {steps} steps x {self.images} images, about {minutes:.2g} minutes on two CPU cores with "
+            "vgg-small-64 and 64 x 64 pixels"
+        )
 
 
 BUDGETS = {
