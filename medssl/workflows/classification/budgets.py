@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from medssl.errors import ConfigError
 
-
 SECONDS_A_STEP = 0.09
 """Of SSLDEC with `vgg-small-64`, 64 color images of 64 x 64 pixels, two CPU cores (``benchmarks/training.py``)."""
 
