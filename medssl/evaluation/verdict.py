@@ -15,6 +15,10 @@ NOTHING_UNLABELED = "no unlabeled scans"
 
 ONE_LABELED = "with one labeled scan whether the unlabeled scans helped: nothing is left to check with"
 LEARNED = "whether the unlabeled scans helped: the weights of --init know every labeled scan that could tell"
+NONE_LEFT = (
+    "whether the unlabeled scans helped: all of them are of the subjects that would be held out, none is left to learn "
+    "from"
+)
 """Why there is no comparison, as the end of "Cannot tell"."""
 
 MARGIN = 0.0005

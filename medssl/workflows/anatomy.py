@@ -71,6 +71,7 @@ class RegisteredScans(Sequence[Sample]):
 
     Attributes:
         pairs: How many pairs of a labeled and an unlabeled scan could be registered.
+        reached: Over how many of the unlabeled scans a labeled one could be laid, and how many there are.
 
     Notes:
         Where not a single pair can be registered, that is said, the priors are flat and no scan is warped.
@@ -95,6 +96,7 @@ class RegisteredScans(Sequence[Sample]):
     ) -> None:
         self.samples: list[Sample] = []
         self.pairs = 0
+        self.reached = (0, len(unlabeled.cache))
         if not unlabeled.cache or not data:
             return
         atlases = {str(sample["subject"]): sample for sample in (preprocessing(dict(item)) for item in data)}
@@ -111,6 +113,7 @@ class RegisteredScans(Sequence[Sample]):
         targets = {str(target["subject"]): target for target in unlabeled.cache}
         pairs = [(name, atlas) for name in targets for atlas in found.nearest(name)]
         self.pairs = len(pairs)
+        self.reached = (len({name for name, _ in pairs}), len(targets))
         if not pairs:
             logger.warning(
                 "None of the labeled scans could be registered to any unlabeled scan of another subject: training goes "

@@ -18,6 +18,7 @@ from medssl.errors import InputError, MedsslError, OutputError
 from medssl.evaluation.verdict import (
     CANNOT_TELL,
     LEARNED,
+    NONE_LEFT,
     ONE_LABELED,
     Verdict,
     nothing_unlabeled,
@@ -26,7 +27,7 @@ from medssl.evaluation.verdict import (
 )
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
-from medssl.io.files import read_json, require_new_run, require_same_hashes, write_json
+from medssl.io.files import read_json, require_new_run, require_same_hashes, sha256_once, write_json
 from medssl.io.leaks import find_leaks, plain_id
 from medssl.io.subjects import TRANSDUCTIVE, Cohort, Subject
 from medssl.workflows.anatomy_weight import PROCESSES, SETTING, record, weigh_anatomy, with_weight
@@ -65,6 +66,8 @@ WEIGHT = "anatomy_weight.json"
 
 FACTOR = "anatomy_at_inference.json"
 """File with what registered labels are worth at inference, on the held-out scans."""
+
+FACTOR_NAME = FACTOR.removesuffix(".json")
 
 REGISTRATIONS = "train#dataset#registered#folder"
 """Setting with which a user shares registrations between runs."""
@@ -141,7 +144,7 @@ def _train_checked(
     cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
     method = options.method
     baseline, semi_supervised = _labeled_only(options), decided(options, cohort)
-    run = _Runner(out, data, watcher, say)
+    run = _Runner(out, data, cohort, watcher, say)
     if not cohort.unlabeled:
         _tell_cost(planned_runs(cohort, checked=False), options.budget, say)
         run.train(LABELED_ONLY, baseline, None)
@@ -173,8 +176,10 @@ def _no_good(run: Path, answer: str) -> str:
     record = read_json(run / "run.json")
     if lost := record.get("vanished"):
         return f"lost {' and '.join(lost)} on the unlabeled scans"
-    if answer == CANNOT_TELL and record.get("registered_pairs") == 0:
-        return "can go wrong unseen where no labeled scan can be registered"
+    reached, scans = record.get("registered_scans", (1, 1))
+    if answer == CANNOT_TELL and 2 * reached < scans:
+        those = f"labeled scans can be registered to {reached} of {scans} unlabeled ones only"
+        return f"can go wrong unseen where {those if reached else 'no labeled scan can be registered'}"
     return ""
 
 
@@ -202,17 +207,17 @@ def is_safe(options: TrainOptions, cohort: Cohort) -> bool:
     from a cluster because it is large: online training that begins with the labeled term alone and has the method's
     own loss, and not 'dec' where background is a cluster. With the anatomical prior a part of the labeled crops are
     registered scans, from the first step on: their labels are right, their shapes are those of unlabeled scans.
-    SSLDEC without it lost against labeled-only in one draw of three (`docs/experiments.md`). Weights and starts that
-    nobody has tried count as unsafe too.
+    SSLDEC without it lost against labeled-only in one draw of three (`docs/experiments.md`). Settings of the method
+    that nobody has tried count as unsafe too: all but `_HARMLESS_SETTINGS`.
     """
     start = options.settings.get("unlabeled_start", 1.0)
     begins_with_labels = isinstance(start, int | float) and start >= _SAFE_START
-    own_loss = any(name.partition("#")[0] in ("loss", "unlabeled_weight") for name in options.settings)
+    untried = any(_is_of_method(name) for name in options.settings if name not in _HARMLESS_SETTINGS)
     if options.method == "ssldec" and not uses_anatomy(options, cohort):
         return False
     shrinks = target_rule(options) == "dec" and first_cluster(options, cohort) == 0
     rounds = options.settings.get("rounds", options.rounds)
-    return begins_with_labels and not own_loss and not rounds and not shrinks
+    return begins_with_labels and not untried and not rounds and not shrinks
 
 
 def is_checked(out: Path) -> bool:
@@ -235,14 +240,14 @@ def planned_runs(cohort: Cohort, *, checked: bool) -> int:
 class _Runner:
     """Train the candidates one after another; those that are finished are not trained again."""
 
-    def __init__(self, out: Path, data: Path, watcher: Watcher | None, say: Say) -> None:
-        self.out, self.data, self.watcher, self.say = out, data, watcher, say
+    def __init__(self, out: Path, data: Path, cohort: Cohort, watcher: Watcher | None, say: Say) -> None:
+        self.out, self.data, self.cohort, self.watcher, self.say = out, data, cohort, watcher, say
         self.trainings: dict[str, Training] = {}
 
     def train(self, name: str, options: TrainOptions, part: Cohort | None) -> Path:
         """Train a candidate on the data, or on a part of them; return its run folder."""
         run = self.out / CANDIDATES / name
-        data = self.data
+        data, cohort = self.data, self.cohort if part is None else None
         if part is not None:
             data = run.with_name(f"{name}-data") / "datalist.json"
             write_datalist(data, part)
@@ -253,9 +258,14 @@ class _Runner:
         began = (run / "run.json").is_file()
         if not began:  # stopped while it was prepared
             shutil.rmtree(run, ignore_errors=True)
+        plan = read_json(self.out / PLAN)
+        _require_same_files(plan.get("data_sha256"), self.cohort, self.out)
+        _require_same_init(plan.get("init_sha256"), options)
         self.say(f"{'Going on with' if began else 'Training'} {name}")
         shared = None if REGISTRATIONS in options.settings else self.out
-        self.trainings[name] = train(data, run, options, self.watcher, resume=began, registrations=shared)
+        self.trainings[name] = train(
+            data, run, options, self.watcher, resume=began, registrations=shared, cohort=cohort
+        )
         return run
 
 
@@ -362,7 +372,8 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
         kept = plan["options"]
         init = str(out / kept["init"]) if kept["init"] else None
         options = TrainOptions(**{**kept, "contrasts": _pair(kept["contrasts"]), "init": init})
-        _require_unchanged(plan.get("data_sha256"), data, out, options)
+        cohort = read_cohort(data, options.contrasts, mask=options.mask)
+        _require_same_files(plan.get("data_sha256"), cohort, out)
         return options
     require_new_run(out, [data])
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
@@ -370,27 +381,40 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
             prepare_run(data, Path(scratch) / str(number), one)
             require_parts(Path(scratch) / str(number))
     kept = asdict(options) | {"init": relative(options.init, out) if options.init else None}
-    hashes = _hashes(data, out, options)
-    write_json(out / PLAN, {"data": relative(data, out), "data_sha256": hashes, "options": kept})
+    hashes = _hashes(read_cohort(data, options.contrasts, mask=options.mask), out)
+    plan = {"data": relative(data, out), "data_sha256": hashes, "options": kept}
+    if options.init:
+        plan["init_sha256"] = sha256_once(find_weights(options.init)[1])
+    write_json(out / PLAN, plan)
     return options
 
 
-def _hashes(data: Path, out: Path, options: TrainOptions) -> dict[str, str]:
-    cohort = read_cohort(data, options.contrasts, mask=options.mask)
+def _hashes(cohort: Cohort, out: Path) -> dict[str, str]:
     return dict(file_hashes((*cohort.training, *cohort.validation, *cohort.unlabeled), out))
 
 
-def _require_unchanged(
-    before: Mapping[str, str] | None, data: Path, out: Path, options: TrainOptions
-) -> None:
+def _require_same_files(before: Mapping[str, str] | None, cohort: Cohort, out: Path) -> None:
     """Refuse to go on with other scans than the candidates that are finished had: they would not be comparable.
 
     Raises:
         InputError: A file is gone, new or changed since the run began.
     """
-    if before is None:  # a run of an earlier version
+    if before is not None:  # otherwise the run is of an earlier version
+        require_same_hashes(before, _hashes(cohort, out), f"the run in {out} began")
+
+
+def _require_same_init(before: str | None, options: TrainOptions) -> None:
+    """Refuse to let two networks that are compared begin with different weights.
+
+    Raises:
+        InputError: The file of ``--init`` is another one by now.
+    """
+    if before is None or options.init is None:
         return
-    require_same_hashes(before, _hashes(data, out, options), f"the run in {out} began")
+    path = find_weights(options.init)[1]
+    if sha256_once(path) != before:
+        msg = f"The weights of --init, {path}, have changed since the run began, whose networks begin alike."
+        raise InputError(msg, "Put the file back as it was and go on with --resume, or start a new run.")
 
 
 @contextmanager
@@ -419,9 +443,8 @@ def _labeled_only(options: TrainOptions) -> TrainOptions:
     """Return the strongest baseline of the same budget: softmax head, no unlabeled scans."""
     own = {}
     for name, value in options.settings.items():
-        shared = name.replace("network_def#backbone#", "network_def#")
-        if not {shared, shared.partition("#")[0]} & METHOD_SETTINGS and not shared.startswith(METHOD_PARTS):
-            own[shared] = value
+        if not _is_of_method(name):
+            own[_shared(name)] = value
     own.setdefault("patience", 0)  # semi-supervised methods take all their steps, so the baseline does
     return replace(
         options,
@@ -466,6 +489,21 @@ METHOD_PARTS = (
 """Parts of the configuration that the overlays add or change; a labeled-only one has none, or its own."""
 
 
+_HARMLESS_SETTINGS = ("unlabeled_start", "background_cluster", REGISTRATIONS, PROCESSES)
+"""Settings of a method that change nothing of what it learns, or that are looked at one by one."""
+
+
+def _shared(setting: str) -> str:
+    """Return what a setting of the backbone under a clustering head is called where there is no head."""
+    return setting.replace("network_def#backbone#", "network_def#")
+
+
+def _is_of_method(setting: str) -> bool:
+    """Tell whether a setting belongs to the semi-supervised method alone."""
+    name = _shared(setting)
+    return bool({name, name.partition("#")[0]} & METHOD_SETTINGS) or name.startswith(METHOD_PARTS)
+
+
 def _judges(out: Path, cohort: Cohort, options: TrainOptions) -> list[str]:
     """Return the subjects that may judge, in the order of their names; the plan keeps them for a resumed run.
 
@@ -504,6 +542,12 @@ def _for_check(cohort: Cohort, seed: int, judges: Sequence[str]) -> tuple[Cohort
     if not judges:
         return cohort, LEARNED
     part = _held_out_for_check(cohort, seed, judges)
+    for judge in judges:  # one whose sessions are not all the unlabeled scans there are
+        if part.training and part.unlabeled:
+            break
+        part = _held_out_for_check(cohort, seed, [judge])
+    if part.training and not part.unlabeled:
+        return part, NONE_LEFT
     return (
         part,
         "" if part.training else ONE_LABELED,
@@ -582,6 +626,8 @@ def _promote(
         },
     }
     anatomy = {path.stem: read_json(path) for path in (out / WEIGHT, out / FACTOR) if path.is_file()}
+    if anatomy.get(FACTOR_NAME, {}).get("network", winner).removeprefix("check-") != winner:
+        del anatomy[FACTOR_NAME]  # it was measured with the network that is not returned
     stamp = {"transductive": told["transductive"]} if "transductive" in told else {}
     write_json(out / "run.json", told | anatomy | {"verdict": said})
     write_json(out / "verdict.json", {**said, **stamp})

@@ -162,7 +162,8 @@ def _seen_at_the_end(parser: ConfigParser) -> dict[str, Any]:
     told = {"skipped_steps": trainer.skipped_steps, "kept_step": saver.step, "vanished": saver.vanished}
     registered = parser["train"]["dataset"].get("registered")
     if isinstance(registered, Mapping):
-        told["registered_pairs"] = parser.get_parsed_content("train#dataset#registered").pairs
+        laid = parser.get_parsed_content("train#dataset#registered")
+        told |= {"registered_pairs": laid.pairs, "registered_scans": list(laid.reached)}
     return told
 
 

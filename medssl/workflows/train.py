@@ -127,6 +127,7 @@ def train(
     resume: bool = False,
     *,
     registrations: Path | None = None,
+    cohort: Cohort | None = None,
 ) -> Training:
     """Train on the labeled scans of a cohort.
 
@@ -137,6 +138,7 @@ def train(
         watcher: Told about the progress.
         resume: Go on with the run in ``out``.
         registrations: Folder that keeps registrations for several runs; None for the run's own.
+        cohort: What was read of the data before, held-out scans chosen; None: it is read now.
 
     Raises:
         DatalistError: No labeled scan, or a scan in two sections that must not share any.
@@ -149,7 +151,7 @@ def train(
         if resume:
             _require_same_data(data, out)
         else:
-            prepare_run(data, out, options or TrainOptions())
+            prepare_run(data, out, options or TrainOptions(), cohort)
         return run_training(
             out,
             watcher or Watcher(),
@@ -159,13 +161,20 @@ def train(
         )
 
 
-def prepare_run(data: Path, out: Path, options: TrainOptions) -> None:
+def prepare_run(data: Path, out: Path, options: TrainOptions, cohort: Cohort | None = None) -> None:
     """Check the data and write the run folder: configuration, datalist, record. Nothing is trained yet.
+
+    Args:
+        data: As in `train`.
+        out: As in `train`.
+        options: As in `train`.
+        cohort: As in `train`.
 
     Raises:
         MedsslError: As in `train`; nothing is written then.
     """
-    cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
+    if cohort is None:
+        cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
     require_labels(cohort, data)
     method = method_named(options.method)
     if not method.semi_supervised:

@@ -16,13 +16,16 @@ from phantoms import TINY, write_subject
 from runs import StopAfter, same, table, texts, weights
 
 from medssl.engines import TrainingInterrupted, VanishingClasses
-from medssl.errors import ConfigError, DatalistError, InputError, OutputError
+from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
+from medssl.evaluation.verdict import NONE_LEFT
 from medssl.functional.anatomy_weight import WEIGHTS
 from medssl.io.cohort import read_cohort
 from medssl.io.datalist import write_datalist
+from medssl.io.leaks import plain_id
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows import atlases, harmless
+from medssl.workflows.factor_check import gains_at_inference
 from medssl.workflows.harmless import decided, is_checked, planned_runs, train_checked
 from medssl.workflows.models import known_scans, load_model
 from medssl.workflows.segment import Options, segment
@@ -207,6 +210,20 @@ def test_another_session_of_a_held_out_subject_is_not_used_in_the_check(tmp_path
     assert not [key for key in (*used["training"], *used["unlabeled"]) if key.startswith(held_out)]
 
 
+def test_a_check_has_unlabeled_scans_to_learn_from(tmp_path):
+    """Unlabeled is one subject's session alone: another judges, and where no other may, nobody can tell."""
+    cohort = read_cohort(with_later_sessions(tmp_path))
+    for own in cohort.training:
+        some = replace(cohort, unlabeled=tuple(one for one in cohort.unlabeled if one.subject == own.subject))
+        judges = [plain_id(one.subject) for one in cohort.training]
+        for seed in range(4):
+            part, why_not = harmless._for_check(some, seed, judges)
+            assert (len(part.unlabeled), why_not) == (1, "")
+            (judge,) = part.validation
+            assert judge.subject != own.subject
+        assert harmless._for_check(some, 0, [plain_id(own.subject)])[1] == NONE_LEFT
+
+
 def test_held_out_subjects_lose_their_unlabeled_sessions(tmp_path, caplog):
     """Unless held-out scans may be among the unlabeled ones."""
     caplog.set_level("INFO")
@@ -336,6 +353,45 @@ def test_a_resume_with_changed_data_is_refused(tmp_path, change):
         write_subject(data, "01" if change == "label" else "04", 99, labeled=change == "label")
     with pytest.raises(InputError, match=r"data changed.*sub-0[145]"):
         train_checked(data, tmp_path / "run", TrainOptions(), resume=True)
+
+
+def test_a_label_that_comes_in_while_a_run_trains_is_left_for_the_next(tmp_path):
+    """Somebody goes on correcting maps: both networks have the scans that the run began with."""
+    data = make_cohort(tmp_path / "cohort", labeled=("02", "03"), unlabeled=("04",))
+
+    def correct(sentence):
+        if sentence == "Training ssldec":
+            write_subject(data, "01", 7)
+
+    train_checked(data, tmp_path / "run", options(hold_out=1), say=correct)
+    one, other = (
+        record(tmp_path / "run" / "candidates" / name)["subjects"] for name in ("labeled-only", "ssldec")
+    )
+    assert one["training"] == other["training"]
+    assert one["validation"] == other["validation"]
+    assert (data / "sub-01").is_dir()
+
+
+@pytest.mark.parametrize("changed", ["scan", "weights"])
+def test_what_changes_while_a_run_trains_is_no_comparison(changed, scans, tmp_path):
+    data = make_cohort(tmp_path / "cohort", labeled=("02", "03"), unlabeled=("04",))
+    first, other = (
+        train(scans, tmp_path / name, options(method="supervised", seed=seed)).run
+        for seed, name in enumerate(("first", "other"))
+    )
+
+    def change(sentence):
+        if sentence == "Training labeled-only" and changed == "scan":
+            write_subject(data, "04", 99, labeled=False)
+        elif sentence == "Training labeled-only":
+            shutil.copyfile(other / "models" / "model.pt", first / "models" / "model.pt")
+
+    weights_of = {"init": first} if changed == "weights" else {}
+    with pytest.raises(
+        MedsslError, match="sub-04" if changed == "scan" else "weights of --init.*have changed"
+    ):
+        train_checked(data, tmp_path / "run", options(hold_out=1, **weights_of), say=change)
+    assert names(tmp_path / "run") == ["labeled-only"]
 
 
 def test_a_resume_with_other_data_is_refused(scans, tmp_path):
@@ -476,6 +532,12 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
         ({"settings": {"unlabeled_start": 0.0}}, False),
         ({"settings": {"unlabeled_start": "$0.1 * 3"}}, False),
         ({"settings": {"loss#start": 0.0}}, False),
+        ({"settings": {"registered_share": 0.0}}, False),
+        ({"settings": {"anatomy_weight": 0.0}}, False),
+        ({"settings": {"train#sampler#mixture#start": 0}}, False),
+        ({"settings": {"train#unlabeled#dataset#data": []}}, False),
+        ({"settings": {harmless.REGISTRATIONS: "kept", "learning_rate": 0.01}}, True),
+        ({"settings": {"network_def#backbone#block_layers": 3}}, True),
         ({"target_rule": "dec"}, True),
         ({"target_rule": "dec", "settings": {"background_cluster": True}}, False),
     ],
@@ -518,6 +580,33 @@ def test_one_labeled_scan_that_cannot_be_registered_teaches_labels_alone(tmp_pat
     assert (said["returned"], said["answer"]) == ("labeled-only", "cannot tell")
     assert "no labeled scan can be registered" in said["sentence"]
     assert record(tmp_path / "run" / "candidates" / "ssldec")["registered_pairs"] == 0
+
+
+@pytest.mark.parametrize(("reached", "returned"), [(0, "labeled-only"), (1, "labeled-only"), (2, "ssldec")])
+def test_few_registrations_are_not_enough_to_return_what_nobody_checked(
+    reached, returned, tmp_path, monkeypatch
+):
+    """Of three unlabeled scans."""
+    made = atlases.register_and_save
+    monkeypatch.setattr(
+        atlases, "register_and_save", lambda *words: made(*words) if next(turns) < reached else "no overlap"
+    )
+    turns = iter(range(9))
+    data = make_cohort(tmp_path / "cohort", labeled=("01",), unlabeled=("04", "05", "06"))
+    registered = {"train#dataset#registered#processes": 1}
+    train_checked(data, tmp_path / "run", options(settings=registered))
+    assert record(tmp_path / "run")["verdict"]["returned"] == returned
+    assert record(tmp_path / "run" / "candidates" / "ssldec")["registered_scans"] == [reached, 3]
+
+
+def test_advice_of_a_network_that_is_not_returned_is_not_given(scans, tmp_path, monkeypatch, vanishing):
+    prefer(monkeypatch, True)
+    train_checked(scans, tmp_path / "run", options(hold_out=1))
+    assert record(tmp_path / "run")["verdict"]["returned"] == "labeled-only"
+    told = json.loads((tmp_path / "run" / harmless.FACTOR).read_text())
+    assert told["network"] == "ssldec"
+    assert "anatomy_at_inference" not in record(tmp_path / "run")
+    assert not gains_at_inference(tmp_path / "run")
 
 
 def test_held_out_scans_that_the_first_weights_know_do_not_judge(scans, tmp_path, caplog):
