@@ -5,6 +5,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -26,18 +29,29 @@ HOMES = {
 """Third-party package -> the rooms that may import it."""
 
 
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def dotted(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
+            yield from (one.name for one in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def imports(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in dotted(ast.walk(parsed(path)))}
 
 
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("package", HOMES)
@@ -116,15 +130,90 @@ OF_OTHERS = {
 """Import name -> why it is not declared."""
 
 
-def test_what_is_imported_is_declared():
-    """D21: a clean environment has what we say that we need, not what ours happens to hold."""
+EXTRAS = ("fast", "export", "classify")
+"""Those that users install."""
+
+
+def declared(*extras: str) -> set[str]:
+    """Distributions that are installed with some extras."""
     told = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    users = ("fast", "export", "classify")
     lines = [
         *told["dependencies"],
-        *(line for extra in users for line in told["optional-dependencies"][extra]),
+        *(line for extra in extras for line in told["optional-dependencies"][extra]),
     ]
-    declared = {re.split(r"[<>= ]", line)[0] for line in lines}
-    found = {name for path in modules() for name in imports(path)} - sys.stdlib_module_names - {"medssl"}
-    assert {DISTRIBUTIONS.get(name, name) for name in found - OF_OTHERS.keys()} <= declared
+    return {re.split(r"[<>= ]", line)[0] for line in lines}
+
+
+def distributions(names: Iterable[str]) -> set[str]:
+    others = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"medssl"}
+    return {DISTRIBUTIONS.get(name, name) for name in others - OF_OTHERS.keys()}
+
+
+def test_what_is_imported_is_declared():
+    """D21: a clean environment has what we say that we need, not what ours happens to hold."""
+    found = {name for path in modules() for name in imports(path)}
+    assert distributions(found) <= declared(*EXTRAS)
     assert OF_OTHERS.keys() <= found
+
+
+def at_import(path: Path) -> Iterator[ast.AST]:
+    """What runs when a module is imported: nothing in functions, nothing for type checkers alone."""
+    nodes: list[ast.AST] = [parsed(path)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            nodes += ast.iter_child_nodes(node)
+
+
+def reached(verbs: str) -> set[Path]:
+    """All modules that some modules of the command line import, at once or when they run."""
+    known = {name_of(path): path for path in modules()}
+    found: set[Path] = set()
+    some = set((PACKAGE / "cli").glob(verbs))
+    while some:
+        found |= some
+        names = {name for path in some for name in dotted(ast.walk(parsed(path)))}
+        parts = {part for name in names for part in accumulate(name.split("."), "{}.{}".format)}
+        some = {known[part] for part in parts & known.keys()} - found
+    return found
+
+
+VERBS = {"*.py": (), "classify/*.py": ("classify",)}
+"""Modules of the command line -> the extras without which they need not work; the first are those for scans."""
+
+
+@pytest.mark.parametrize("verbs", VERBS)
+def test_what_a_verb_imports_comes_with_its_own_extra(verbs):
+    """D21: it is not enough that some other extra has it."""
+    paths = reached(verbs)
+    assert len(paths) > 100
+    found = {name for path in paths for name in dotted(at_import(path))}
+    assert distributions(found) <= declared(*VERBS[verbs])
+
+
+def test_what_an_extra_brings_is_imported_where_it_is_used():
+    optional = declared(*EXTRAS) - declared() - {"pillow"}  # every image is read with it
+    assert not [path for path in modules() if distributions(dotted(at_import(path))) & optional]
+
+
+def test_scans_need_no_extra():
+    """D21: help, and all that the verbs for scans import, where no extra is installed."""
+    names = {distribution: name for name, distribution in DISTRIBUTIONS.items()}
+    optional = declared(*EXTRAS) - declared() - {"pillow"}  # comes with matplotlib
+    absent = sorted(names.get(one, one) for one in optional)
+    code = f"""
+import sys
+from importlib import import_module
+sys.modules.update(dict.fromkeys({absent}))
+from medssl.cli import main
+for words in (["--help"], ["train", "--help"]):
+    main(words, standalone_mode=False)
+for name in {[name_of(path) for path in sorted(reached("*.py"))]}:
+    import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "medssl train" in done.stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from click.testing import CliRunner
 from pictures import TINY, picture, write_pictures
 from PIL import Image
@@ -44,6 +45,46 @@ def _pages(root: Path) -> str:
     return "train/dark/stack.tif"
 
 
+def _animated(root: Path) -> str:
+    some = [Image.fromarray(picture(0, seed)) for seed in range(2)]
+    some[0].save(root / "train/dark/film.png", save_all=True, append_images=some[1:])
+    return "train/dark/film.pngholds2pagesorframes"
+
+
+def _gif_by_another_name(root: Path) -> str:
+    _write_film(root / "train/dark/film.png")
+    return "train/dark/film.pngholdsGIF"
+
+
+def _write_film(path: Path) -> None:
+    """An animated GIF, whatever its name says."""
+    path.parent.mkdir(exist_ok=True)
+    some = [Image.fromarray(picture(0, seed)) for seed in range(2)]
+    some[0].save(path, "GIF", save_all=True, append_images=some[1:])
+
+
+def _class_of_gifs(root: Path) -> str:
+    _write_film(root / "train/films/0.gif")
+    return "train/films/0.gif"
+
+
+def _class_without_images(root: Path) -> str:
+    (root / "train/gray").mkdir()
+    return "'train/gray'holdsnoimage"
+
+
+def _color_of_16_bits(root: Path) -> str:
+    values = np.dstack([picture(0, 1).astype(np.uint16) * 200] * 3)
+    image = SimpleITK.GetImageFromArray(values, isVector=True)
+    SimpleITK.WriteImage(image, root / "train/dark/deep.png")
+    return "train/dark/deep.pngholdscolororalphaof16bits"
+
+
+def _stray_split(root: Path) -> str:
+    shutil.copytree(root / "train", root / "trian")
+    return "didyoumean'train'?"
+
+
 def _one_pixel(root: Path) -> str:
     Image.new("L", (1, 1)).save(root / "train/dark/dot.png")
     return "train/dark/dot.png"
@@ -77,13 +118,19 @@ FAULTS: dict[str, Callable[[Path], str]] = {
     "CMYK": _cmyk,
     "transparent": _transparent,
     "several pages": _pages,
+    "animated": _animated,
+    "GIF by another name": _gif_by_another_name,
+    "class of GIFs": _class_of_gifs,
+    "class without images": _class_without_images,
+    "color of 16 bits": _color_of_16_bits,
+    "stray split": _stray_split,
     "one pixel": _one_pixel,
     "20,000 x 20,000": _too_large,
     "link outside": _link_outside,
     "class in test only": _class_in_test_only,
     "copy in test": _copy_in_test,
 }
-"""Name -> what brings the fault into a folder, and names what the message has to name."""
+"""Name -> what brings the fault into a folder, and returns what the message has to say, without its spaces."""
 
 
 @pytest.mark.parametrize("verb", ["check", "train", "distill"])
@@ -93,7 +140,7 @@ def test_a_fault_ends_in_one_message(fault, verb, tmp_path, monkeypatch):
     monkeypatch.setattr(SemiSupervisedTrainer, "run", lambda *_: pytest.fail("refused too late"))
     images = write_pictures(tmp_path / "images", training=3, validation=2, test=2, unlabeled=2)
     named = FAULTS[fault](images)
-    before = sorted(images.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     given = {name: value for name, value in TINY.items() if name != "channels"}
     method = ["--method", "mean-teacher"] if verb == "train" else []
     words = [] if verb == "check" else ["--out", tmp_path / "run", *method]
@@ -103,8 +150,35 @@ def test_a_fault_ends_in_one_message(fault, verb, tmp_path, monkeypatch):
     assert done.exit_code == 1, text
     assert isinstance(done.exception, SystemExit), "no traceback"
     assert named in text.replace(" ", ""), text
-    assert not (tmp_path / "run").exists()
-    assert sorted(images.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "distill"])
+def test_fewer_labels_than_asked_for_end_in_one_message(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr(SemiSupervisedTrainer, "run", lambda *_: pytest.fail("refused too late"))
+    images = write_pictures(tmp_path / "images", training=3, validation=0, test=0, unlabeled=2)
+    words = ["classify", verb, images, "--out", tmp_path / "out", "--labels-per-class", 4]
+    done = CliRunner().invoke(main, list(map(str, words)))
+    text = " ".join(done.output.split())
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit), text
+    assert "'dark' has 3, 'light' has 3; expected 4 in each class." in text
+    assert list(tmp_path.iterdir()) == [images]
+
+
+@pytest.mark.parametrize("verb", ["check", "train", "predict"])
+def test_an_animated_gif_is_passed_over_and_named(verb, tmp_path, request):
+    images = write_pictures(tmp_path / "images", training=3, validation=2, test=2, unlabeled=2)
+    _write_film(images / "train/dark/film.gif")
+    tiny = [w for name, value in TINY.items() for w in (f"--{name}", value)]
+    words = {
+        "check": [],
+        "train": ["--out", tmp_path / "run", *tiny],
+        "predict": ["--out", tmp_path / "table.csv", "--model", request.getfixturevalue("tiny_run")],
+    }
+    done = CliRunner().invoke(main, ["classify", verb, str(images), *map(str, words[verb])])
+    text = " ".join(done.output.split())
+    assert done.exit_code == 0, text
+    assert text.count("1 file was passed over that may be images: train/dark/film.gif.") == 1, text
 
 
 @pytest.mark.parametrize("verb", ["check", "train"])
@@ -123,7 +197,7 @@ def test_a_manifest_that_leaves_its_folder_is_refused(verb, path, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("fault", ["zero bytes", "CMYK", "several pages", "one pixel"])
+@pytest.mark.parametrize("fault", ["zero bytes", "CMYK", "several pages", "color of 16 bits", "one pixel"])
 def test_predict_names_what_it_cannot_read(fault, tmp_path, request):
     images = write_pictures(tmp_path / "images", training=3, validation=0, test=0, unlabeled=0)
     model = request.getfixturevalue("tiny_run")
@@ -135,6 +209,18 @@ def test_predict_names_what_it_cannot_read(fault, tmp_path, request):
     text = " ".join(done.output.split())
     assert (done.exit_code, named in text.replace(" ", "")) == (1, True), text
     assert not (tmp_path / "table.csv").exists()
+
+
+def test_a_network_of_other_classes_is_not_scored(tmp_path, tiny_run):
+    images = write_pictures(tmp_path / "images", training=1, validation=2, test=2, unlabeled=0)
+    for section in ("train", "val", "test"):
+        (images / section / "dark").rename(images / section / "dim")
+    words = ["classify", "evaluate", images, "--out", tmp_path / "report", "--model", tiny_run]
+    done = CliRunner().invoke(main, list(map(str, words)))
+    text = " ".join(done.output.split())
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit), text
+    assert "The model knows dark, light; the images have dim too." in text
+    assert list(tmp_path.iterdir()) == [images]
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,14 @@ from medssl.networks.compact import build_classifier, network_facts
 from medssl.transforms.classification import image_preprocessing
 from medssl.workflows.classification.baseline import planned, train_with_baseline
 from medssl.workflows.classification.check import check_folder
+from medssl.workflows.classification.distill import distill
+from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import ONLINE
 from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import load_classifier, open_classifier
 from medssl.workflows.classification.predict import prepared, preprocessings
+from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.train import (
     ClassifyOptions,
     class_weights,
@@ -163,20 +166,35 @@ def test_a_finished_run_is_not_gone_on_with(pictures, tmp_path):
         train_classifier(pictures, tmp_path / "run", options())
 
 
+BAD_OPTIONS = [
+    ({"network": "vgg-smal-28"}, ConfigError, "vgg-smal-28"),
+    ({"preset": "sepia"}, ConfigError, "microscopy"),
+    ({"settings": {"learning_rat": 1}}, ConfigError, "learning_rate"),
+    ({"pretrained": "nowhere.pt"}, ConfigError, "nowhere"),
+    ({"labels_per_class": 50}, DatalistError, "dark"),
+]
+"""Options, and what is raised."""
+
+
+@pytest.mark.parametrize("folder", ["run", "other"])
+@pytest.mark.parametrize("train", [train_classifier, train_with_baseline])
 @pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"network": "vgg-smal-28"}, ConfigError, "vgg-smal-28"),
-        ({"method": "fixmach"}, ConfigError, "fixmatch"),
-        ({"preset": "sepia"}, ConfigError, "microscopy"),
-        ({"settings": {"learning_rat": 1}}, ConfigError, "learning_rate"),
-        ({"labels_per_class": 50}, DatalistError, "dark"),
-    ],
+    ("changes", "error", "words"), [*BAD_OPTIONS, ({"method": "fixmach"}, ConfigError, "fixmatch")]
 )
-def test_bad_options_leave_nothing_behind(changes, error, words, pictures, tmp_path):
+def test_bad_options_leave_nothing_behind(changes, error, words, train, folder, pictures, tmp_path):
+    """D8, also in an empty folder that was there."""
+    (tmp_path / folder).mkdir()
+    before = set(tmp_path.rglob("*"))
     with pytest.raises(error, match=words):
-        train_classifier(pictures, tmp_path / "run", options(**changes))
-    assert not (tmp_path / "run" / "run.json").exists()
+        train(pictures, tmp_path / "run", options(**{"method": "mean-teacher", **changes}))
+    assert set(tmp_path.rglob("*")) <= before
+
+
+@pytest.mark.parametrize(("changes", "error", "words"), BAD_OPTIONS)
+def test_bad_options_of_a_student_leave_nothing_behind(changes, error, words, pictures, tmp_path):
+    with pytest.raises(error, match=words):
+        distill(pictures, tmp_path / "run", DistillOptions(student=options(**changes)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_copy_of_a_test_image_among_the_unlabeled_is_refused(tmp_path):
@@ -426,6 +444,7 @@ def test_the_log_prior_is_that_of_the_labels(pictures):
         ({"class_weights": "balanced"}, "pulls answers back"),
         ({"balanced": True}, "equally frequent"),
         ({"logit_adjustment": 1.0, "target_rule": "sharpen"}, ""),
+        ({"target_rule": "dec"}, "'dec' takes images from larger classes"),
         ({}, ""),
     ],
 )
@@ -554,15 +573,77 @@ def test_only_weights_that_are_not_free_are_warned_of(network, values, words):
     assert bool(found) == bool(words)
 
 
-def test_training_does_not_look_at_test_images(pictures, tmp_path):
-    """D13: the weights are the same bit for bit where there are none, or others."""
-    bare = shutil.copytree(pictures, tmp_path / "bare")
-    shutil.rmtree(bare / "test")
-    runs = [
-        train_classifier(data, tmp_path / name, options()).run
-        for data, name in ((pictures, "a"), (bare, "b"))
-    ]
-    assert same(*map(weights, runs))
+QUICK = {"steps_per_epoch": 1, "learning_rate": 0.01, "average": 0.5}
+"""Settings with which a network is soon right about most images, and its best step is not its last one."""
+
+
+def trained_alone(images, out):
+    return train_classifier(images, out, options(settings=QUICK | {"epochs": 4})).run
+
+
+def trained_with_baseline(images, out):
+    settings = QUICK | {"epochs": 4, "unlabeled_start": 0.0}
+    return train_with_baseline(images, out, options(method="ssldec", settings=settings)).training.run
+
+
+def trained_by_teachers(images, out):
+    student = options(steps=12, settings=QUICK | {"epochs": 6})
+    rule = KeepRule(threshold=0.5, energy_percentile=60)
+    return distill(images, out, DistillOptions(student=student, rule=rule, calibrated=True)).training.run
+
+
+def write_validated_pictures(root):
+    """Two classes in which some validation images have the wrong label, so that a temperature can be fitted."""
+    images = write_pictures(root, test=12)
+    for number in range(3):
+        dark, light = (images / "val" / name / f"{number}.png" for name in CLASSES)
+        one, other = dark.read_bytes(), light.read_bytes()
+        dark.write_bytes(other)
+        light.write_bytes(one)
+    return images
+
+
+def replace_test_images(images):
+    """Give each class deeper pictures of the other one, and one class most of them."""
+    shutil.rmtree(images / "test")
+    for label, count in enumerate((16, 4)):
+        folder = images / "test" / CLASSES[label]
+        folder.mkdir(parents=True)
+        for number in range(count):
+            values = picture(1 - label, 1000 + number).astype(np.uint16) * 200
+            Image.fromarray(values).save(folder / f"{number}.png")
+
+
+def learned(run):
+    """What a run learned, chose and said, without the clock and the number of its images."""
+    told = [*run.glob("verdict.json"), *run.glob("pseudo_labels/*")]
+    found = {path.relative_to(run): path.read_text() for path in told}
+    found |= {path.relative_to(run): table(path) for path in run.rglob("metrics.tsv")}
+    for path in run.rglob("model.pt"):
+        state = torch.load(path, weights_only=True)
+        values = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
+        card = classifier_card_of(state)
+        found[path.relative_to(run)] = values, replace(card, extra={**card.extra, "images": None})
+    return found
+
+
+def temperatures(run):
+    found = [classifier_card_of(weights(run)).temperature]
+    for path in run.glob("pseudo_labels/round-1.json"):
+        found += read_json(path)["temperatures"]
+    return found
+
+
+@pytest.mark.parametrize("train", [trained_alone, trained_with_baseline, trained_by_teachers])
+def test_training_does_not_look_at_test_images(train, tmp_path):
+    """D13: weights, temperatures, verdict and pseudo-labels are the same where there are none, or others."""
+    places = [write_validated_pictures(tmp_path / name / "images") for name in ("own", "none", "others")]
+    shutil.rmtree(places[1] / "test")
+    replace_test_images(places[2])
+    own, none, others = (train(images, images.parent / "run") for images in places)
+    assert 1.0 not in temperatures(own)
+    assert learned(none) == learned(own)
+    assert learned(others) == learned(own)
 
 
 def test_a_run_killed_before_its_temperature_was_fitted_is_resumed(pictures, tmp_path, monkeypatch):
