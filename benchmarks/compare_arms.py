@@ -53,7 +53,7 @@ def main(
         if (row["cohort"], row["network"], row["epochs"], row["augmentation"])
         == (cohort, network, epochs, augmentation)
         and not row["set"]
-        and "superseded" not in row
+        and "superseded" not in row["arm"]
     ]
     ceiling = {row["seed"]: row["test"]["dice"] for row in rows if row["arm"] == CEILING}
     counts = sorted({row["labeled"] for row in rows if row["arm"] != CEILING})

@@ -210,6 +210,11 @@ def network_values(network: Mapping[str, Any], cohort: Cohort, options: TrainOpt
     """Return the description of the network, with a clustering head where the method has one."""
     shape = {"in_channels": "$len(@contrasts)", "out_channels": "$len(@labels)"}
     if not _is_clustered(options):
+        if method_named(options.method).semi_supervised and target_rule(options) == "dec":
+            logger.warning(
+                "Without a clustering head background is a class like the others: the target rule 'dec' takes voxels "
+                "from the largest class in every round. 'prior' does not."
+            )
         return {"network_def": {**network, **shape}}
     told = yaml.safe_load((packaged_bundle() / "configs" / HEAD_CONFIG).read_text(encoding="utf-8"))
     told |= options.settings

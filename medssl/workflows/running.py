@@ -67,7 +67,7 @@ def promote_parts(source: Path, out: Path, parts: Iterable[str]) -> None:
             shutil.copyfile(source / name, out / name)
 
 
-def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler")) -> None:
+def require_parts(out: Path, parts: Iterable[str] = ("loss", "train#sampler", "optimizer")) -> None:
     """Build those parts of a prepared run that need no data, so that bad values show before hours have passed.
 
     Args:

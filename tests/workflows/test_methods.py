@@ -34,6 +34,24 @@ PLAIN = {"_target_": "medssl.networks.DenseFCN"}
 HEAD = {"_target_": "medssl.networks.ClusteringNetwork", "backbone": PLAIN, "features": 16, "labels": 4}
 
 
+@pytest.mark.parametrize(
+    ("method", "rule", "warned"),
+    [
+        ("ssldec", "dec", True),
+        ("ssldec", "prior", False),
+        ("mean-teacher", "dec", True),
+        ("supervised", None, False),
+    ],
+)
+def test_dec_is_warned_of_without_a_clustering_head_too(method, rule, warned, tmp_path, caplog):
+    write_subject(tmp_path / "cohort", "01", 0)
+    options = TrainOptions(
+        method=method, rounds=int(rule is not None), target_rule=rule, clustering_head=False
+    )
+    network_values(PLAIN, read_cohort(tmp_path / "cohort"), options)
+    assert ("'dec' takes voxels" in caplog.text) is warned
+
+
 def test_the_command_line_knows_every_method():
     assert list(METHODS) == NAMES
 

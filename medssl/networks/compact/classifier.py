@@ -82,16 +82,14 @@ class Classifier(nn.Module):
         return self
 
     def _require(self, x: Tensor) -> None:
-        fixed, least = self.facts.fixed_size, self.facts.least_size
+        fixed = self.facts.fixed_size
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             msg = f"{self.facts.name} expects images (B, {self.in_channels}, H, W): found {tuple(x.shape)}."
             raise ConfigError(msg, "Set `in_channels` to the channels of the images.")
         if fixed and tuple(x.shape[2:]) != (self.size, self.size):
             msg = f"{self.facts.name} was built for {self.size} x {self.size} pixels: found {tuple(x.shape[2:])}."
             raise ConfigError(msg, "Build it with that `size`, or resize the images.")
-        if min(x.shape[2:]) < least:
-            msg = f"{self.facts.name} needs at least {least} pixels a side: found {tuple(x.shape[2:])}."
-            raise ConfigError(msg, "Choose a larger size, or another network.")
+        self.facts.require_side(min(x.shape[2:]))
 
 
 def classifier_of(network: nn.Module) -> Classifier:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medssl.errors import ConfigError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -59,3 +61,13 @@ class NetworkFacts:
     def license_is_free(self) -> bool:
         """Whether the weights may be used by anyone for anything; a card warns where not."""
         return self.license in FREE_LICENSES
+
+    def require_side(self, pixels: int) -> None:
+        """Refuse images that are too small for the network.
+
+        Raises:
+            ConfigError: A side has fewer pixels than `least_size`.
+        """
+        if pixels < self.least_size:
+            msg = f"{self.name} needs at least {self.least_size} pixels a side: found {pixels}."
+            raise ConfigError(msg, "Choose a larger size, or another network.")

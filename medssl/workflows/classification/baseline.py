@@ -287,6 +287,6 @@ def _begin(out: Path, cohort: ImageCohort, options: ClassifyOptions, data: Path)
     with TemporaryDirectory() as scratch:  # nothing that can be known now shall turn up after hours
         for number, own in enumerate((replace(options, rounds=0), _baseline(options))):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
-            require_parts(Path(scratch) / str(number), ("loss", "train#sampler", "network_def"))
+            require_parts(Path(scratch) / str(number), ("loss", "train#sampler", "network_def", "optimizer"))
     keep(options, out)
     write_plan(out, cohort, kept_options(options, out))

@@ -399,7 +399,7 @@ def _begin(out: Path, cohort: ImageCohort, options: DistillOptions, data: Path) 
         teachers = [replace(student, **teacher._asdict(), **shared) for teacher in options.all_teachers]
         for number, own in enumerate((student, *teachers)):
             prepare_classifier(Path(scratch) / str(number), cohort, own, data)
-            require_parts(Path(scratch) / str(number), ("loss", "network_def"))
+            require_parts(Path(scratch) / str(number), ("loss", "network_def", "optimizer"))
     keep(options.student, out)
     student = kept_options(options.student, out)
     teachers = keep_teachers(options.teachers, out)

@@ -332,6 +332,10 @@ def _require_fitting(options: ClassifyOptions) -> None:
     if "pretrained" in options.settings:
         msg = "Found --set pretrained=...; weights are given with --pretrained."
         raise ConfigError(msg)
+    init = str(options.settings.get("init_weights") or "$")
+    if not init.startswith(("$", "@")) and not Path(init).is_file():
+        msg = f"There are no weights to start from in {init}."
+        raise ConfigError(msg, "Correct --set init_weights=FILE.")
     reweighed = options.class_weights != "none" or options.logit_adjustment
     if options.method == "mixmatch" and (options.label_smoothing or reweighed):
         msg = "MixMatch mixes labels: --label-smoothing, --class-weights, --logit-adjustment have no meaning with it."
@@ -349,6 +353,7 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
     steps = options.steps or budget.steps
     per_epoch = next(number for number in range(PER_EPOCH, 0, -1) if steps % number == 0)
     _require_fitting(options)
+    facts.require_side(options.size or facts.input_size)
     values: dict[str, Any] = {
         "dataset_dir": "@bundle_root",
         "allow_outside": True,

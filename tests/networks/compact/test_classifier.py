@@ -77,7 +77,7 @@ def test_images_with_other_axes_or_channels_are_refused(shape):
 
 
 def test_sizes_that_a_network_cannot_take_are_refused():
-    with pytest.raises(ConfigError, match=r"at least 32 pixels a side: found \(32, 31\)"):
+    with pytest.raises(ConfigError, match=r"at least 32 pixels a side: found 31"):
         tiny()(torch.rand(1, 3, 32, 31))
     network = build_classifier("test_vit", 2, size=48)
     with pytest.raises(ConfigError, match=r"built for 48 x 48 pixels: found \(64, 64\)"):

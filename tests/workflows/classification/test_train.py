@@ -172,6 +172,9 @@ BAD_OPTIONS = [
     ({"settings": {"learning_rat": 1}}, ConfigError, "learning_rate"),
     ({"pretrained": "nowhere.pt"}, ConfigError, "nowhere"),
     ({"labels_per_class": 50}, DatalistError, "dark"),
+    ({"size": 8}, ConfigError, "at least 16 pixels"),
+    ({"settings": {"learning_rate": "fast"}}, ConfigError, "--set"),
+    ({"settings": {"init_weights": "nowhere.pt"}}, ConfigError, "nowhere"),
 ]
 """Options, and what is raised."""
 
