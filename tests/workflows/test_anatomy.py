@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from phantoms import TINY, write_subject
+from runs import same, weights
 
+from medssl.io.files import read_json
 from medssl.labels import UNKNOWN
 from medssl.workflows.anatomy import RegisteredScans
+from medssl.workflows.train import TrainOptions, train
 
 SHAPE = (24, 20, 22)
 
@@ -123,3 +127,20 @@ def test_where_nothing_can_be_registered_training_goes_on_without(tmp_path, capl
     assert "as with --prior class" in caplog.text
     prior = unlabeled.cache[0]["prior"].float()
     torch.testing.assert_close(prior, torch.full_like(prior, 1 / 3), atol=1e-3, rtol=0)
+
+
+def test_the_prior_of_a_registered_scan_reaches_the_loss(tmp_path):
+    """With weight 0 and 1 the networks differ; nothing else does."""
+    for seed, name in enumerate(("01", "02", "04")):
+        write_subject(tmp_path / "cohort", name, 10 * seed, labeled=name != "04")
+    runs = []
+    for weight in (0.0, 1.0, 0.0):
+        settings = {**TINY, "steps_per_epoch": 2, "unlabeled_start": 0.0, "anatomy_weight": weight}
+        options = TrainOptions(
+            method="ssldec", budget="quick", device="cpu", prior="anatomical", settings=settings
+        )
+        run = train(tmp_path / "cohort", tmp_path / str(len(runs)), options, registrations=tmp_path).run
+        assert read_json(run / "run.json")["registered_pairs"] == 2
+        runs.append(weights(run))
+    assert same(runs[0], runs[2])
+    assert not same(runs[0], runs[1])
