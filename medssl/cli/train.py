@@ -71,7 +71,8 @@ METHODS = ["supervised", "pseudo-label", "mean-teacher", "ssldec"]
               help="How the network ends; SSLDEC's in a clustering head.")  # fmt: skip
 @click.option("--prior", type=click.Choice(["auto", "none", "class", "anatomical"]), default="auto", show_default=True,
               help="SSLDEC: what is known beforehand. anatomical: labeled scans registered to the unlabeled ones; "
-              "auto: that with at most 8 labeled scans and no --rounds, unless held-out ones speak against it.")  # fmt: skip
+              "auto: that with at most 8 labeled scans and no --rounds, unless held-out ones speak against "
+              "it.")  # fmt: skip
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Semi-supervised: train labeled-only too, return what is better on held-out scans.")  # fmt: skip
 @click.option("--transductive", is_flag=True,

@@ -1,7 +1,7 @@
 """Labeled scans laid over other scans: pairwise registration, and the prior that warped labels make."""
 
 from medssl.registration.atlas import anatomical_prior, similarity
-from medssl.registration.pairwise import LIBRARY, Registration, register
+from medssl.registration.pairwise import LIBRARY, Registration, fails_for_good, register
 from medssl.registration.scan import Scan
 from medssl.registration.settings import RegistrationSettings
 
@@ -11,6 +11,7 @@ __all__ = [
     "RegistrationSettings",
     "Scan",
     "anatomical_prior",
+    "fails_for_good",
     "register",
     "similarity",
 ]

@@ -43,6 +43,7 @@ LIBRARY = f"SimpleITK {sitk.Version.VersionString()}"
 """What registers: another version may give other results for the same input."""
 
 _DEFAULTS = RegistrationSettings()
+_SHORT_OF_MEMORY = ("allocate", "bad_alloc", "out of memory")
 _UNREADABLE = (OSError, KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -230,6 +231,12 @@ def register(fixed: Scan, moving: Scan, settings: RegistrationSettings = _DEFAUL
         reason = str(error).strip().splitlines()[-1].strip()
         msg = f"The scans could not be registered: {reason}"
         raise RegistrationError(msg, "Do they show the same part of the body?") from error
+
+
+def fails_for_good(error: RegistrationError) -> bool:
+    """Tell whether the same two scans would fail again: memory that was short may be free the next time."""
+    told = f"{error} {error.__cause__}".lower()
+    return not any(words in told for words in _SHORT_OF_MEMORY)
 
 
 def _registered(fixed: Scan, moving: Scan, settings: RegistrationSettings) -> Registration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,12 @@ from medssl.io.files import read_json
 from medssl.labels import LabelTable
 from medssl.workflows.atlases import Progress
 from medssl.workflows.provenance import file_hashes
-from medssl.workflows.registered_prior import RegisteredPrior, anatomy_defaults, prepared_with_labels
+from medssl.workflows.registered_prior import (
+    LaidOver,
+    RegisteredPrior,
+    anatomy_defaults,
+    prepared_with_labels,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +103,6 @@ class AnatomicalFactor:
         self.prior = RegisteredPrior(labeled, len(table), folder, processes)
         self.digest = hashlib.sha256("".join(sorted(hashes.values())).encode()).hexdigest()
 
-    @property
-    def atlases(self) -> list[str]:
-        """Names of the labeled scans."""
-        return list(self.prior.labeled.scans)
-
     def __call__(self, q: Tensor, sample: Any, progress: Progress | None = None) -> Tensor:
         """Return the probabilities with the factor.
 
@@ -131,6 +132,51 @@ class AnatomicalFactor:
         log_q = q[inside].clamp_min(torch.finfo(q.dtype).tiny).log()[None]
         fused[inside] = fused_assignment(log_q, log_anatomical_factor(prior[None], self.weight))[0].exp()
         return fused
+
+    def noting(self) -> Noted:
+        """Return the factor for one scan, to be asked afterwards who had a say."""
+        return Noted(self)
+
+    def told(self, found: LaidOver) -> dict[str, Any]:
+        """Return what is put on record of one scan; where no labeled scan had a say, the weight is 0.
+
+        Args:
+            found: What was laid over the scan.
+        """
+        return {
+            "Weight": self.weight if found.atlases else 0.0,
+            "LabeledScans": list(found.atlases),
+            "Registered": f"{found.registered} of {found.pairs}",
+            "LabeledScansSHA256": self.digest,
+        }
+
+    def has_told(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether a record is of these labeled scans and this weight.
+
+        Args:
+            record: As `told` returns it.
+        """
+        weight = self.weight if record["LabeledScans"] else 0.0
+        return bool(record["LabeledScansSHA256"] == self.digest and record["Weight"] == weight)
+
+
+@dataclass
+class Noted:
+    """The factor for one scan; it notes what is put on record of it.
+
+    Args:
+        factor: What multiplies.
+        told: What was noted; empty as long as the factor was not called.
+    """
+
+    factor: AnatomicalFactor
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, q: Tensor, sample: Any, progress: Progress | None = None) -> Tensor:
+        """Return the probabilities with the factor, as `AnatomicalFactor` does."""
+        found = self.factor.prior.laid_over(sample, progress)
+        self.told = self.factor.told(found)
+        return self.factor.fused(q, found.prior, found.bounds)
 
 
 def _tell_if_useless(record: Mapping[str, Any], run: Path, weight: float) -> None:

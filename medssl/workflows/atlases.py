@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import InputError, RegistrationError
-from medssl.io.files import atomic_path, read_tsv, write_tsv
+from medssl.io.files import atomic_path, read_json, read_tsv, write_json, write_tsv
 from medssl.io.leaks import plain_id
-from medssl.registration import LIBRARY, Registration, RegistrationSettings, Scan, register
+from medssl.registration import (
+    LIBRARY,
+    Registration,
+    RegistrationSettings,
+    Scan,
+    fails_for_good,
+    register,
+)
 from medssl.workflows.processes import in_processes, workers_for
 from medssl.workflows.warping import WarpedScan, warp_onto
 
@@ -35,14 +41,14 @@ _FOLDER = "registrations"
 TABLE = "registrations.tsv"
 """Beside the registrations to one target: a row a labeled scan."""
 
-COLUMNS = ("atlas", "weight", "overlap", "similarity", "folding", "file")
-"""Of `TABLE`: weight is 0 for a registration that failed, folding a share of the voxels."""
+COLUMNS = ("atlas", "weight", "overlap", "similarity", "folding", "file", "reason")
+"""Of `TABLE`: weight is 0 for a registration that failed for a reason, folding a share of the voxels."""
 
 MUCH_FOLDING = 0.01
 """Share of voxels with a Jacobian that is not positive above which a registration is worth a look."""
 
 _METHOD = 3
-"""Part of every key: raise it when `register` gives other results for the same input."""
+"""Part of every key: raise it when `register` gives other results for the same input, or refuses other pairs."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +206,9 @@ def register_atlases(
     Each pair is written at once to ``folder/registrations/<target>/<atlas>_<key>.npz``, the key being a hash of
     both scans, the settings and the library; whoever registers the same pair again finds it. An interruption
     keeps those that are done. ``registrations.tsv`` beside them tells overlap after the affine step, similarity,
-    and the share of voxels that fold, where one of them could be made. A scan is never an atlas for itself, nor for
-    another session of its subject. A
-    pair that fails is logged and left out, which is a weight of 0.
+    and the share of voxels that fold. A scan is never an atlas for itself, nor for another session of its subject.
+    A pair that fails is logged and left out, which is a weight of 0. ``<atlas>_<key>.failed.json`` says why, and
+    the pair is not tried again, unless memory was short.
 
     Args:
         atlases: Preprocessed scans with labels; `LabeledScans` where they are laid over scan after scan.
@@ -221,8 +227,8 @@ def register_atlases(
     labeled = atlases if isinstance(atlases, LabeledScans) else LabeledScans.of(atlases)
     fixed = _scans(targets, "targets")
     pairs = _pairs(labeled, fixed, Path(folder), options.settings)
-    waiting = [pair for pair in pairs if Registration.key_of(pair.path) != pair.key]
-    done, failed = len(pairs) - len(waiting), {}
+    waiting, failed = _still_to_do(pairs)
+    done = len(pairs) - len(waiting)
     if progress is not None:
         progress(done, len(pairs))
     jobs = [(pair, fixed[pair.target], labeled.scans[pair.atlas], options.settings) for pair in waiting]
@@ -231,33 +237,59 @@ def register_atlases(
     for number, why in in_processes(register_and_save, jobs, workers):
         done += 1
         if why is not None:
-            pair = waiting[number]
-            failed[pair.target, pair.atlas] = why
-            logger.warning("%s: the atlas %s gets weight 0. %s", pair.target, pair.atlas, why)
+            failed |= _noted_failure(waiting[number], why)
         if progress is not None:
             progress(done, len(pairs))
     files: dict[str, dict[str, Path]] = {target: {} for target in fixed}
     for pair in pairs:
         if (pair.target, pair.atlas) not in failed:
             files[pair.target][pair.atlas] = pair.path
-    _write_tables(files, failed)
+    _write_tables(pairs, failed)
     shapes = {target: scan.grid.shape for target, scan in fixed.items()}
     return Atlases(labeled, shapes, files, failed, classes, options)
 
 
-def _write_tables(files: Mapping[str, Mapping[str, Path]], failed: Iterable[tuple[str, str]]) -> None:
-    """Tell how the registrations to each target turned out; rows that are there are not made again."""
-    for target, made in files.items():
-        if not made:
+def _still_to_do(pairs: Sequence[_Pair]) -> tuple[list[_Pair], dict[tuple[str, str], str]]:
+    """Return the pairs that nobody has registered yet, and why others failed when they were."""
+    waiting: list[_Pair] = []
+    failed: dict[tuple[str, str], str] = {}
+    for pair in pairs:
+        if Registration.key_of(pair.path) == pair.key:
             continue
-        path = next(iter(made.values())).with_name(TABLE)
-        known = _known_rows(path)
-        rows = known | {
-            one.name: known.get(one.name) or _row(target, atlas, one) for atlas, one in made.items()
-        }
-        lost = [atlas for name, atlas in failed if name == target]
-        told = [dict.fromkeys(COLUMNS, "n/a") | {"atlas": atlas, "weight": "0"} for atlas in lost]
-        write_tsv(path, [*sorted(rows.values(), key=itemgetter("atlas", "file")), *told], COLUMNS)
+        why = _known_failure(pair)
+        if why is None:
+            waiting.append(pair)
+        else:
+            failed |= _noted_failure(pair, why)
+    return waiting, failed
+
+
+def _noted_failure(pair: _Pair, why: str) -> dict[tuple[str, str], str]:
+    """Say that a pair failed, now or before, and return why."""
+    logger.warning("%s: the atlas %s gets weight 0. %s", pair.target, pair.atlas, why)
+    return {(pair.target, pair.atlas): why}
+
+
+def _write_tables(pairs: Sequence[_Pair], failed: Mapping[tuple[str, str], str]) -> None:
+    """Tell how the registrations to each target turned out; rows that are there are not made again."""
+    tables: dict[Path, list[_Pair]] = {}
+    for pair in pairs:
+        tables.setdefault(pair.path.with_name(TABLE), []).append(pair)
+    for path, found in tables.items():
+        rows = _known_rows(path)
+        for pair in found:
+            why = failed.get((pair.target, pair.atlas))
+            if why is not None:
+                rows.pop(pair.path.name, None)
+                rows[pair.marker.name] = _failed_row(pair, why)
+            elif pair.path.name not in rows:
+                rows[pair.path.name] = _row(pair)
+        write_tsv(path, sorted(rows.values(), key=_failed_last), COLUMNS)
+
+
+def _failed_last(row: Mapping[str, str]) -> tuple[bool, str, str]:
+    """Return what the rows of a table are sorted by."""
+    return row["weight"] == "0", row["atlas"], row["file"]
 
 
 def _known_rows(path: Path) -> dict[str, dict[str, str]]:
@@ -269,14 +301,21 @@ def _known_rows(path: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def _row(target: str, atlas: str, path: Path) -> dict[str, str]:
+def _row(pair: _Pair) -> dict[str, str]:
     """Look at one registration; say where it folds much."""
-    quality = Registration.quality_of(path)
+    quality = Registration.quality_of(pair.path)
     if quality["folding"] > MUCH_FOLDING:
         share = 100 * quality["folding"]
-        logger.warning("%s: %s laid over it folds in %.1f %% of the voxels.", target, atlas, share)
+        logger.warning("%s: %s laid over it folds in %.1f %% of the voxels.", pair.target, pair.atlas, share)
     told = {name: f"{value:.4f}" for name, value in quality.items()}
-    return {"atlas": atlas, "weight": "1", **told, "file": path.name}
+    return {"atlas": pair.atlas, "weight": "1", **told, "file": pair.path.name, "reason": "n/a"}
+
+
+def _failed_row(pair: _Pair, why: str) -> dict[str, str]:
+    """Tell of one registration that failed; it has a file where that is remembered."""
+    file = pair.marker.name if pair.marker.is_file() else "n/a"
+    told = {"atlas": pair.atlas, "weight": "0", "file": file, "reason": why}
+    return dict.fromkeys(COLUMNS, "n/a") | told
 
 
 @dataclass(frozen=True)
@@ -288,9 +327,26 @@ class _Pair:
     path: Path
     key: str
 
+    @property
+    def marker(self) -> Path:
+        """Stands in the place of the file where the pair failed."""
+        return self.path.with_suffix(".failed.json")
+
+
+def _known_failure(pair: _Pair) -> str | None:
+    """Return why a pair failed before, made from the same; None where that is not known."""
+    try:
+        told = read_json(pair.marker)
+    except InputError:
+        return None
+    same = isinstance(told, dict) and told.get("key") == pair.key
+    return str(told.get("why", "")) if same else None
+
 
 def register_and_save(pair: _Pair, fixed: Scan, moving: Scan, settings: RegistrationSettings) -> str | None:
     """Make one registration and write it, so that a pair which runs when Ctrl-C comes is kept as well.
+
+    Where it fails for good, that is written in its place.
 
     Returns:
         Why it failed, None where it did not.
@@ -298,9 +354,12 @@ def register_and_save(pair: _Pair, fixed: Scan, moving: Scan, settings: Registra
     try:
         registration = replace(register(fixed, moving, settings), key=pair.key)
     except RegistrationError as error:
+        if fails_for_good(error):
+            write_json(pair.marker, {"key": pair.key, "why": str(error)})
         return str(error)
     with atomic_path(pair.path) as temporary:
         registration.save(temporary)
+    pair.marker.unlink(missing_ok=True)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,25 @@ from medssl.transforms import preprocessing
 from medssl.workflows.atlases import AtlasOptions, LabeledScans, Progress, register_atlases
 from medssl.workflows.methods import ANATOMY_CONFIG
 from medssl.workflows.models import packaged_bundle
+
+
+@dataclass(frozen=True, eq=False)
+class LaidOver:
+    """What labeled scans say about one scan.
+
+    Args:
+        prior: ``(K, i, j, k)``, in a box of the scan.
+        bounds: That box.
+        atlases: Names of the labeled scans that had a say, the most similar first; none where the prior is flat.
+        registered: How many could be laid over it.
+        pairs: Of how many: the labeled scans of other subjects.
+    """
+
+    prior: Tensor
+    bounds: tuple[slice, ...]
+    atlases: tuple[str, ...]
+    registered: int
+    pairs: int
 
 
 class RegisteredPrior:
@@ -49,6 +69,16 @@ class RegisteredPrior:
         Shapes:
             return: ``(K, i, j, k)``
         """
+        found = self.laid_over(sample, progress)
+        return found.prior, found.bounds
+
+    def laid_over(self, sample: Any, progress: Progress | None = None) -> LaidOver:
+        """Return the prior, and the labeled scans that had a say in it.
+
+        Args:
+            sample: Preprocessed scan: ``subject``, ``image`` with its affine, ``mask``.
+            progress: Told about each pair.
+        """
         bounds = box_of(sample["mask"].as_tensor()[0] > 0.5).slices
         part = {"subject": str(sample["subject"])} | {
             name: _cut(sample[name], bounds) for name in ("image", "mask")
@@ -56,7 +86,16 @@ class RegisteredPrior:
         found = register_atlases(
             self.labeled, [part], self.folder, classes=self.labels, options=self.options, progress=progress
         )
-        return torch.as_tensor(found.prior(part["subject"])), bounds
+        name = part["subject"]
+        prior = torch.as_tensor(found.prior(name))
+        flat = bool((prior == prior[:1]).all())
+        said = () if flat else tuple(one for one in found.nearest(name) if self._knows_a_label(one))
+        registered = len(found.files[name])
+        return LaidOver(prior, bounds, said, registered, registered + len(found.failed))
+
+    def _knows_a_label(self, atlas: str) -> bool:
+        """Tell whether a labeled scan has a voxel that is not unknown."""
+        return any(number < self.labels for number in self.labeled.present[atlas])
 
 
 @cache

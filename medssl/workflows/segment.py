@@ -194,11 +194,12 @@ class _Scan:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What the network says of a scan, and what ran it."""
+    """What the network says of a scan, what ran it, and the labeled scans that had a say."""
 
     scan: _Scan
     prediction: Prediction
     backend: dict[str, str]
+    anatomy: dict[str, object] | None
     seconds: float
 
 
@@ -259,8 +260,14 @@ class _Job:
             return False
         told = read_json(self.path(subject, "dseg.json"))
         same_model = told["Model"]["WeightsSHA256"] == self.model.weights_sha256
-        same_way = told.get("Anatomy") == self.anatomy_told() and told.get("Window") == self.options.window
+        same_way = self.has_same_anatomy(told.get("Anatomy")) and told.get("Window") == self.options.window
         return bool(same_model and same_way)
+
+    def has_same_anatomy(self, told: Mapping[str, object] | None) -> bool:
+        """Tell whether a map was made with the registered labeled scans that are asked for, or with none as well."""
+        if self.anatomy is None or told is None:
+            return self.anatomy is None and told is None
+        return self.anatomy.has_told(told)
 
     def read(self, subject: Subject) -> _Scan:
         """Read and check a subject's files, once, and bring the scan to the network's space."""
@@ -279,10 +286,12 @@ class _Job:
         def registered(done: int, pairs: int) -> None:
             tell(f"{subject.key}, labeled scan {done} of {pairs} laid over it")
 
-        prediction = predict(scan.prepared, self.predictor, self.anatomy, registered)
+        noted = None if self.anatomy is None else self.anatomy.noting()
+        prediction = predict(scan.prepared, self.predictor, noted, registered)
         self.ran.add(prediction.ran)
         backend = dict(zip(("Name", "Precision"), prediction.ran, strict=True))
-        return _Answer(scan, prediction, backend, scan.seconds + time.monotonic() - started)
+        told = None if noted is None else noted.told
+        return _Answer(scan, prediction, backend, told, scan.seconds + time.monotonic() - started)
 
     def write(self, subject: Subject, answer: _Answer) -> None:
         """Write all results of a subject; the JSON comes last and says that they are complete."""
@@ -334,21 +343,11 @@ class _Job:
                 **({"SeenWithLabel": model.labeled.holds(subject)} if model.labeled.keys else {}),
             },
             "Backend": answer.backend,
-            **({"Anatomy": self.anatomy_told()} if self.anatomy is not None else {}),
+            **({"Anatomy": answer.anatomy} if answer.anatomy is not None else {}),
             **({"Window": self.options.window} if self.options.window is not None else {}),
             "SpacingOfNetwork_mm": list(model.spacing),
             "Volumes_ml": volumes_ml(labels, answer.scan.grid, model.table),
             "Seconds": round(seconds, 2),
-        }
-
-    def anatomy_told(self) -> dict[str, object] | None:
-        """Return what the sidecar says about registered labeled scans."""
-        if self.anatomy is None:
-            return None
-        return {
-            "Weight": self.anatomy.weight,
-            "LabeledScans": self.anatomy.atlases,
-            "LabeledScansSHA256": self.anatomy.digest,
         }
 
     def write_summaries(self, result: Segmentation, command: str, seconds: float) -> None:

@@ -235,6 +235,24 @@ def test_what_itk_gives_up_on_is_an_error_of_ours():
         register(scan(anatomy()), thin, QUICK)
 
 
+@pytest.mark.parametrize(
+    ("told", "for_good"),
+    [
+        ("itk::ERROR: Failed to allocate memory for image.\nSee above.", False),
+        ("std::bad_alloc", False),
+        ("itk::ERROR: All samples map outside the moving image buffer.", True),
+    ],
+)
+def test_only_a_lack_of_memory_may_be_over_the_next_time(monkeypatch, told, for_good):
+    def gives_up(*_):
+        raise RuntimeError(told)
+
+    monkeypatch.setattr(pairwise, "_registered", gives_up)
+    with pytest.raises(RegistrationError) as caught:
+        register(scan(anatomy()), scan(anatomy()), QUICK)
+    assert pairwise.fails_for_good(caught.value) is for_good
+
+
 def test_smoothing_follows_the_direction_of_each_voxel_axis():
     """Voxel axes need not run along R, A, S."""
     image = intensities(anatomy())

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from phantoms import TINY, ellipsoid_labels, write_subject
 
-from medssl.errors import InputError, OutputError
+from medssl.errors import InputError, OutputError, RegistrationError
+from medssl.workflows import atlases, registered_prior
 from medssl.workflows.models import packaged_bundle
 from medssl.workflows.segment import Options, segment
 from medssl.workflows.train import TrainOptions, train
@@ -53,11 +54,62 @@ def test_registered_labels_mend_a_network_that_knows_nothing(root, tmp_path):
     assert _share_right(tmp_path / "out") > 0.7
     assert _told(tmp_path / "alone") is None
     told = _told(tmp_path / "out")
-    assert (told["Weight"], told["LabeledScans"]) == (0.5, ["sub-01", "sub-02"])
+    assert (told["Weight"], sorted(told["LabeledScans"])) == (0.5, ["sub-01", "sub-02"])
+    assert told["Registered"] == "2 of 2"
     assert len(told["LabeledScansSHA256"]) == 64
     assert "--anatomy" in json.loads((tmp_path / "out" / "run.json").read_text())["command"]
     made = list((tmp_path / "out" / "registrations" / "sub-a").glob("*.npz"))
     assert {path.stem.rpartition("_")[0] for path in made} == {"sub-01", "sub-02"}
+
+
+def _refuse(monkeypatch, names):
+    """Let no registration of these labeled scans succeed."""
+    register = atlases.register
+
+    def refusing(fixed, moving, settings):
+        if moving.subject in names:
+            msg = "They differ."
+            raise RegistrationError(msg)
+        return register(fixed, moving, settings)
+
+    monkeypatch.setattr(atlases, "register", refusing)
+
+
+def _told_of(root, out):
+    segment(root / "scans", out, root / "run", options(root / "run"))
+    found = _told(out)
+    return found["Weight"], sorted(found["LabeledScans"]), found["Registered"]
+
+
+def test_a_labeled_scan_that_could_not_be_laid_over_is_not_named(root, tmp_path, monkeypatch):
+    _refuse(monkeypatch, ["sub-01"])
+    assert _told_of(root, tmp_path / "out") == (0.5, ["sub-02"], "1 of 2")
+
+
+def test_where_no_labeled_scan_had_a_say_the_weight_is_0(root, tmp_path, monkeypatch, caplog):
+    _refuse(monkeypatch, ["sub-01", "sub-02"])
+    out = tmp_path / "out"
+    assert _told_of(root, out) == (0.0, [], "0 of 2")
+    assert "sub-a: no atlas could be registered, its anatomical prior is flat." in caplog.text
+    assert segment(root / "scans", out, root / "run", options(root / "run")).skipped == ["sub-a"]
+
+
+def test_labeled_scans_whose_prior_is_flat_had_no_say(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(atlases.Atlases, "prior", lambda *_: np.full((4, 3, 3, 3), 0.25, np.float16))
+    monkeypatch.setattr("medssl.workflows.anatomical_factor.AnatomicalFactor.fused", lambda _, q, *__: q)
+    assert _told_of(root, tmp_path / "out") == (0.0, [], "2 of 2")
+
+
+def test_labeled_scans_beyond_the_nearest_are_not_named(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(registered_prior, "anatomy_defaults", lambda: {"atlases": 1})
+    weight, names, registered = _told_of(root, tmp_path / "out")
+    assert (weight, len(names), registered) == (0.5, 1, "2 of 2")
+
+
+def test_a_labeled_scan_is_not_named_as_its_own_witness(copied, tmp_path):
+    shutil.rmtree(copied / "scans")
+    write_subject(copied / "scans", "02", 5, labeled=False)
+    assert _told_of(copied, tmp_path / "out") == (0.5, ["sub-01"], "1 of 1")
 
 
 def test_maps_without_it_are_not_taken_for_maps_with_it(root, tmp_path):

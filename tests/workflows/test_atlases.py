@@ -151,6 +151,67 @@ def test_prior_is_flat_where_every_atlas_failed(scans, tmp_path, monkeypatch, ca
     assert "sub-12: no atlas could be registered" in caplog.text
 
 
+def _fails(monkeypatch, text="No."):
+    """Let every registration fail, and return what counts them."""
+    counter = Calls(0, RegistrationError(text))
+    monkeypatch.setattr(workflow, "register", counter)
+    return counter
+
+
+def test_a_failed_pair_is_not_tried_again(scans, tmp_path, monkeypatch, caplog):
+    atlases, targets = scans
+    first = _fails(monkeypatch)
+    before = register_atlases(atlases, targets, tmp_path, classes=3, options=HERE)
+    assert first.count == 4
+    caplog.clear()
+    second, told = Calls(), []
+    monkeypatch.setattr(workflow, "register", second)
+    after = register_atlases(
+        atlases, targets, tmp_path, classes=3, options=HERE, progress=lambda *pair: told.append(pair)
+    )
+    assert (second.count, told) == (0, [(4, 4)])
+    assert after.failed == before.failed
+    assert after.files == {"sub-11": {}, "sub-12": {}}
+    assert "sub-12: the atlas sub-02 gets weight 0. No." in caplog.text
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.parametrize("change", ["image", "settings", "library", "damage", "nothing"])
+def test_a_failed_pair_is_tried_again_where_anything_changed(scans, tmp_path, monkeypatch, change):
+    (atlas, _), (target, _) = scans
+    _fails(monkeypatch)
+    register_atlases([atlas], [target], tmp_path, classes=3, options=HERE)
+    options = HERE
+    if change == "image":
+        target = {**target, "image": target["image"] * 2}
+    elif change == "settings":
+        options = AtlasOptions(type(QUICK)(deformation="none"), processes=1)
+    elif change == "library":
+        monkeypatch.setattr(workflow, "LIBRARY", "SimpleITK 99")
+    elif change == "damage":
+        next(tmp_path.rglob("*.json")).write_text("[1")
+    again = Calls()
+    monkeypatch.setattr(workflow, "register", again)
+    found = register_atlases([atlas], [target], tmp_path, classes=3, options=options)
+    assert again.count == (change != "nothing")
+    assert bool(found.failed) is (change == "nothing")
+    if change == "damage":
+        assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_pair_for_which_memory_was_short_is_tried_again(scans, tmp_path, monkeypatch):
+    (atlas, _), (target, _) = scans
+    short = "The scans could not be registered: Failed to allocate memory for image."
+    _fails(monkeypatch, short)
+    for _ in range(2):
+        found = register_atlases([atlas], [target], tmp_path, classes=3, options=HERE)
+        assert found.failed == {("sub-11", "sub-01"): short}
+    again = Calls()
+    monkeypatch.setattr(workflow, "register", again)
+    assert not register_atlases([atlas], [target], tmp_path, classes=3, options=HERE).failed
+    assert again.count == 1
+
+
 def test_interruption_keeps_what_is_done(scans, tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "register", Calls(3, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -318,4 +379,27 @@ def test_much_folding_is_said_and_a_failure_stands_in_the_table(scans, tmp_path,
     register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
     rows = read_tsv(tmp_path / "registrations" / "sub-11" / workflow.TABLE)
     assert [(row["atlas"], row["weight"]) for row in rows] == [("sub-02", "1"), ("sub-01", "0")]
+    assert [row["reason"] for row in rows] == ["n/a", "No."]
     assert "sub-11: sub-02 laid over it folds in" in caplog.text
+
+
+def test_the_table_is_there_where_every_pair_failed(scans, tmp_path, monkeypatch):
+    _fails(monkeypatch)
+    for _ in range(2):
+        register_atlases(*scans, tmp_path, classes=3, options=HERE)
+        for target in ("sub-11", "sub-12"):
+            folder = tmp_path / "registrations" / target
+            rows = read_tsv(folder / workflow.TABLE)
+            told = [(row["atlas"], row["weight"], row["similarity"], row["reason"]) for row in rows]
+            assert told == [("sub-01", "0", "n/a", "No."), ("sub-02", "0", "n/a", "No.")]
+            assert all((folder / row["file"]).is_file() for row in rows)
+
+
+def test_a_failure_stays_in_the_table_beside_the_same_scan_at_another_spacing(scans, tmp_path, monkeypatch):
+    (atlas, _), (target, _) = scans
+    _fails(monkeypatch)
+    register_atlases([atlas], [target], tmp_path, classes=3, options=HERE)
+    monkeypatch.setattr(workflow, "register", Calls())
+    register_atlases([atlas], [{**target, "image": target["image"] * 2}], tmp_path, classes=3, options=HERE)
+    rows = read_tsv(tmp_path / "registrations" / "sub-11" / workflow.TABLE)
+    assert [(row["atlas"], row["weight"]) for row in rows] == [("sub-01", "1"), ("sub-01", "0")]
