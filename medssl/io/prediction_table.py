@@ -27,7 +27,7 @@ def abstain_threshold(asked: float | str, extra: Mapping[str, Any], model: str) 
         ConfigError: Out of range, or nothing was chosen.
     """
     least = extra.get("abstain_below") if asked == CHOSEN else asked
-    if least is None or not 0 <= float(least) <= 1:
+    if not isinstance(least, int | float) or not 0 <= least <= 1:
         said = f"{model} says none" if least is None else f"--abstain-below is {least}"
         msg = f"{said}; expected 0 to 1, or '{CHOSEN}' with a file that says which confidence was chosen."
         raise ConfigError(msg)

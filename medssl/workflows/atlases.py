@@ -295,7 +295,8 @@ def _failed_last(row: Mapping[str, str]) -> tuple[bool, str, str]:
 def _known_rows(path: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a table by the file that they describe and that is there; none of a damaged table."""
     try:
-        rows = [row for row in read_tsv(path) if set(row) == set(COLUMNS)]
+        told = ({"reason": "n/a"} | row for row in read_tsv(path))  # earlier versions told none
+        rows = [row for row in told if set(row) == set(COLUMNS)]
         return {row["file"]: row for row in rows if (path.parent / row["file"]).is_file()}
     except InputError:
         return {}

@@ -141,10 +141,12 @@ def train_checked(
 def _train_checked(
     data: Path, out: Path, options: TrainOptions, watcher: Watcher | None, say: Say
 ) -> Checked:
-    cohort = hold_out(read_cohort(data, options.contrasts, mask=options.mask), options)
+    scans = read_cohort(data, options.contrasts, mask=options.mask)
+    cohort = hold_out(scans, options)
     method = options.method
     baseline, semi_supervised = _labeled_only(options), decided(options, cohort)
-    run = _Runner(out, data, cohort, watcher, say)
+    safe = is_safe(semi_supervised, cohort)
+    run = _Runner(out, data, scans, cohort, watcher, say)
     if not cohort.unlabeled:
         _tell_cost(planned_runs(cohort, checked=False), options.budget, say)
         run.train(LABELED_ONLY, baseline, None)
@@ -159,7 +161,7 @@ def _train_checked(
         before = check.dice(LABELED_ONLY, baseline)
         semi_supervised = _weighed(out, check, semi_supervised, automatic=options.prior == "auto")
         after = check.dice(method, semi_supervised)
-    found = verdict(method, before, after, safe=is_safe(semi_supervised, cohort), why_not=why_not)
+    found = verdict(method, before, after, safe=safe, why_not=why_not)
     winner = method if found.method_wins else LABELED_ONLY
     if checked and uses_anatomy(semi_supervised, part):
         _check_factor(out, check, winner, after if found.method_wins else before, semi_supervised)
@@ -176,7 +178,10 @@ def _no_good(run: Path, answer: str) -> str:
     record = read_json(run / "run.json")
     if lost := record.get("vanished"):
         return f"lost {' and '.join(lost)} on the unlabeled scans"
-    reached, scans = record.get("registered_scans", (1, 1))
+    earlier = (
+        (0, 1) if record.get("registered_pairs") == 0 else (1, 1)
+    )  # runs of earlier versions tell no more
+    reached, scans = record.get("registered_scans", earlier)
     if answer == CANNOT_TELL and 2 * reached < scans:
         those = f"labeled scans can be registered to {reached} of {scans} unlabeled ones only"
         return f"can go wrong unseen where {those if reached else 'no labeled scan can be registered'}"
@@ -240,8 +245,11 @@ def planned_runs(cohort: Cohort, *, checked: bool) -> int:
 class _Runner:
     """Train the candidates one after another; those that are finished are not trained again."""
 
-    def __init__(self, out: Path, data: Path, cohort: Cohort, watcher: Watcher | None, say: Say) -> None:
-        self.out, self.data, self.cohort, self.watcher, self.say = out, data, cohort, watcher, say
+    def __init__(
+        self, out: Path, data: Path, scans: Cohort, cohort: Cohort, watcher: Watcher | None, say: Say
+    ) -> None:
+        self.out, self.data, self.watcher, self.say = out, data, watcher, say
+        self.scans, self.cohort = scans, cohort  # as they were read, and with those that are held out
         self.trainings: dict[str, Training] = {}
 
     def train(self, name: str, options: TrainOptions, part: Cohort | None) -> Path:
@@ -259,7 +267,7 @@ class _Runner:
         if not began:  # stopped while it was prepared
             shutil.rmtree(run, ignore_errors=True)
         plan = read_json(self.out / PLAN)
-        _require_same_files(plan.get("data_sha256"), self.cohort, self.out)
+        _require_same_files(plan.get("data_sha256"), self.scans, self.out)
         _require_same_init(plan.get("init_sha256"), options)
         self.say(f"{'Going on with' if began else 'Training'} {name}")
         shared = None if REGISTRATIONS in options.settings else self.out
@@ -489,7 +497,7 @@ METHOD_PARTS = (
 """Parts of the configuration that the overlays add or change; a labeled-only one has none, or its own."""
 
 
-_HARMLESS_SETTINGS = ("unlabeled_start", "background_cluster", REGISTRATIONS, PROCESSES)
+_HARMLESS_SETTINGS = ("unlabeled_start", "target_rule", "background_cluster", REGISTRATIONS, PROCESSES)
 """Settings of a method that change nothing of what it learns, or that are looked at one by one."""
 
 

@@ -224,6 +224,15 @@ def test_a_check_has_unlabeled_scans_to_learn_from(tmp_path):
         assert harmless._for_check(some, 0, [plain_id(own.subject)])[1] == NONE_LEFT
 
 
+def test_scans_that_nobody_uses_are_no_change_of_the_data(tmp_path):
+    """The unlabeled session of a held-out subject."""
+    data = with_later_sessions(tmp_path)
+    with pytest.raises(TrainingInterrupted):
+        train_checked(data, tmp_path / "run", options(hold_out=1), StopAfter(STEPS + 1))
+    train_checked(data, tmp_path / "run", TrainOptions(), resume=True)
+    assert len(record(tmp_path / "run", "candidates", "ssldec")["subjects"]["unlabeled"]) == 2
+
+
 def test_held_out_subjects_lose_their_unlabeled_sessions(tmp_path, caplog):
     """Unless held-out scans may be among the unlabeled ones."""
     caplog.set_level("INFO")
@@ -539,6 +548,7 @@ def test_settings_of_the_method_do_not_reach_the_baseline(scans, tmp_path, setti
         ({"settings": {harmless.REGISTRATIONS: "kept", "learning_rate": 0.01}}, True),
         ({"settings": {"network_def#backbone#block_layers": 3}}, True),
         ({"target_rule": "dec"}, True),
+        ({"settings": {"target_rule": "prior"}}, True),
         ({"target_rule": "dec", "settings": {"background_cluster": True}}, False),
     ],
 )
@@ -597,6 +607,19 @@ def test_few_registrations_are_not_enough_to_return_what_nobody_checked(
     train_checked(data, tmp_path / "run", options(settings=registered))
     assert record(tmp_path / "run")["verdict"]["returned"] == returned
     assert record(tmp_path / "run" / "candidates" / "ssldec")["registered_scans"] == [reached, 3]
+
+
+@pytest.mark.parametrize(
+    ("told", "good"),
+    [
+        ({"registered_pairs": 0}, False),
+        ({"registered_pairs": 3}, True),
+        ({"registered_pairs": 3, "registered_scans": [1, 3]}, False),
+    ],
+)
+def test_records_of_earlier_versions_tell_of_registrations_too(told, good, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(told))
+    assert (harmless._no_good(tmp_path, "cannot tell") == "") is good
 
 
 def test_advice_of_a_network_that_is_not_returned_is_not_given(scans, tmp_path, monkeypatch, vanishing):

@@ -69,7 +69,11 @@ def _abstain(text: str) -> float | str:
     if text == "chosen":
         return text
     try:
-        return float(text)
+        least = float(text)
     except ValueError as error:
         msg = f"'{text}' is neither a number nor 'chosen'."
         raise click.BadParameter(msg) from error
+    if not 0 <= least <= 1:
+        msg = f"{text} is not in the range 0<=x<=1."
+        raise click.BadParameter(msg)
+    return least

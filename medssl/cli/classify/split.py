@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from medssl.cli.classify.common import outside_option
-from medssl.cli.common import EXISTING, STDERR, STDOUT, example
+from medssl.cli.common import EXISTING, STDERR, STDOUT, example, progress_bar
 
 
 @example("medssl classify split images --out manifest.csv --validation 0.1 --test 0.25 --labels-per-class 75")
@@ -38,7 +38,8 @@ def split(out: Path, data: Path, **options: Any) -> None:
     """
     from medssl.workflows.classification.split import split_folder
 
-    counts = split_folder(data, out, **options)
+    with progress_bar("Looking at images") as progress:
+        counts = split_folder(data, out, progress=progress, **options)
     STDERR.print(", ".join(f"{number} {name}" for name, number in counts.items()) + " images.")
     STDOUT.print(str(out), soft_wrap=True)
 

@@ -31,8 +31,9 @@ class ImageBudget:
         name = self.name if steps is None else f"{self.name} with other steps"
         steps = steps or self.steps
         minutes = steps * SECONDS_A_STEP / 60
+        about = f"{minutes:.0f}" if minutes > 2 else f"{minutes:.1f}"
         return (
-            f"{name}: {steps} steps x {self.images} images, about {minutes:.2g} minutes on two CPU cores with "
+            f"{name}: {steps} steps x {self.images} images, about {about} minutes on two CPU cores with "
             "vgg-small-64 and 64 x 64 pixels"
         )
 

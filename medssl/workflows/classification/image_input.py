@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from medssl.errors import ImageError
 from medssl.functional.image_preparation import white_of
@@ -59,8 +60,12 @@ def white_of_cohort(cohort: ImageCohort) -> int | None:
     return white
 
 
+def with_facts(cohort: ImageCohort) -> ImageCohort:
+    """Return a cohort that knows every image which training may see; those not looked at before are read."""
+    return replace(cohort, facts={item.path: facts for item, facts in _facts(cohort)})
+
+
 def _facts(cohort: ImageCohort) -> list[tuple[ImageItem, PixelFacts]]:
-    """Return every image that training may see with what is known of it; those not looked at before are read."""
     return [
         (item, cohort.facts.get(item.path) or pixel_facts(read_image(item.path)))
         for item in (*cohort.training, *cohort.validation, *cohort.unlabeled)

@@ -15,7 +15,6 @@ from math import isnan, nan
 from pathlib import Path
 
 from medssl.errors import InputError
-from medssl.networks.compact import ALIASES, NETWORKS
 
 KEYS = ("dataset", "network", "method")
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -346,6 +345,8 @@ def _networks(rows: Sequence[ResultRow], known: Collection[str]) -> list[Finding
 
     A table may well compare networks of others: names that look like none of ours are not told.
     """
+    from medssl.networks.compact import ALIASES, NETWORKS  # noqa: PLC0415 (brings torch)
+
     found = _names(rows, "network", known)
     told = {line for one in found for line in one.lines}
     lines = defaultdict(list)

@@ -133,14 +133,12 @@ class _Stages:
         self.data, self.watcher, self.say = data, watcher, say
         self.steps = options.steps or image_budget(options.budget).steps
         self.share = share_of(self.steps, options.rounds + 1)
-        self.spent = 0
         self.trainings: dict[int, Training] = {}
         self.rows: list[dict[str, object]] = []
 
     def fit(self, stage: int, targets: PoolTargets | None) -> None:
         """Train a stage: the first one on the labels, with the same head; the last one has the steps that are left."""
-        steps = self.share if stage < self.options.rounds else self.steps - self.spent
-        self.spent += steps
+        steps = self.share if stage < self.options.rounds else self.steps - stage * self.share
         own = replace(self.options, steps=steps, seed=self.options.seed + stage, target_rule=None)
         cohort, files = self.cohort, {}
         if targets is None:
@@ -159,6 +157,11 @@ class _Stages:
         self.trainings[stage] = train_candidate(
             self._run(stage), cohort, own, self.data, self.watcher, self.say, files
         )
+
+    @property
+    def spent(self) -> int:
+        """Steps that all stages took."""
+        return sum(training.steps for training in self.trainings.values())
 
     def predict(self, number: int) -> PoolTargets:
         """Cluster the pool with the network of the stage before, and sharpen."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
-from medssl.io.image_leaks import inspect_images, require_no_image_leaks, without_images
+from medssl.io.image_leaks import Progress, inspect_images, require_no_image_leaks, without_images
 from medssl.io.image_splits import (
     Digests,
     draw_labeled,
@@ -22,7 +22,7 @@ from medssl.io.image_splits import (
 logger = logging.getLogger(__name__)
 
 
-def split_folder(
+def split_folder(  # noqa: PLR0913 (one argument an option)
     data: Path,
     out: Path,
     *,
@@ -32,6 +32,7 @@ def split_folder(
     seed: int = 0,
     fold: tuple[int, int] | None = None,
     allow_outside: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, int]:
     """Write a manifest that divides labeled images class by class, groups and copies of one image whole.
 
@@ -47,6 +48,7 @@ def split_folder(
         fold: (2, 5): the second of five parts of the labeled images validates; the share of validation is not used
             then, and test images that are there stay.
         allow_outside: Accept paths and links that leave the folder of the data.
+        progress: Told about each image that is looked at.
 
     Returns:
         Section -> number of images.
@@ -63,7 +65,7 @@ def split_folder(
         require_divisible(cohort, validation=validation, test=test)
     else:
         require_fold(cohort, *fold)
-    cohort, digests = _without_leaks(cohort)
+    cohort, digests = _without_leaks(cohort, progress)
     if fold is None:
         divided = split_cohort(cohort, validation=validation, test=test, seed=seed, digests=digests)
     else:
@@ -74,9 +76,9 @@ def split_folder(
     return {name: len(divided.section(name)) for name in SECTIONS}
 
 
-def _without_leaks(cohort: ImageCohort) -> tuple[ImageCohort, Digests]:
+def _without_leaks(cohort: ImageCohort, progress: Progress | None) -> tuple[ImageCohort, Digests]:
     """Read every image once; return the cohort as training would take it, and the digests of the pixels."""
-    look = inspect_images(cohort)
+    look = inspect_images(cohort, progress=progress)
     if look.findings:
         logger.warning(
             "%d images cannot be used, first %s: %s They stand in the manifest all the same; training refuses "

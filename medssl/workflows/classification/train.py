@@ -30,7 +30,7 @@ from medssl.transforms.image_augmentation import PRESETS
 from medssl.workflows.classification.budgets import image_budget
 from medssl.workflows.classification.calibrate import calibrate
 from medssl.workflows.classification.given_weights import copies, expressions, given_weights, with_weights
-from medssl.workflows.classification.image_input import channels_of, white_of_cohort
+from medssl.workflows.classification.image_input import channels_of, white_of_cohort, with_facts
 from medssl.workflows.classification.methods import online_method
 from medssl.workflows.classification.model_card import license_warning, started_from, write_model_card
 from medssl.workflows.configuration import as_yaml, changed, one_line, overlaid
@@ -93,6 +93,8 @@ class ClassifyOptions:
         skip_unreadable: Leave unreadable images out instead of refusing.
         allow_outside: Accept paths and links that leave the folder of the data.
         settings: Further values of the configuration, id -> value.
+        decided: Channels and white have been decided on all images; that no white is given then means that there are
+            no images of 16 bits.
     """
 
     method: str = "supervised"
@@ -121,6 +123,7 @@ class ClassifyOptions:
     skip_unreadable: bool = False
     allow_outside: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    decided: bool = False
 
 
 def train_classifier(
@@ -457,9 +460,12 @@ def share_of(steps: int, trainings: int) -> int:
 
 
 def with_input_of(cohort: ImageCohort, options: ClassifyOptions) -> ClassifyOptions:
-    """Decide on all images what the user left open, so that all trainings of a run prepare images alike."""
+    """Decide on all images what the user left open, once, so that all trainings of a run prepare images alike."""
+    if options.decided or (options.channels and options.white):
+        return options
+    cohort = with_facts(cohort)
     channels = options.channels or channels_of(cohort)
-    return replace(options, channels=channels, white=options.white or white_of_cohort(cohort))
+    return replace(options, channels=channels, white=options.white or white_of_cohort(cohort), decided=True)
 
 
 def _metadata(bundle: Path, cohort: ImageCohort, values: Mapping[str, Any]) -> dict[str, Any]:

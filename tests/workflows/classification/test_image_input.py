@@ -5,6 +5,9 @@ import pytest
 from pictures import options, write_pictures
 from PIL import Image
 
+from medssl.io import image_leaks
+from medssl.workflows.classification import image_input
+from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.image_input import channels_of, white_of_cohort
 from medssl.workflows.classification.train import usable_cohort
 
@@ -21,6 +24,18 @@ def test_one_color_image_among_many_gray_ones_is_seen(section, tmp_path):
     assert channels_of(usable_cohort(images, options())) == 1
     colored(sorted((images / section).iterdir())[3])
     assert channels_of(usable_cohort(images, options())) == 3
+
+
+def test_images_are_read_for_it_once_a_run(tmp_path, monkeypatch):
+    images = write_pictures(tmp_path / "images")
+    read = []
+    for module in (image_leaks, image_input):
+        original = module.read_image
+        monkeypatch.setattr(
+            module, "read_image", lambda path, original=original: read.append(path) or original(path)
+        )
+    train_with_baseline(images, tmp_path / "run", options(method="mean-teacher", channels=None))
+    assert len(read) == len(set(read)) == len(list(images.rglob("*.png")))
 
 
 def test_test_images_do_not_decide_how_images_are_prepared(tmp_path):

@@ -18,6 +18,7 @@ from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import predict_passes
 from medssl.workflows.classification.rounds import CENTER_START
 from medssl.workflows.classification.train import cohort_of_run, train_classifier
+from medssl.workflows.running import Training
 
 RUNS = ("supervised", "ssldec-round-0", "ssldec-round-1")
 
@@ -67,7 +68,12 @@ def test_stages_share_the_budget(in_rounds):
 
 def test_the_last_stage_has_the_steps_that_are_left(pictures, tmp_path, monkeypatch):
     steps = []
-    monkeypatch.setattr(rounds, "train_candidate", lambda _, __, own, *___: steps.append(own.steps))
+
+    def training(run, cohort, own, *_):
+        steps.append(own.steps)
+        return Training(run, own.steps, None, 0.0)
+
+    monkeypatch.setattr(rounds, "train_candidate", training)
     chosen = options(method="ssldec", steps=85, rounds=2, schedule="union_reinit")
     stages = rounds._Stages(tmp_path, read_image_cohort(pictures), chosen, pictures, None, print)
     stages.fit(0, None)
