@@ -57,9 +57,6 @@ logger = logging.getLogger(__name__)
 PER_EPOCH = 25
 """Steps between two looks at the validation images."""
 
-FROZEN_STEPS = 2 * PER_EPOCH
-"""First steps of a pretrained network in which only the head learns, at most a tenth of all."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
@@ -386,7 +383,6 @@ def _values(cohort: ImageCohort, options: ClassifyOptions) -> dict[str, Any]:
         values["target_rule"] = options.target_rule
     if options.pretrained is not None:
         values["pretrained"] = options.pretrained
-        values["frozen_steps"] = min(FROZEN_STEPS, steps // 10)
     if options.device != "auto":
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
     return values | dict(options.settings) | expressions(options)
