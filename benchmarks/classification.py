@@ -8,7 +8,7 @@
 The protocol is reconstructed, not the authors'. Labeled subset, weights and order change with the seed. Nothing is
 chosen on test images: every row is the last step of its run, and the hyper-parameters are those of the packaged
 configurations but for what stands in `TASKS`. Rows that are there are not run again; with `--view` a training that is
-still in `--work` is scored once more.
+still in `--work` is scored once more, and with `--int8` its 8-bit file is.
 """
 
 from __future__ import annotations
@@ -16,17 +16,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from studies import add_row, rows_of
 
+from medssl.inference.onnx_runner import FILES as ONNX_FILES
 from medssl.io.files import read_json
+from medssl.io.image_cohort import read_image_cohort
+from medssl.io.image_items import ImageCohort
+from medssl.io.image_manifest import write_manifest
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.evaluate import evaluate_classifier
+from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.methods import DISTILLATIONS, ONLINE
 from medssl.workflows.classification.rounds import train_method
 from medssl.workflows.classification.train import ClassifyOptions, usable_cohort
@@ -69,6 +76,9 @@ TRAINED: Mapping[str, Mapping[str, Any]] = {
 METHODS = (*TRAINED, *DISTILLED)
 """What an arm is, as `DistillOptions` or `ClassifyOptions`; all rounds, teachers and students share its steps."""
 
+GATE = 50
+"""Labels a class, of images that the run saw without theirs, by which the 8-bit file is accepted or refused."""
+
 
 @click.command()
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True)
@@ -85,6 +95,7 @@ METHODS = (*TRAINED, *DISTILLED)
 @click.option(
     "--view", "views", multiple=True, help="Averaged with the image itself in the score; part of the row."
 )
+@click.option("--int8", is_flag=True, help="Score the 8-bit file; part of the row.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("classification-work"), show_default=True
 )
@@ -99,6 +110,7 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
     network: str | None,
     changes: tuple[str, ...],
     views: tuple[str, ...],
+    int8: bool,
     work: Path,
 ) -> None:
     """Train, score the test images once, and write one row a run."""
@@ -115,6 +127,7 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
                 "network": network or TASKS[task]["network"],
                 "set": extra,
                 "views": list(views) or None,
+                "int8": int8 or None,
             }
             if any(all(row.get(key) == value for key, value in facts.items()) for row in rows_of(out)):
                 continue
@@ -126,7 +139,7 @@ def main(  # noqa: PLR0913, PLR0917 (one argument an option)
 
 def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     """Train one arm and score it on the test images."""
-    of_training = {key: value for key, value in facts.items() if key != "views"}
+    of_training = {key: value for key, value in facts.items() if key not in {"views", "int8"}}
     slug = "".join(letter if letter.isalnum() else "-" for letter in json.dumps(of_training))
     options = _options(facts)
     folder = work / slug
@@ -141,7 +154,10 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
         with only_trainer(folder / "run"):
             run = train_method(folder / "run", cohort, options, data, None, print).run
     seconds = None if trained else time.time() - started
-    result = evaluate_classifier(data, run, views=("identity", *(facts["views"] or ()))).scores
+    model, quantized = run, {}
+    if facts["int8"]:
+        model, quantized = _quantized(run, data, usable_cohort(data, options), folder / "exported")
+    result = evaluate_classifier(data, model, views=("identity", *(facts["views"] or ()))).scores
     return {
         "seconds": seconds,
         "threads": torch.get_num_threads(),
@@ -149,7 +165,38 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
         "error": 1 - result.measures["accuracy"],
         "macro_f1": result.measures["macro_f1"],
         "n_test": result.n,
+        **quantized,
     }
+
+
+def _quantized(run: Path, data: Path, learned: ImageCohort, out: Path) -> tuple[Path, dict[str, Any]]:
+    """Export a run; return the 8-bit file, or the float32 one where none is accepted, and what came of it."""
+    labeled = {item.path for item in learned.training}
+    rng, cohort = np.random.default_rng(0), read_image_cohort(data)
+    others = [item for item in cohort.training if item.path not in labeled]
+    gate = {
+        others[place].path
+        for name in cohort.classes
+        for place in rng.permutation([k for k, item in enumerate(others) if item.label == name])[:GATE]
+    }
+    shown = replace(
+        cohort,
+        training=learned.training,
+        validation=tuple(item for item in others if item.path in gate),
+        unlabeled=tuple(replace(item, label=None) for item in others if item.path not in gate),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_manifest(out / "images.csv", shown)
+    exported = export_run(
+        run, out / "files", out / "images.csv", int8=True, allow_outside=True, overwrite=True
+    )
+    small, large = (exported.folder / ONNX_FILES[form] for form in ("int8", "float32"))
+    megabytes = {
+        f"{form}_mb": path.stat().st_size / 1e6
+        for form, path in (("int8", small), ("float32", large))
+        if path.exists()
+    }
+    return small if small.exists() else large, {"outcome": str(exported.int8), **megabytes}
 
 
 def _options(facts: Mapping[str, Any]) -> ClassifyOptions:

@@ -27,6 +27,9 @@ SUPERVISED = "supervised"
 LABELS, SEEDS, NETWORKS_ASKED = 5, 3, 2
 """A class, and the least number of each in the table of all methods."""
 
+STANDARD = "resnet50"
+"""The network of standard size, beside which small ones are looked at with a few methods only."""
+
 MNIST_SEEDS = 5
 """Seeds without which an aim is not met."""
 
@@ -56,6 +59,7 @@ def main() -> None:
     text = arguments.page.read_text(encoding="utf-8")
     text = replaced(text, "networks", networks(compact))
     text = replaced(text, "mednist", methods_table(mednist["runs"]))
+    text = replaced(text, "standard", standard_table(mednist["runs"], compact))
     text = replaced(text, "marks", marks(compact, mnist["runs"], mednist["runs"], training["rows"]))
     arguments.page.write_text(text, encoding="utf-8")
 
@@ -101,7 +105,7 @@ def best_gain(row: Row) -> float:
 
 def methods_table(runs: Sequence[Row]) -> str:
     """Macro F1 of each method and network: mean and spread of the seeds, and seeds in which it beats supervised."""
-    runs = of_the_task(runs, LABELS)
+    runs = [run for run in of_the_task(runs, LABELS) if run["network"] != STANDARD]
     networks = list(dict.fromkeys(run["network"] for run in runs))
     if not networks:
         return "Not run.\n"
@@ -119,19 +123,46 @@ def methods_table(runs: Sequence[Row]) -> str:
     return PROTOCOL + markdown(("method", *networks), lines)
 
 
-def of_the_task(runs: Sequence[Row], labels: int, views: Sequence[str] = ()) -> list[Row]:
+def standard_table(runs: Sequence[Row], compact: Row) -> str:
+    """Macro F1 and size of a file: a network of standard size, and small ones in 8 bits with the methods it has."""
+    large = [run for run in of_the_task(runs, LABELS) if run["network"] == STANDARD]
+    if not large:
+        return "Not run.\n"
+    methods = {run["method"] for run in large}
+    small = [
+        run for run in of_the_task(runs, LABELS, int8=True) if run["method"] in methods and "int8_mb" in run
+    ]
+    plain = of_the_task(runs, LABELS)
+    lines = []
+    for network, method in dict.fromkeys((run["network"], run["method"]) for run in [*large, *small]):
+        found = f1_of(plain, network, method)
+        sizes, values = f"{compact['rows'][network]['float32_mb']:.1f}", _of_arm(found, found)
+        eight = [run for run in small if (run["network"], run["method"]) == (network, method)]
+        if eight:
+            found = f1_of(small, network, method)
+            sizes += f" / {statistics.mean(run['int8_mb'] for run in eight):.1f}"
+            values += f" / {_of_arm(found, found)}"
+        lines.append((network, method, sizes, values))
+    head = ("network", "method", "MB float32 / int8", "macro F1, float32 / int8")
+    return PROTOCOL + markdown(head, lines)
+
+
+def of_the_task(
+    runs: Sequence[Row], labels: int, views: Sequence[str] = (), *, int8: bool = False
+) -> list[Row]:
     """Return the runs with so many labels a class, the settings as they are, and the most steps of these.
 
     Args:
         runs: Rows of all runs.
         labels: A class.
         views: Those whose score is of answers averaged over these, beside the images themselves.
+        int8: Those whose score is of the 8-bit file.
 
     Raises:
         ValueError: A network was trained in different precisions: its runs are no spread over seeds.
     """
     runs = [run for run in runs if run["labels_per_class"] == labels and not run["set"]]
-    runs = [run for run in runs if (run.get("views") or []) == list(views)]
+    runs = [run for run in runs if ((run.get("views") or []), bool(run.get("int8"))) == (list(views), int8)]
     runs = [run for run in runs if run["steps"] == max(one["steps"] for one in runs)]
     precisions = {(run["network"], run.get("precision", "float32")) for run in runs}
     if len(precisions) > len({network for network, _ in precisions}):
@@ -169,7 +200,7 @@ def mednist_mark(runs: Sequence[Row]) -> tuple[str, str, str, str]:
     """Tell whether every method ran with two networks and three seeds, and whether the best beats supervised."""
     title = "MedNIST subset, 5 labels a class: macro F1 of all methods, two networks; "
     title += "the best above supervised in every seed"
-    runs = of_the_task(runs, LABELS)
+    runs = [run for run in of_the_task(runs, LABELS) if run["network"] != STANDARD]
     networks = list(dict.fromkeys(run["network"] for run in runs))
     cells = {(network, method): f1_of(runs, network, method) for network in networks for method in METHODS}
     done = sum(len(found) >= SEEDS for found in cells.values())

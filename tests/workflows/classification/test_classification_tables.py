@@ -58,6 +58,23 @@ def test_a_method_tells_mean_spread_and_seeds_above_supervised(tables):
     assert tables.methods_table([]) == "Not run.\n"
 
 
+def test_a_network_of_standard_size_stands_beside_small_ones_in_8_bits(tables):
+    runs = [run("ssldec", seed, 0.9, tables.STANDARD) for seed in range(2)]
+    runs += [run("ssldec", seed, 0.8 + 0.1 * seed, "a") for seed in range(2)]
+    runs += [run("ssldec", 0, 0.7, "a", int8=True, int8_mb=0.25), run("ssldec", 1, 0.1, "a", int8=True)]
+    runs += [run("fixmatch", 0, 0.6, "a", int8=True, int8_mb=0.25)]
+    compact = {"rows": {name: {"float32_mb": size} for name, size in ((tables.STANDARD, 94), ("a", 1))}}
+    text = tables.standard_table(runs, compact)
+    assert f"| {tables.STANDARD} | ssldec | 94.0 | 90.0 (sd 0.0, n = 2) |" in text
+    assert "| a | ssldec | 1.0 / 0.2 | 85.0 (sd 7.1, n = 2) / 70.0 (n = 1) |" in text, (
+        "a refused file is none"
+    )
+    assert "fixmatch" not in text, "the large network has no such run"
+    assert tables.STANDARD not in tables.methods_table(runs)
+    assert "85.0 (sd 7.1, n = 2)" in tables.methods_table(runs), "8-bit files stand apart"
+    assert tables.standard_table(runs[2:], compact) == "Not run.\n"
+
+
 def test_precisions_are_not_mixed(tables):
     runs = [run("supervised", 0, 0.6), run("supervised", 1, 0.8, precision="bfloat16")]
     with pytest.raises(ValueError, match=r"different precisions.*bfloat16.*float32"):
