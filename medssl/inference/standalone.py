@@ -23,7 +23,7 @@ from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.images import naming, read_image
-from medssl.io.prediction_table import CHOSEN, abstain_threshold, write_prediction_table
+from medssl.io.prediction_table import abstain_threshold, write_prediction_table
 
 PREFERRED = (FILES["int8"], FILES["float32"])
 """Files in the order in which they are looked for."""
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", type=Path, help=f"ONNX file; else {' or '.join(PREFERRED)} beside this file"
     )
     text = "images that are less sure get no label (default 0); 'chosen': what the file says of its validation images"
-    parser.add_argument("--abstain-below", type=_abstain, default=0.0, metavar="0..1|chosen", help=text)
+    parser.add_argument("--abstain-below", default="0", metavar="0..1|chosen", help=text)
     parser.add_argument("--threads", type=int, help="of onnxruntime (default: its own choice)")
     given = parser.parse_args(arguments)
     try:
@@ -64,7 +64,7 @@ def classify(
         images: Folder, or one image.
         out: CSV to write; outside the images, not there yet.
         model: Exported file.
-        abstain_below: Images that are less sure get no label, 0 to 1; "chosen": what the file says.
+        abstain_below: Images that are less sure get no label, see `prediction_table.abstain_threshold`.
         threads: Of onnxruntime; None: its own choice.
 
     Returns:
@@ -136,7 +136,3 @@ def model_beside(folder: Path) -> Path:
             return folder / name
     msg = f"Neither {' nor '.join(PREFERRED)} lies beside this file."
     raise InputError(msg, "Name one: --model FILE.")
-
-
-def _abstain(text: str) -> float | str:
-    return text if text == CHOSEN else float(text)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ConfigError, DatalistError, ImageError
-from medssl.io.image_facts import PixelFacts, is_gray, pixel_facts
+from medssl.io.image_facts import PixelFacts, pixel_facts
 from medssl.io.image_items import HELD_OUT, ImageCohort, ImageItem
 from medssl.io.images import read_image
 from medssl.io.subjects import SECTIONS
@@ -114,7 +114,8 @@ def inspect_images(cohort: ImageCohort, *, progress: Progress | None = None) -> 
             progress(item.name, number, len(placed))
         try:
             pixels = read_image(item.path)
-            digests[item.path], facts[item.path] = pixel_digest(pixels), pixel_facts(pixels)
+            facts[item.path] = pixel_facts(pixels)
+            digests[item.path] = pixel_digest(pixels, gray=facts[item.path].gray)
         except ImageError as error:
             findings.append(Finding(section, item, error.finding, error.cure))
     if progress and placed:
@@ -244,13 +245,17 @@ def find_image_leaks(
     return leaks
 
 
-def pixel_digest(pixels: NDArray[Any]) -> bytes:
-    """Return a digest of an image's values; gray stored as three equal channels counts as gray.
+def pixel_digest(pixels: NDArray[Any], *, gray: bool) -> bytes:
+    """Return a digest of an image's values.
+
+    Args:
+        pixels: The image.
+        gray: Whether all channels are equal, see `PixelFacts`: only one of them counts then.
 
     Shapes:
         pixels: ``(H, W, C)``
     """
-    if is_gray(pixels):
+    if gray:
         pixels = pixels[..., :1]
     digest = hashlib.blake2b(f"{pixels.dtype} {pixels.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels))

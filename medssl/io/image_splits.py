@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,13 @@ def draw_labeled(
 
 
 def carve_validation(
-    cohort: ImageCohort, *, share: float = 0.2, seed: int, digests: Digests | None = None
+    cohort: ImageCohort,
+    *,
+    share: float = 0.2,
+    seed: int,
+    digests: Digests | None = None,
+    rare: Collection[str] = (),
+    transductive: bool = False,
 ) -> ImageCohort:
     """Take validation images from the labeled training images, class by class.
 
@@ -84,20 +90,22 @@ def carve_validation(
         share: Of each class, in (0, 1); at least one image where a class has two.
         seed: Of the draw.
         digests: Images of equal pixels stay together; None: only groups do.
+        rare: Classes whose images validate only together with images of other classes; no warning names them.
+        transductive: Leave the unlabeled copies in.
 
     Raises:
         ConfigError: The share is out of range.
         DatalistError: There are validation images already, or none could be taken.
     """
     _require_none(cohort, "validation", "Use them as they are (--validation 0), or move")
-    training, validation = _divided(cohort.training, share, f"validation/{seed}", digests)
+    training, validation = _divided(cohort.training, share, f"validation/{seed}", digests, rare)
     if not validation:
         msg = f"No validation image could be taken from {len(training)} training images: "
         msg += "every class, or every group, would lose its last labeled image."
         raise DatalistError(msg, "Label more images, or give validation images (val/).")
     carved = replace(cohort, training=training, validation=validation)
-    _warn_of_missing(carved, "validation")
-    return without_unlabeled_of(carved, validation, digests)
+    _warn_of_missing(carved, "validation", rare)
+    return without_unlabeled_of(carved, validation, None if transductive else digests)
 
 
 def split_cohort(
@@ -302,9 +310,9 @@ def _tested(cohort: ImageCohort, share: float, seed: int, digests: Digests | Non
 
 
 def _divided(
-    items: Sequence[ImageItem], share: float, seed: str, digests: Digests | None
+    items: Sequence[ImageItem], share: float, seed: str, digests: Digests | None, rare: Collection[str] = ()
 ) -> tuple[tuple[ImageItem, ...], tuple[ImageItem, ...]]:
-    """Take a share of each class, unit by unit; return what is left and what was taken."""
+    """Take a share of each class, unit by unit, none of rare classes alone; return what is left and what was taken."""
     if not 0 < share < 1:
         msg = f"The share of images to set aside is {share:g}; expected a number between 0 and 1."
         raise ConfigError(msg)
@@ -314,12 +322,13 @@ def _divided(
     chosen = set()
     for unit in _units(items, seed, digests):
         more = Counter(item.label for item in unit)
+        only_rare = more.keys() <= set(rare)
         spares_one = all(taken[name] + count < sizes[name] for name, count in more.items())
         nearer = sum(
             abs(wanted[name] - taken[name] - count) - abs(wanted[name] - taken[name])
             for name, count in more.items()
         )
-        if spares_one and nearer < 0:
+        if spares_one and nearer < 0 and not only_rare:
             taken += more
             chosen |= {item.name for item in unit}
     kept = tuple(item for item in items if item.name not in chosen)
@@ -380,8 +389,8 @@ def _require_units(cohort: ImageCohort, units: Iterable[Unit], folds: int) -> No
         raise DatalistError(msg, "Make fewer folds, or label more images.")
 
 
-def _warn_of_missing(cohort: ImageCohort, section: str) -> None:
-    found = {item.label for item in cohort.section(section)}
+def _warn_of_missing(cohort: ImageCohort, section: str, rare: Collection[str] = ()) -> None:
+    found = {item.label for item in cohort.section(section)}.union(rare)
     missing = [name for name in cohort.classes if name not in found]
     if missing:
         _LOGGER.warning("%s has no image of %s: their scores will be undefined", section, ", ".join(missing))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,22 @@ def abstain_threshold(asked: float | str, extra: Mapping[str, Any], model: str) 
     """Return from which confidence on an image gets a label.
 
     Args:
-        asked: 0 to 1, or `CHOSEN`: what was chosen on the validation images of the model.
+        asked: 0 to 1, a number or its text, or `CHOSEN`: what was chosen on the validation images of the model.
         extra: What its card says beside its classes.
         model: Name of the file, for the message.
 
     Raises:
-        ConfigError: Out of range, or nothing was chosen.
+        ConfigError: No number, out of range, or nothing was chosen.
     """
     least = extra.get("abstain_below") if asked == CHOSEN else asked
-    if not isinstance(least, int | float) or not 0 <= least <= 1:
+    threshold = math.nan
+    with suppress(TypeError, ValueError):
+        threshold = float(least)
+    if not 0 <= threshold <= 1:
         said = f"{model} says none" if least is None else f"--abstain-below is {least}"
         msg = f"{said}; expected 0 to 1, or '{CHOSEN}' with a file that says which confidence was chosen."
         raise ConfigError(msg)
-    return float(least)
+    return threshold
 
 
 def write_prediction_table(

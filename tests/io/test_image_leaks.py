@@ -7,6 +7,7 @@ from image_trees import hash_of_tree, noise, save_picture, write_tree
 from PIL import Image
 
 from medssl.errors import ConfigError, DatalistError, ImageError
+from medssl.io import image_facts, image_leaks
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_leaks import (
     check_images,
@@ -142,9 +143,20 @@ def test_a_group_may_be_labeled_and_unlabeled(tmp_path: Path) -> None:
 
 def test_images_are_equal_if_their_pixels_are() -> None:
     gray = noise(0)[..., None]
-    assert pixel_digest(gray) == pixel_digest(np.repeat(gray, 3, 2)) == pixel_digest(gray.copy())
     others = [gray.swapaxes(0, 1), gray.astype(np.uint16), 255 - gray, gray.reshape(9, 8, 1)]
-    assert len({pixel_digest(image) for image in [gray, *others]}) == 5
+    digests = [
+        pixel_digest(image, gray=True) for image in (gray, gray.copy(), np.repeat(gray, 3, 2), *others)
+    ]
+    assert digests[0] == digests[1] == digests[2]
+    assert len(set(digests)) == 5
+
+
+def test_an_image_is_looked_at_for_gray_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort, looks = read_image_cohort(root), []
+    for module in (image_facts, image_leaks):
+        monkeypatch.setattr(module, "is_gray", lambda pixels: looks.append(pixels) or True, raising=False)
+    inspect_images(cohort)
+    assert len(looks) == len(list(cohort.placed()))
 
 
 def test_unreadable_images_come_as_one_list(root: Path) -> None:

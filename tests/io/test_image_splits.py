@@ -205,6 +205,25 @@ def test_copies_join_the_groups_they_are_in() -> None:
         assert {item.group for _, item in divided.placed()} == {item.group for item in cohort.training}
 
 
+def test_rare_images_validate_only_with_what_they_stay_together_with(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The first three of "b" are copies of one image, and the first of them is of a patient with images of "a" too."""
+    cohort = _cohort({"a": 20, "b": 6}, lambda label, n: f"p{n}" if label == "a" or n == 0 else None)
+    digests = {item.path: item.name.encode() for item in cohort.training}
+    copies = [item.path for item in cohort.training if item.label == "b"][:3]
+    digests |= dict.fromkeys(copies, b"one")
+    seen = set()
+    for seed in range(20):
+        carved = carve_validation(cohort, share=0.3, seed=seed, digests=digests, rare=["b"])
+        assert {len(sections) for sections in _places(carved, digests).values()} == {1}
+        held = {item.path for item in carved.validation if item.label == "b"}
+        assert held in (set(), set(copies))
+        seen.add(bool(held))
+    assert seen == {True, False}
+    assert not caplog.records
+
+
 def test_digests_of_different_images_change_no_draw() -> None:
     for cohort in (_cohort(UNEVEN), GROUPED):
         digests = _digests(cohort, copies=1)

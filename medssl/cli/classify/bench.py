@@ -25,7 +25,7 @@ from medssl.cores import cores
     "models",
     type=EXISTING,
     multiple=True,
-    help="The run that was exported, for each of EXPORTS, to time torch too.",
+    help="The run that was exported, for each of EXPORTS, to time torch too, and to know which images it has seen.",
 )
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=tuple(sorted({1, cores()})),
               show_default="1 and the number of cores",

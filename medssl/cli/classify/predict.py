@@ -19,7 +19,6 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
 )
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
 @click.option("--abstain-below", default="0", show_default=True, metavar="0..1|chosen",
-              callback=lambda *args: _abstain(args[-1]),
               help="Less sure images get no label; chosen: as on the model's validation images.")  # fmt: skip
 @click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing.")
 @click.option("--overwrite", is_flag=True, help="Replace the table.")
@@ -31,7 +30,7 @@ def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
     out: Path,
     model: Path,
     views: tuple[str, ...],
-    abstain_below: float | str,
+    abstain_below: str,
     skip_unreadable: bool,
     overwrite: bool,
     backend: str | None,
@@ -63,17 +62,3 @@ def predict(  # noqa: PLR0913, PLR0917 (one argument an option)
         )
     STDERR.print(f"{len(found.names)} images.")
     STDOUT.print(str(out), soft_wrap=True)
-
-
-def _abstain(text: str) -> float | str:
-    if text == "chosen":
-        return text
-    try:
-        least = float(text)
-    except ValueError as error:
-        msg = f"'{text}' is neither a number nor 'chosen'."
-        raise click.BadParameter(msg) from error
-    if not 0 <= least <= 1:
-        msg = f"{text} is not in the range 0<=x<=1."
-        raise click.BadParameter(msg)
-    return least

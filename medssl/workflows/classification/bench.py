@@ -28,6 +28,7 @@ from medssl.reporting.figures import figure_to_png
 from medssl.workflows.classification.evaluate import image_folders, images_of_run
 from medssl.workflows.classification.models import ImageModel, load_classifier, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.seen_images import remarks_on_seen_images
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Bench:
         candidates: Macro F1 on the validation images, milliseconds and size of each file.
         best: The non-dominated ones.
         choice: The answer to the question for limits.
-        warnings: Of 8-bit files that are no faster than float32 here; they are the answer only where nothing else fits.
+        warnings: Of scored images that a run has seen; of 8-bit files that are no faster than float32 here: they are
+            the answer only where nothing else fits.
     """
 
     rows: dict[str, list[Latency]]
@@ -94,7 +96,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
         batches: Further numbers of images a run, beside one, for the throughput.
         runs: Timed runs of each.
         openvino: Whether OpenVINO runs the files too.
-        models: Runs of the exports, in their order, to time torch as well.
+        models: Runs of the exports, in their order, to time torch as well, and to tell which images they have seen.
         max_mb: Limit of the file.
         max_ms: Limit of the median of one image at the first number of threads.
         out: JSON to write, and beside it a PNG of the same name where the files were scored.
@@ -109,18 +111,20 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     _require_runs(exports, models)
     if out is not None:
         _require_place(out, data, models)
-    cohort = None if data is None else read_image_cohort(data, allow_outside=allow_outside)
     rows: dict[str, list[Latency]] = {}
     peaks: dict[str, dict[str, float]] = {}
     costs: dict[str, Cost] = {}
     candidates: list[Candidate] = []
+    validation = _validation(data, exports, models, allow_outside)
+    seen = [
+        f"{folder.name}: {remark}"
+        for folder, run in zip(exports, models, strict=False)
+        for remark in remarks_on_seen_images(validation, "validation", run)
+    ]
     for place, folder in enumerate(exports):
         files = exported_files(folder)
         runner = OnnxClassifier(files["float32"])
         costs[folder.name] = cost_of(runner)
-        validation = () if cohort is None else cohort.validation
-        if not validation and len(exports) == len(models) == 1:  # several would be scored on different images
-            validation = images_of_run(models[place], runner.classes).validation
         model = load_classifier(models[place]) if place < len(models) else None
         forms = Forms(model.network if model else None, files["float32"], files.get("int8"), openvino)
         shape = (runner.channels, runner.size, runner.size)
@@ -141,7 +145,7 @@ def bench_exports(  # noqa: PLR0913 (one argument an option)
     slow = slow_files(candidates)
     choice = choose(candidates, slow, max_mb=max_mb, max_ms=max_ms)
     done = Bench(
-        rows, peaks, costs, tuple(candidates), non_dominated(candidates), choice, tuple(slow.values())
+        rows, peaks, costs, tuple(candidates), non_dominated(candidates), choice, (*seen, *slow.values())
     )
     if out is not None:
         write_bench(out, done, max_ms)
@@ -161,6 +165,16 @@ def _require_runs(exports: Sequence[Path], models: Sequence[Path]) -> None:
             msg = f"{folder} was exported from other weights than those of {model}: found {found[:16]}, "
             msg += f"expected {expected[:16]} (sha256)."
             raise CheckpointError(msg, "Give the run that was exported, or export this one.")
+
+
+def _validation(
+    data: Path | None, exports: Sequence[Path], models: Sequence[Path], allow_outside: bool
+) -> tuple[ImageItem, ...]:
+    """Return the images that score the files: those of the data, or else those that a single run held out."""
+    found = () if data is None else read_image_cohort(data, allow_outside=allow_outside).validation
+    if not found and len(exports) == len(models) == 1:  # several would be scored on different images
+        return images_of_run(models[0], load_classifier(models[0]).card.classes).validation
+    return found
 
 
 def _require_place(out: Path, data: Path | None, models: Sequence[Path]) -> None:

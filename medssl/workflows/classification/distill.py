@@ -42,7 +42,7 @@ from medssl.workflows.classification.distill_options import (
 from medssl.workflows.classification.given_weights import keep
 from medssl.workflows.classification.methods import distillation
 from medssl.workflows.classification.models import ImageModel, load_classifier
-from medssl.workflows.classification.predict import mean_energies, predict_passes
+from medssl.workflows.classification.predict import mean_energies, passes_of, predict_passes, scores_of
 from medssl.workflows.classification.pseudo_labels import Answers, write_pseudo_labels
 from medssl.workflows.classification.teachers import keep_teachers
 from medssl.workflows.classification.train import (
@@ -287,11 +287,11 @@ class _Room:
         options = self.options
         models = self._models(number)
         views = ("identity", *options.views) if distillation(options.kind).views else ("identity",)
-        passes = predict_passes(items, models, views)
+        answers = self._answered(items, models, views)
         if options.targets == "soft":
             labeled = predict_passes(self.cohort.training, models, views)
-            answers = {"log_p": passes, "log_p_labeled": labeled}
-            save_atomically({name: _log_mean(one) for name, one in answers.items()}, self._answers())
+            told = {"log_p": answers.passes, "log_p_labeled": labeled}
+            save_atomically({name: _log_mean(one) for name, one in told.items()}, self._answers())
         facts = {
             "distillation": options.kind,
             "targets": options.targets,
@@ -313,7 +313,7 @@ class _Room:
             path,
             items,
             models[0].card.classes,
-            self._answered(items, models, passes),
+            answers,
             options.rule,
             labeled=len(self.cohort.training),
             round_number=number,
@@ -332,16 +332,18 @@ class _Room:
             return models
         return [calibrated(model, self.cohort.validation) for model in models]
 
-    def _answered(self, items: Sequence[ImageItem], models: Sequence[ImageModel], passes: Tensor) -> Answers:
-        """Add the energies to what the teachers say, where the rule asks for them.
+    def _answered(
+        self, items: Sequence[ImageItem], models: Sequence[ImageModel], views: Sequence[str]
+    ) -> Answers:
+        """Ask the teachers; where the rule wants energies, the same scores tell them.
 
         Held-out images are the reference: teachers know those that they learned too well.
         """
-        views = len(passes) // len(models)
         if self.options.rule.energy_percentile is None:
-            return Answers(passes, views)
-        held_out = self.cohort.validation or self.cohort.training
-        return Answers(passes, views, mean_energies(items, models), mean_energies(held_out, models))
+            return Answers(predict_passes(items, models, views), len(views))
+        scores = scores_of(items, models, views)
+        held_out = scores_of(self.cohort.validation or self.cohort.training, models, views[:1])
+        return Answers(passes_of(scores, models), len(views), mean_energies(scores), mean_energies(held_out))
 
     def _warn_of_classes(self, number: int, classes: Sequence[str]) -> None:
         """Say at once which classes all labels up to a round leave out or drown in (D23)."""

@@ -90,7 +90,15 @@ def predict_passes(
     Shapes:
         return: ``(M, N, K)``, M models times views, the views of the first model first
     """
-    scores = scores_of(items, models, views, progress)
+    return passes_of(scores_of(items, models, views, progress), models)
+
+
+def passes_of(scores: Tensor, models: Sequence[ImageModel]) -> Tensor:
+    """Return the probabilities of the scores of models, calibrated by each model's temperature.
+
+    Shapes:
+        scores: ``(M, V, N, K)``; return: ``(M * V, N, K)``, the views of the first model first
+    """
     tempered = [own / model.card.temperature for own, model in zip(scores, models, strict=True)]
     return torch.cat(tempered).softmax(2)
 
@@ -125,17 +133,19 @@ def scores_of(
     return torch.stack(scores).movedim(2, 1)
 
 
-def mean_energies(items: Sequence[ImageItem], models: Sequence[ImageModel]) -> Tensor:
-    """Return the energy of each unchanged image, the mean over the models, see `functional.energy`.
+def mean_energies(scores: Tensor) -> Tensor:
+    """Return the energy of each image in the first view, the mean over the models, see `functional.energy`.
+
+    Args:
+        scores: See `scores_of`.
 
     Shapes:
-        return: ``(N,)``, float64
+        scores: ``(M, V, N, K)``; return: ``(N,)``, float64
 
     Notes:
         The order of the models changes no bit. Temperatures have no part in it.
     """
-    energies = energy(scores_of(items, models, ["identity"])[:, 0])
-    return energies.double().sort(0).values.mean(0)
+    return energy(scores[:, 0]).double().sort(0).values.mean(0)
 
 
 def _require_same_classes(models: Sequence[ImageModel]) -> None:
@@ -233,7 +243,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
         out: CSV to write.
         model: Run folder, bundle, ``.pt`` file, or exported ``.onnx`` file.
         views: Whose probabilities are averaged.
-        abstain_below: Images that are less sure get no label; "chosen": see `prediction_table.abstain_threshold`.
+        abstain_below: Images that are less sure get no label, see `prediction_table.abstain_threshold`.
         device: "cpu", "cuda", ...
         backend: What runs an exported file, see `models.BACKENDS`.
         skip_unreadable: Leave unreadable images out, with a warning that names them; every image is read twice then.
@@ -242,7 +252,7 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
 
     Raises:
         InputError: No image is there, or some cannot be read.
-        ConfigError: A view is unknown, or the model says nothing of a confidence that was chosen.
+        ConfigError: A view is unknown, the confidence is not from 0 to 1, or the model says none.
     """
     place = Path(data)
     require_writable_file(out, [place])
@@ -251,10 +261,10 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
         if place.is_file()
         else find_images(place, allow_outside=allow_outside)
     )
-    if skip_unreadable:
-        items = _readable(items)
     loaded = open_classifier(model, device, backend)
     least = abstain_threshold(abstain_below, loaded.card.extra, loaded.name)
+    if skip_unreadable:
+        items = _readable(items)
     predictions = predict_items(items, [loaded], views, progress)
     write_predictions(Path(out), predictions, least, loaded.card.extra.get(FINDING))
     return predictions

@@ -23,7 +23,7 @@ from medssl.io.files import (
 from medssl.io.image_cohort import ImageCohort, folders_of_images, read_image_cohort, write_manifest
 from medssl.io.image_items import passed_over_remark
 from medssl.io.image_leaks import check_images, inspect_images, require_no_image_leaks, without_images
-from medssl.io.image_splits import LEAST_HELD_OUT, carve_validation, draw_labeled
+from medssl.io.image_splits import LEAST_HELD_OUT, Digests, carve_validation, draw_labeled
 from medssl.networks.compact import network_facts
 from medssl.reporting.model_card import Origin
 from medssl.transforms.image_augmentation import PRESETS
@@ -213,14 +213,15 @@ def usable_cohort(data: Path, options: ClassifyOptions) -> ImageCohort:
     cohort = replace(without_images(cohort, findings), facts=look.facts)
     require_no_image_leaks(cohort, transductive=options.transductive, check=replace(look, findings=()))
     if options.labels_per_class is not None:
-        cohort = draw_labeled(cohort, labels_per_class=options.labels_per_class, seed=options.seed)
+        cohort = draw_labeled(
+            cohort, labels_per_class=options.labels_per_class, seed=options.seed, digests=look.digests
+        )
     if options.hold_out and not cohort.validation:
-        carved = _carved(cohort, options.hold_out, options.seed)
-        cohort = _without_copies(carved, look.digests, transductive=options.transductive)
+        cohort = _carved(cohort, options, look.digests)
     return cohort
 
 
-def _carved(cohort: ImageCohort, share: float, seed: int) -> ImageCohort:
+def _carved(cohort: ImageCohort, options: ClassifyOptions, digests: Digests) -> ImageCohort:
     """Hold out images of the classes that have enough of them; rarer ones learn with all they have."""
     counts = Counter(item.label for item in cohort.training)
     rare = [name for name in cohort.classes if counts[name] < LEAST_HELD_OUT]
@@ -237,29 +238,14 @@ def _carved(cohort: ImageCohort, share: float, seed: int) -> ImageCohort:
             LEAST_HELD_OUT,
             ", ".join(rare),
         )
-    carved = carve_validation(cohort, share=share, seed=seed)
-    groups = {item.group for item in carved.validation if item.label not in rare} - {None}
-    held_out = tuple(item for item in carved.validation if item.label not in rare or item.group in groups)
-    gone = set(held_out)
-    training = tuple(item for item in cohort.training if item not in gone)
-    return replace(carved, training=training, validation=held_out)
-
-
-def _without_copies(cohort: ImageCohort, digests: Mapping[Path, bytes], *, transductive: bool) -> ImageCohort:
-    """Let no copy of an image stand on both sides of a validation that was carved out of the labeled images.
-
-    A copy in training takes the image out of validation; a validation image is taken out of the unlabeled ones.
-    """
-    taught = {digests[item.path] for item in cohort.training}
-    validation = tuple(item for item in cohort.validation if digests[item.path] not in taught)
-    held_out = {digests[item.path] for item in validation}
-    unlabeled = tuple(item for item in cohort.unlabeled if transductive or digests[item.path] not in held_out)
-    left_out = len(cohort.validation) - len(validation) + len(cohort.unlabeled) - len(unlabeled)
-    if left_out:
-        logger.warning(
-            "%d images are copies of others and not used on both sides of the validation.", left_out
-        )
-    return replace(cohort, validation=validation, unlabeled=unlabeled)
+    return carve_validation(
+        cohort,
+        share=options.hold_out,
+        seed=options.seed,
+        digests=digests,
+        rare=rare,
+        transductive=options.transductive,
+    )
 
 
 def prepare_classifier(

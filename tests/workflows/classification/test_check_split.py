@@ -10,6 +10,7 @@ from PIL import Image
 from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
 from medssl.io import image_leaks
 from medssl.io.image_cohort import read_image_cohort, write_manifest
+from medssl.io.image_items import SECTIONS
 from medssl.io.images import read_image
 from medssl.workflows.classification.check import check_folder
 from medssl.workflows.classification.split import split_folder
@@ -106,6 +107,17 @@ def test_copies_stand_on_one_side_and_training_takes_the_manifest(repeated, tmp_
     assert counts["unlabeled"] == 4 + 24 - held_out // 2
     left_out = [text for text in caplog.messages if "unlabeled images left out" in text]
     assert sum(int(text.split()[0]) for text in left_out) == held_out // 2
+
+
+def test_training_holds_out_what_a_split_would(repeated, tmp_path):
+    split_folder(repeated, tmp_path / "split.csv", validation=0.2, test=0.0, seed=3)
+    found = usable_cohort(repeated, options(hold_out=0.2, seed=3))
+    expected = read_image_cohort(tmp_path / "split.csv", allow_outside=True)
+    assert found.validation
+    for section in SECTIONS:
+        assert [item.path for item in found.section(section)] == [
+            item.path for item in expected.section(section)
+        ]
 
 
 def test_every_image_is_read_once(repeated, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from medssl.engines import TrainingInterrupted
 from medssl.errors import ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.classification_verdict import ClassificationVerdict
 from medssl.io.image_cohort import read_image_cohort
+from medssl.io.images import read_image
 from medssl.io.pseudo_label_table import kept_labels, taught_entries
 from medssl.transforms.image_views import VIEW_PRESETS
-from medssl.workflows.classification import audit
+from medssl.workflows.classification import audit, predict
 from medssl.workflows.classification.audit import AUDIT_FILE
 from medssl.workflows.classification.baseline import train_with_baseline
 from medssl.workflows.classification.distill import distill
@@ -493,12 +495,16 @@ def test_labels_weigh_the_same_unless_it_is_asked_for(distilled):
     assert "--weight" not in json.loads((run / "run.json").read_text())["command"]
 
 
-def test_images_unlike_the_held_out_ones_get_no_label(pictures, tmp_path):
+def test_images_unlike_the_held_out_ones_get_no_label(pictures, tmp_path, monkeypatch):
     """Nothing else decides: a threshold of 0 keeps all labels of the others."""
     rule = KeepRule(threshold=0.0, energy_percentile=40)
-    run = distill(pictures, tmp_path / "run", chosen("model", rule=rule)).training.run
+    opened = Counter()
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "read_image", lambda path: opened.update([path.resolve()]) or read_image(path))
+        run = distill(pictures, tmp_path / "run", chosen("model", rule=rule)).training.run
     models = [load_classifier(run) for run in sorted((run / "teachers").glob("round-*"))]
     cohort = read_image_cohort(run / "images.csv", allow_outside=True)
+    assert {opened[item.path.resolve()] for item in cohort.unlabeled} == {1}
 
     def energies(items):
         """One image and teacher at a time."""

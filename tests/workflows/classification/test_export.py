@@ -16,6 +16,7 @@ from pictures import write_pictures
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, MedsslError, OutputError
 from medssl.evaluation.operating_points import NOTHING
 from medssl.evaluation.pareto import Candidate
+from medssl.inference.latency import Latency
 from medssl.inference.onnx_classifier import Parity
 from medssl.inference.onnx_model import change_card
 from medssl.inference.onnx_runner import FILES, OnnxClassifier
@@ -29,6 +30,7 @@ from medssl.workflows.classification.export import export_run
 from medssl.workflows.classification.models import BACKENDS, load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_folder
 from medssl.workflows.classification.report import write_report
+from medssl.workflows.classification.seen_images import ROLES
 from medssl.workflows.classification.thresholds import Promise, require_promise, spoken
 
 pytest.importorskip("onnxruntime")
@@ -439,6 +441,24 @@ def test_images_that_a_run_held_out_score_its_files(exported, compared, pictures
     scored = bench_exports([exported.folder], bare, models=[run], max_mb=100)
     assert scored.choice.best is not None
     assert next(iter(scored.peak_mb.values()))["torch float32"] > 100
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_bench_says_which_images_the_run_has_seen(exported, compared, pictures, tmp_path, monkeypatch, known):
+    """By their content; of its own validation images, and where no run is named, nothing is said."""
+    data = tmp_path / "data"
+    for section in ("train", "val"):
+        shutil.copytree(pictures / section, data / section)
+    shutil.copyfile(pictures / "train/dark/0.png", data / "val/dark/learned.png")
+    times = [Latency(f"onnxruntime {name}", 1, 1, 50, 1.0, 1.0) for name in FILES]
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: times)
+    monkeypatch.setattr(bench, "slow_files", lambda _: {})
+    monkeypatch.setattr(bench, "_peak_mb", lambda *_: 1.0)
+    models = [compared[0].training.run] if known else []
+    done = bench_exports([exported.folder], data, models=models, out=tmp_path / "bench.json")
+    said = f"files: 1 of 25 validation images were {ROLES['training']}: val/dark/learned.png."
+    assert list(done.warnings) == ([said] if known else [])
+    assert json.loads((tmp_path / "bench.json").read_text())["warnings"] == list(done.warnings)
 
 
 def test_images_of_a_run_that_are_gone_stop_nothing(compared, pictures, tmp_path):

@@ -8,9 +8,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from pictures import blocks
 from PIL import Image
 
+from medssl.cli import main as package_main
 from medssl.errors import CheckpointError, ConfigError, ImageError, InputError, OutputError
 from medssl.evaluation.operating_points import NOTHING
 from medssl.inference.onnx_classifier import export_classifier
@@ -147,6 +149,20 @@ def test_a_less_sure_image_gets_no_label(folder, images, tmp_path):
     for line in (tmp_path / "b.csv").read_text().splitlines()[1:]:
         _, label, confidence, *_ = line.split(",")
         assert bool(label) == (float(confidence) >= 0.6)
+
+
+@pytest.mark.parametrize("asked", ["most", "1.5", "-0.1", "nan", "chosen"])
+def test_a_confidence_that_is_none_is_refused_as_the_package_refuses_it(
+    asked, folder, images, tmp_path, capsys
+):
+    command = [str(images), "--out", str(tmp_path / "a.csv"), "--model", str(folder / "model.onnx")]
+    words = [*command, f"--abstain-below={asked}"]
+    package = CliRunner().invoke(package_main, ["classify", "predict", *words])
+    assert (package.exit_code, main(words)) == (1, 1)
+    finding = "says none" if asked == "chosen" else f"--abstain-below is {asked}"
+    for said in (package.stderr, capsys.readouterr().err):
+        assert f"{finding}; expected 0 to 1, or 'chosen' with a file" in said
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_a_probability_of_one_is_no_finding_where_nothing_may_be(folder, images, tmp_path, network):

@@ -681,8 +681,19 @@ def test_copies_do_not_stand_on_both_sides_of_a_carved_validation(tmp_path, tran
     assert content["validation"]
     assert not content["validation"] & content["training"]
     assert bool(content["validation"] & content["unlabeled"]) is transductive
-    assert len(cohort.unlabeled) == 23 - (0 if transductive else len(cohort.validation))
-    assert ("copies of others" in caplog.text) or transductive
+    assert len(cohort.training) + len(cohort.validation) == 22
+    assert len(cohort.unlabeled) == 23 - (0 if transductive else len(content["validation"]))
+    assert ("unlabeled images left out" in caplog.text) is not transductive
+
+
+def test_few_labels_are_not_given_to_copies_of_one_image(tmp_path):
+    images = write_pictures(tmp_path / "images", training=4, validation=0, test=0)
+    for path in sorted(images.glob("train/*/*.png")):
+        for number in range(3):
+            shutil.copyfile(path, path.with_name(f"{path.stem}-{number}.png"))
+    for seed in range(5):
+        cohort = usable_cohort(images, options(labels_per_class=4, hold_out=0.0, seed=seed))
+        assert len({item.path.read_bytes() for item in cohort.training}) == len(cohort.training) == 8
 
 
 def test_rounds_without_a_baseline_are_refused(pictures, tmp_path):
