@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import distributed
 
-from medssl.transforms import Targets
+from medssl.transforms import Targets, VolumeStore
 from medssl.workflows.rounds import Rounds
 
 NAMES = ("background", "one", "two", "three")
@@ -37,14 +37,14 @@ def scan(name, seed):
     return {"subject": name, "image": image, "place": place[None], "prior": prior}
 
 
-def rounds(folder, samples, scope="pool", **more):
+def rounds(folder, samples, scope="pool", limit=None, **more):
     torch.manual_seed(0)
     network = Scores()
     return Rounds(
         trainer=SimpleNamespace(state=SimpleNamespace(epoch=1, iteration=1, epoch_length=1)),
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), 1.0),
-        unlabeled=SimpleNamespace(cache=samples),
+        unlabeled=SimpleNamespace(cache=samples, store=VolumeStore(limit)),
         targets=Targets("dec", scope),
         ends=[1, 2],
         inferer=lambda image, network: network(image),

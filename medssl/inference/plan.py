@@ -18,6 +18,20 @@ OVERHEAD = 1.2
 forecast was 2 to 16 % above the measured peak for regions of 112 x 160 x 128 to 144 x 192 x 256 and for tiles."""
 
 
+class TooLittleMemory(ConfigError):
+    """A memory limit is too small.
+
+    Args:
+        message: As in `MedsslError`.
+        cure: As there.
+        enough: Bytes that would do.
+    """
+
+    def __init__(self, message: str, cure: str = "", *, enough: float) -> None:
+        super().__init__(message, cure)
+        self.enough = enough
+
+
 @dataclass(frozen=True)
 class Box:
     """Voxels from `start` up to, not including, `stop`; may reach beyond a volume's far ends."""
@@ -132,7 +146,7 @@ def plan_tiles(
         voxel_bytes: Bytes that a pass takes for each voxel it reads.
 
     Raises:
-        ConfigError: If the limit is too small for any tile.
+        TooLittleMemory: If the limit is too small for any tile.
     """
     cube_bytes = voxel_bytes * multiple**3
     units = _triple(side // multiple for side in region.shape)
@@ -146,7 +160,7 @@ def plan_tiles(
             f"The memory limit is too small for one tile: found {memory_limit / 2**20:.0f} MiB, expected at "
             f"least {ceil(least / 2**20)} MiB; raise the memory limit."
         )
-        raise ConfigError(msg)
+        raise TooLittleMemory(msg, enough=least)
     best = min(fitting, key=lambda cut: (prod(map(len, cut)), _reading(cut), _widest(cut)))
     tiles = (_tile(pieces, region, multiple, shape) for pieces in itertools.product(*best))
     return [tile for tile in tiles if min(tile.core.shape) > 0]

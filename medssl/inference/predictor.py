@@ -14,7 +14,6 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.errors import ConfigError
 from medssl.inference.backends.protocol import Backend
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import (
@@ -30,6 +29,7 @@ from medssl.inference.memory import available_memory
 from medssl.inference.plan import (
     Box,
     Tile,
+    TooLittleMemory,
     Triple,
     box_of,
     bytes_per_voxel,
@@ -132,7 +132,7 @@ def tile_logits(
         exact: Refuse tiles in which the network's own windows lie elsewhere than in one pass.
 
     Raises:
-        ConfigError: The memory limit is too small for any such tile.
+        TooLittleMemory: The memory limit is too small for any such tile.
 
     Shapes:
         image `(C, I, J, K)`, mask `(I, J, K)` bool; logits `(L, i, j, k)` for a box of that shape.
@@ -187,12 +187,14 @@ class Prediction:
         box: The voxels they are of.
         shape: Of the volume.
         ran: Backend and precision of what ran the network.
+        enough_memory: Bytes with which the network's own windows would lie as in one pass; None where they do.
     """
 
     inside: Tensor
     box: Box
     shape: Triple
     ran: tuple[str, str] = REFERENCE
+    enough_memory: float | None = None
 
     def channel(self, label: int) -> Tensor:
         """Return the probability of one label.
@@ -298,7 +300,7 @@ class Predictor:
             mask: See `predict`.
 
         Raises:
-            ConfigError: The memory limit is too small for any tile.
+            TooLittleMemory: The memory limit is too small for any tile.
             MedsslError: The network answers NaN or infinity.
 
         Shapes:
@@ -320,16 +322,16 @@ class Predictor:
         """Run a backend; torch where its tiles alone are small enough, exact ones of either before others.
 
         Raises:
-            ConfigError: The memory limit is too small for any tile; it names the smallest that works.
+            TooLittleMemory: The memory limit is too small for any tile; it names the smallest that works.
             BackendFailure: The backend raised something or answered NaN or infinity.
             MedsslError: torch in float32 answered NaN or infinity.
         """
-        refused: dict[tuple[bool, float], ConfigError] = {}
+        refused: dict[tuple[bool, float], TooLittleMemory] = {}
         exacts = (True,) if self._tiling(1.0).window is None else (True, False)
         for exact, backend in product(exacts, dict.fromkeys((chosen, self.reference))):
             try:
                 found = self._run(backend, image, mask, exact)
-            except ConfigError as error:
+            except TooLittleMemory as error:
                 refused[exact, backend.memory_factor] = error
                 continue
             if backend is not chosen:
@@ -337,7 +339,11 @@ class Predictor:
                     "The memory limit is too small for the tiles of %s; torch in float32 ran this scan.",
                     chosen.name,
                 )
-            return found
+            if exact:
+                return found
+            return replace(
+                found, enough_memory=min(error.enough for (kept, _), error in refused.items() if kept)
+            )
         raise refused[min(refused)]
 
     def _run(self, backend: Backend, image: Tensor, mask: Tensor | None, exact: bool) -> Prediction:
@@ -357,6 +363,10 @@ class Predictor:
             probabilities *= brain
             probabilities[0].masked_fill_(~brain, 1.0)
         return Prediction(probabilities, region, shape, (backend.name, backend.precision))
+
+    def memory_now(self) -> int:
+        """Return the bytes that a pass may take now."""
+        return self._tiling(1.0).memory_limit
 
     def _tiling(self, memory_factor: float) -> Tiling:
         return tiling_for(
@@ -444,7 +454,7 @@ def _tiles(region: Box, shape: Triple, tiling: Tiling, cost: float, exact: bool)
     """Cut a region into tiles, so that the network's own windows are those of the region: if possible, or exactly.
 
     Raises:
-        ConfigError: The memory limit is too small for any tile.
+        TooLittleMemory: The memory limit is too small for any tile.
     """
 
     def plan(window: Triple | None) -> list[Tile]:
@@ -460,7 +470,7 @@ def _tiles(region: Box, shape: Triple, tiling: Tiling, cost: float, exact: bool)
 
     try:
         return plan(tiling.window)
-    except ConfigError:
+    except TooLittleMemory:
         if exact or tiling.window is None:
             raise
         tiles = plan(None)

@@ -10,7 +10,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from medssl.errors import ConfigError
-from medssl.inference.plan import Triple
+from medssl.inference.plan import TooLittleMemory, Triple
 
 OVERLAP = 0.25
 """Share of a window's side that the next one covers again. Half of it takes up to twice as long and gives the same Dice
@@ -35,7 +35,7 @@ def windowed(
         return: `(1, C, I, J, K)` to `(1, L, I, J, K)`
 
     Raises:
-        ConfigError: The function does, where the limit is too small for a window.
+        TooLittleMemory: The function does, where the limit is too small for a window.
     """
 
     def run(tile: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def windowed(
                 f"The memory limit is too small for a window: found {memory_limit / 2**20:.0f} MiB, expected at "
                 f"least {ceil(need / 2**20)} MiB."
             )
-            raise ConfigError(msg, "Choose smaller windows, or raise the memory limit.")
+            raise TooLittleMemory(msg, "Choose smaller windows, or raise the memory limit.", enough=need)
         logits = sliding_window_inference(
             tile, sides, 1, lambda part: forward(part).to(tile.device), overlap=OVERLAP, mode="gaussian"
         )

@@ -9,7 +9,6 @@ inflating .nii.gz), and 1 ms for each pair of scans.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -396,8 +395,7 @@ def _look(volume: Volume) -> _Look:
     affine = volume.grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ first
     affine[:3, :3] *= steps
-    digest = hashlib.sha256(np.sort(volume.data[volume.data != 0]).tobytes()).hexdigest()
-    return _Look(digest, np.clip(values, -99, 99).astype(np.float16), counted, affine)
+    return _Look(volume.voxel_sha256(), np.clip(values, -99, 99).astype(np.float16), counted, affine)
 
 
 def _inside(data: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import zlib
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class Volume:
     data: NDArray[Any]
     grid: Grid
     path: Path
+
+    def voxel_sha256(self) -> str:
+        """Return the SHA-256 of all values but 0 in ascending order: no flip, padding, header or packing changes it."""
+        return hashlib.sha256(np.sort(self.data[self.data != 0]).tobytes()).hexdigest()
 
 
 def read_volume(path: Path | str, subject: str) -> Volume:

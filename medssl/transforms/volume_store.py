@@ -28,7 +28,7 @@ class VolumeStore:
 
     Args:
         limit: Bytes that the scans in memory may take together; None for no limit. What is added to a scan later on,
-            such as registered labels, does not count.
+            such as its prior, is kept by a call of its own.
 
     Attributes:
         held: Bytes in memory.

@@ -114,23 +114,23 @@ class AnatomicalFactor:
         Shapes:
             q, return: ``(K, I, J, K)``
         """
-        return self.fused(q, *self.prior(sample, progress))
+        return self.fused(q, self.prior.laid_over(sample, progress))
 
-    def fused(self, q: Tensor, prior: Tensor, bounds: tuple[slice, ...]) -> Tensor:
+    def fused(self, q: Tensor, found: LaidOver) -> Tensor:
         """Return the probabilities with what the registered labels say in a box of the scan.
 
         Args:
             q: The network's.
-            prior: Of the box, as `RegisteredPrior` returns it.
-            bounds: Of the box.
+            found: What was laid over the scan.
 
         Shapes:
             q, return: ``(K, I, J, K)``
         """
-        inside = (slice(None), *bounds)
+        inside = (slice(None), *found.bounds)
         fused = q.clone()
         log_q = q[inside].clamp_min(torch.finfo(q.dtype).tiny).log()[None]
-        fused[inside] = fused_assignment(log_q, log_anatomical_factor(prior[None], self.weight))[0].exp()
+        factor = log_anatomical_factor(found.prior[None], self.weight)
+        fused[inside] = fused_assignment(log_q, factor)[0].exp()
         return fused
 
     def noting(self) -> Noted:
@@ -148,16 +148,18 @@ class AnatomicalFactor:
             "LabeledScans": list(found.atlases),
             "Registered": f"{found.registered} of {found.pairs}",
             "LabeledScansSHA256": self.digest,
+            **({"ShortOfMemory": list(found.short_of_memory)} if found.short_of_memory else {}),
         }
 
     def has_told(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether a record is of these labeled scans and this weight.
+        """Tell whether a record is of these labeled scans, none left out for want of memory, and this weight.
 
         Args:
             record: As `told` returns it.
         """
         weight = self.weight if record["LabeledScans"] else 0.0
-        return bool(record["LabeledScansSHA256"] == self.digest and record["Weight"] == weight)
+        same = record["LabeledScansSHA256"] == self.digest and record["Weight"] == weight
+        return bool(same and "ShortOfMemory" not in record)
 
 
 @dataclass
@@ -176,7 +178,7 @@ class Noted:
         """Return the probabilities with the factor, as `AnatomicalFactor` does."""
         found = self.factor.prior.laid_over(sample, progress)
         self.told = self.factor.told(found)
-        return self.factor.fused(q, found.prior, found.bounds)
+        return self.factor.fused(q, found)
 
 
 def _tell_if_useless(record: Mapping[str, Any], run: Path, weight: float) -> None:

@@ -60,7 +60,7 @@ class RegisteredScans(Sequence[Sample]):
     Args:
         data: Labeled scans as items (`medssl.io.cohort.entries`).
         preprocessing: That of the labeled scans.
-        unlabeled: Prepared unlabeled scans; each gets a ``prior (K, I, J, K)`` (float16).
+        unlabeled: Prepared unlabeled scans; each gets a ``prior (K, I, J, K)`` (float16), kept in their store.
         labels: K, background included.
         folder: ``registrations/`` in it keeps every pair, for a resumed run; see also `Surroundings`.
         nearest: So many of the most similar labeled scans are used for each unlabeled one; None: all.
@@ -124,7 +124,7 @@ class RegisteredScans(Sequence[Sample]):
         samples: dict[tuple[str, str], Sample] = {}
         sharing = torch.distributed.get_world_size() if is_distributed() else 1
         for name, one in found.warped(kept, atlases, sharing=sharing, progress=around.warped):
-            targets[name]["prior"] = torch.as_tensor(one.prior)
+            targets[name] |= unlabeled.store.keep({"prior": torch.as_tensor(one.prior)})
             for atlas, warped in one.atlases.items():
                 samples[name, atlas] = _sample(targets[name], atlas, warped)
         self.samples = [samples[pair] for pair in chosen]

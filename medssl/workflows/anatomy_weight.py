@@ -80,15 +80,11 @@ def weigh_anatomy(
         options.settings.get(PROCESSES),
     )
     pi = counted_labels(prepared["atlases"], len(model.table))[first:]
-    scans = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]
-    flat = [bool((scan.a == scan.a[:1]).all()) for scan in scans]
-    informed = [scan for scan, alike in zip(scans, flat, strict=True) if not alike]
-    keys = [
-        tuple(one.key for one, alike in zip(cohort.validation, flat, strict=True) if alike is which)
-        for which in (False, True)
-    ]
-    choice = choose_weight(informed, _rule(options), first=1 - first) if informed else None
-    return Weighed(choice, *keys)
+    found = [_held_out(model, sample, prior, pi, first, progress) for sample in prepared["held out"]]
+    scans = {one.key: scan for one, scan in zip(cohort.validation, found, strict=True)}
+    informed = {key: scan for key, scan in scans.items() if scan is not None}
+    choice = choose_weight(list(informed.values()), _rule(options), first=1 - first) if informed else None
+    return Weighed(choice, tuple(informed), tuple(key for key in scans if key not in informed))
 
 
 def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohort: Cohort) -> TrainOptions:
@@ -101,7 +97,9 @@ def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohor
         cohort: Tells whether background has a cluster.
     """
     if weight == 0 and automatic:
-        return replace(options, prior="class")
+        registered = tuple(anatomy_defaults())
+        kept = {name: one for name, one in options.settings.items() if not name.startswith(registered)}
+        return replace(options, prior="class", settings=kept)
     value: Any = weight
     if isinstance(weight, tuple):  # one a label; background has no cluster where a mask bounds the scan
         value = [*[0.0] * first_cluster(options, cohort), *weight]
@@ -154,15 +152,21 @@ def sentence(choice: WeightChoice, scans: int, *, automatic: bool) -> str:
 
 def _held_out(
     model: Model, sample: Any, prior: RegisteredPrior, pi: torch.Tensor, first: int, progress: Progress | None
-) -> HeldOutScan:
-    """Predict a held-out scan and register the others to it; keep its labeled voxels in the mask."""
+) -> HeldOutScan | None:
+    """Predict a held-out scan and register the others to it; keep its labeled voxels in the mask.
+
+    None where none of the others has a say, or none of its voxels a label.
+    """
+    laid = prior.laid_over(sample, progress)
+    a, bounds = laid.prior, laid.bounds
     image, mask = sample["image"].as_tensor(), sample["mask"].as_tensor()[0] > 0.5
-    q = Predictor(network=model.network).predict_box(image, mask).whole()
-    a, bounds = prior(sample, progress)
     label = sample["label"].as_tensor()[0][bounds].long()
     known = mask[bounds] & (label >= first) & (label < len(model.table))
     places = known.flatten().nonzero().flatten()
+    if not laid.atlases or not len(places):
+        return None
     places = places[:: max(1, -(-len(places) // MOST_VOXELS))]
+    q = Predictor(network=model.network).predict_box(image, mask).whole()
     tiny = torch.finfo(torch.float32).tiny
     log_q = (
         q[(slice(first, None), *bounds)].flatten(1)[:, places].float().clamp_min(tiny).log().log_softmax(0)

@@ -112,6 +112,7 @@ class Atlases:
         shapes: Target -> shape of its grid.
         files: Target -> atlas -> its registration, for pairs that succeeded.
         failed: (target, atlas) -> why.
+        short_of_memory: Those of them that failed for want of memory: they are tried again.
         classes: K.
         options: See `AtlasOptions`.
     """
@@ -120,6 +121,7 @@ class Atlases:
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, dict[str, Path]]
     failed: dict[tuple[str, str], str]
+    short_of_memory: frozenset[tuple[str, str]]
     classes: int
     options: AtlasOptions
 
@@ -241,12 +243,15 @@ def register_atlases(
         if progress is not None:
             progress(done, len(pairs))
     files: dict[str, dict[str, Path]] = {target: {} for target in fixed}
+    short = set()
     for pair in pairs:
         if (pair.target, pair.atlas) not in failed:
             files[pair.target][pair.atlas] = pair.path
+        elif _known_failure(pair) is None:
+            short.add((pair.target, pair.atlas))
     _write_tables(pairs, failed)
     shapes = {target: scan.grid.shape for target, scan in fixed.items()}
-    return Atlases(labeled, shapes, files, failed, classes, options)
+    return Atlases(labeled, shapes, files, failed, frozenset(short), classes, options)
 
 
 def _still_to_do(pairs: Sequence[_Pair]) -> tuple[list[_Pair], dict[tuple[str, str], str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
+from typing import Any
 
 from medssl.errors import GridError, InputError, LabelError
 from medssl.evaluation.metrics import COLUMNS, MEASURES, LabelSummary, Summary, score_labels, summarize
@@ -110,17 +111,18 @@ def evaluate(
     predictions = _predictions(pred, ref)
     known = table or _common_table(references, predictions)
     pairs, warnings = _pair(predictions, references)
+    models = {key: _told_of_model(prediction.path) for key, prediction, _ in pairs}
     rows: list[Mapping[str, object]] = []
     for number, (key, prediction, reference) in enumerate(pairs):
         if progress is not None:
             progress(key, number, len(pairs))
-        rows += _score_pair(key, prediction, reference, known)
+        rows += _score_pair(key, prediction, reference, known, models[key])
     if progress is not None:
         progress("", len(pairs), len(pairs))
     summary = summarize(rows)
     seen = any(name in row for row in rows for name in TRANSDUCTIVE)
     stamp = {"Transductive": SEEN} if seen else {}
-    taught, listed = _no_evidence(ref, pairs)
+    taught, listed = _no_evidence(ref, models)
     for name, some, why in (
         ("TrainedOn", taught, "labels were seen in training, or chose its step"),
         ("Listed", listed, "the datalist says 'training' or 'validation'"),
@@ -134,7 +136,7 @@ def evaluate(
     return Evaluation(tuple(rows), summary, out, tuple(warnings))
 
 
-def _told_of_model(path: Path) -> Mapping[str, object]:
+def _told_of_model(path: Path) -> Mapping[str, Any]:
     """Return what the file beside a map says about its model; nothing where it is somebody else's."""
     try:
         return dict(read_json(path.with_name(f"{stem(path)}.json"))["Model"])
@@ -142,14 +144,12 @@ def _told_of_model(path: Path) -> Mapping[str, object]:
         return {}
 
 
-def _no_evidence(
-    ref: Path, pairs: Sequence[tuple[str, _LabelFile, _LabelFile]]
-) -> tuple[list[str], list[str]]:
+def _no_evidence(ref: Path, models: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """Return the subjects whose labels taught the model, as their maps say; and those that a datalist lists so.
 
     A map of another program, or of a model that keeps no record, says nothing.
     """
-    told = {key: _told_of_model(map_.path).get("SeenWithLabel") for key, map_, _ in pairs}
+    told = {key: model.get("SeenWithLabel") for key, model in models.items()}
     datalist = ref if ref.suffix == ".json" else ref / FILE_NAME
     cohort = read_cohort(datalist) if datalist.is_file() else None
     known = {one.key for one in (*cohort.training, *cohort.validation)} if cohort else set()
@@ -284,10 +284,9 @@ def _pair(
 
 
 def _score_pair(
-    key: str, prediction: _LabelFile, reference: _LabelFile, table: LabelTable
+    key: str, prediction: _LabelFile, reference: _LabelFile, table: LabelTable, model: Mapping[str, Any]
 ) -> Iterator[dict[str, object]]:
     """Read and score one subject; its map may say of its model that it was trained with ``--transductive``."""
-    model = _told_of_model(prediction.path)
     transductive = is_transductive(model.get("Transductive"), str(model.get("TrainedOn", "")))
     stamp = TRANSDUCTIVE if transductive else {}
     truth = read_labels(reference.path, key, table, reference.encoding)

@@ -84,7 +84,7 @@ def gains_at_inference(run: Path) -> bool:
 
 @dataclass
 class _Asked:
-    """The factor, which notes of each scan whether any labeled one could be laid over it."""
+    """The factor, which notes of each scan whether any labeled one had a say."""
 
     factor: AnatomicalFactor
     progress: Progress | None
@@ -92,9 +92,9 @@ class _Asked:
 
     def __call__(self, q: Tensor, sample: Any, _: Progress | None = None) -> Tensor:
         """Return the probabilities with the factor."""
-        prior, bounds = self.factor.prior(sample, self.progress)
-        self.informed.append(bool((prior != prior[:1]).any()))
-        return self.factor.fused(q, prior, bounds)
+        found = self.factor.prior.laid_over(sample, self.progress)
+        self.informed.append(bool(found.atlases))
+        return self.factor.fused(q, found)
 
 
 def _sentence(differences: NDArray[np.float64]) -> str:

@@ -48,10 +48,13 @@ from medssl.workflows.running import (
 from medssl.workflows.study import dice_of_run, mean_over_labels
 from medssl.workflows.target_example import FILE_NAME as EXAMPLE
 from medssl.workflows.train import (
+    REGISTRATIONS,
     TrainOptions,
     hold_out,
+    named_registrations,
     prepare_run,
     repeat_command,
+    settings_seen_from,
     train,
 )
 from medssl.workflows.watching import Watcher
@@ -68,9 +71,6 @@ FACTOR = "anatomy_at_inference.json"
 """File with what registered labels are worth at inference, on the held-out scans."""
 
 FACTOR_NAME = FACTOR.removesuffix(".json")
-
-REGISTRATIONS = "train#dataset#registered#folder"
-"""Setting with which a user shares registrations between runs."""
 
 LABELED_ONLY = "labeled-only"
 
@@ -357,7 +357,7 @@ def _check_factor(
 
 def _registrations(out: Path, options: TrainOptions) -> Path:
     """Return the folder that keeps registrations: the run's, or one that the user shares between runs."""
-    return Path(str(options.settings.get(REGISTRATIONS, out)))
+    return named_registrations(options) or out
 
 
 def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainOptions:
@@ -379,6 +379,8 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
             raise InputError(msg, "Give the same data, or start a new run.")
         kept = plan["options"]
         init = str(out / kept["init"]) if kept["init"] else None
+        if named := kept["settings"].get(REGISTRATIONS):
+            kept["settings"][REGISTRATIONS] = str(out / named)
         options = TrainOptions(**{**kept, "contrasts": _pair(kept["contrasts"]), "init": init})
         cohort = read_cohort(data, options.contrasts, mask=options.mask)
         _require_same_files(plan.get("data_sha256"), cohort, out)
@@ -388,7 +390,8 @@ def _begin(data: Path, out: Path, options: TrainOptions, resume: bool) -> TrainO
         for number, one in enumerate((_labeled_only(options), options)):
             prepare_run(data, Path(scratch) / str(number), one)
             require_parts(Path(scratch) / str(number))
-    kept = asdict(options) | {"init": relative(options.init, out) if options.init else None}
+    init = relative(options.init, out) if options.init else None
+    kept = asdict(options) | {"init": init, "settings": settings_seen_from(out, options)}
     hashes = _hashes(read_cohort(data, options.contrasts, mask=options.mask), out)
     plan = {"data": relative(data, out), "data_sha256": hashes, "options": kept}
     if options.init:
@@ -617,6 +620,8 @@ def _promote(
     told["command"] = repeat_command(data, out, options, checked=True)
     told["data"] = relative(data, out)
     told["data_sha256"] = moved_hashes(told["data_sha256"], source, out)
+    if named := told.get("registrations"):
+        told["registrations"] = relative(source / named, out)
     for one in sorted(
         (out / CANDIDATES).glob("*/run.json")
     ):  # the comparison is transductive, whoever won it

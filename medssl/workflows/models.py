@@ -19,6 +19,7 @@ from torch import nn
 from medssl.errors import CheckpointError, InputError
 from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint
 from medssl.io.files import read_json, sha256, sha256_once
+from medssl.io.nifti import Volume, read_volume
 from medssl.io.subjects import Subject, is_transductive
 from medssl.labels import LabelTable, label_table
 
@@ -38,14 +39,34 @@ class KnownScans:
     Args:
         keys: Their names.
         sha256: Of the files that the run read, those of unlabeled scans among them.
+        voxel_sha256: Of the voxels of their first contrasts (`Volume.voxel_sha256`); earlier versions kept none.
     """
 
     keys: frozenset[str] = frozenset()
     sha256: frozenset[str] = frozenset()
+    voxel_sha256: frozenset[str] = frozenset()
 
-    def holds(self, subject: Subject) -> bool:
-        """Tell whether a scan is one of them: by its image, and its name or label image."""
-        if not self.keys or (subject.key not in self.keys and subject.label is None):
+    def holds(self, subject: Subject, volume: Volume | None = None) -> bool:
+        """Tell whether a scan is one of them: by its voxels; or by its image file, and its name or label image.
+
+        Args:
+            subject: The scan.
+            volume: Its first contrast, where it has been read.
+
+        Raises:
+            InputError: A file cannot be read.
+        """
+        if not self.keys:
+            return False
+        if self._holds_files(subject):
+            return True
+        if not self.voxel_sha256:
+            return False
+        volume = volume or read_volume(subject.images[0], subject.key)
+        return volume.voxel_sha256() in self.voxel_sha256
+
+    def _holds_files(self, subject: Subject) -> bool:
+        if subject.key not in self.keys and subject.label is None:
             return False
         if sha256_once(subject.images[0]) not in self.sha256:
             return False
@@ -182,10 +203,14 @@ def load_model(model: Path | str | None = None, device: str = "cpu") -> Model:
 def known_scans(bundle: Path) -> KnownScans:
     """Read what a run folder says of its scans, and of those that its first weights knew; a bundle says nothing."""
     record = read_json(bundle / "run.json") if (bundle / "run.json").is_file() else {}
-    subjects, hashes, before = (record.get(name, {}) for name in ("subjects", "data_sha256", INIT_SCANS))
-    keys = {key for part in ("training", "validation") for key in subjects.get(part, ())}
-    keys, known = keys.union(before.get("subjects", ())), {*hashes.values(), *before.get("sha256", ())}
-    return KnownScans(frozenset(keys), frozenset(known))
+    names = ("subjects", "data_sha256", "voxel_sha256", INIT_SCANS)
+    subjects, files, voxels, before = (record.get(name, {}) for name in names)
+    keys = (key for part in ("training", "validation") for key in subjects.get(part, ()))
+    return KnownScans(
+        frozenset(keys).union(before.get("subjects", ())),
+        frozenset(files.values()).union(before.get("sha256", ())),
+        frozenset(voxels.values()).union(before.get("voxel_sha256", ())),
+    )
 
 
 def model_facts(model: Path | str | None = None) -> ModelFacts:

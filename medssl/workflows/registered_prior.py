@@ -33,6 +33,7 @@ class LaidOver:
         atlases: Names of the labeled scans that had a say, the most similar first; none where the prior is flat.
         registered: How many could be laid over it.
         pairs: Of how many: the labeled scans of other subjects.
+        short_of_memory: Names of those that could not for want of memory.
     """
 
     prior: Tensor
@@ -40,6 +41,7 @@ class LaidOver:
     atlases: tuple[str, ...]
     registered: int
     pairs: int
+    short_of_memory: tuple[str, ...] = ()
 
 
 class RegisteredPrior:
@@ -59,21 +61,8 @@ class RegisteredPrior:
         self.labels, self.folder = labels, folder
         self.options = AtlasOptions(nearest=int(anatomy_defaults()["atlases"]), processes=processes)
 
-    def __call__(self, sample: Any, progress: Progress | None = None) -> tuple[Tensor, tuple[slice, ...]]:
-        """Return the prior in the box of the scan's mask, and that box.
-
-        Args:
-            sample: Preprocessed scan: ``subject``, ``image`` with its affine, ``mask``.
-            progress: Told about each pair.
-
-        Shapes:
-            return: ``(K, i, j, k)``
-        """
-        found = self.laid_over(sample, progress)
-        return found.prior, found.bounds
-
     def laid_over(self, sample: Any, progress: Progress | None = None) -> LaidOver:
-        """Return the prior, and the labeled scans that had a say in it.
+        """Return the prior in the box of the scan's mask, and the labeled scans that had a say in it.
 
         Args:
             sample: Preprocessed scan: ``subject``, ``image`` with its affine, ``mask``.
@@ -91,7 +80,8 @@ class RegisteredPrior:
         flat = bool((prior == prior[:1]).all())
         said = () if flat else tuple(one for one in found.nearest(name) if self._knows_a_label(one))
         registered = len(found.files[name])
-        return LaidOver(prior, bounds, said, registered, registered + len(found.failed))
+        short = tuple(sorted(atlas for _, atlas in found.short_of_memory))
+        return LaidOver(prior, bounds, said, registered, registered + len(found.failed), short)
 
     def _knows_a_label(self, atlas: str) -> bool:
         """Tell whether a labeled scan has a voxel that is not unknown."""

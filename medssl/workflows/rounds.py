@@ -224,7 +224,8 @@ class Rounds:
         for sample in self.unlabeled.cache:
             if "prior" in sample:
                 inside = torch.as_tensor(sample["place"])[0] >= 0
-                self.priors[str(sample["subject"])] = sample.pop("prior")[self.first :, inside]
+                packed = sample.pop("prior")[self.first :, inside]
+                self.priors[str(sample["subject"])] = self.unlabeled.store.keep({"prior": packed})["prior"]
 
     def _log_anatomy(self, subject: str) -> Tensor | None:
         """Return the log of the factor a^w, ``(1, K, N)``, or None where no scans were registered."""

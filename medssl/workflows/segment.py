@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,11 +185,12 @@ def output_file(out: Path, subject: Subject, table: LabelTable, ending: str, fol
 
 @dataclass(frozen=True, eq=False)
 class _Scan:
-    """A subject that has been read: in the network's space, and as it is."""
+    """A subject that has been read: in the network's space, as it is, and whether the network learned from it."""
 
     prepared: Prepared
     grid: Grid
     volumes: tuple[Volume, ...]
+    seen: bool
     seconds: float
 
 
@@ -261,7 +263,11 @@ class _Job:
         told = read_json(self.path(subject, "dseg.json"))
         same_model = told["Model"]["WeightsSHA256"] == self.model.weights_sha256
         same_way = self.has_same_anatomy(told.get("Anatomy")) and told.get("Window") == self.options.window
-        return bool(same_model and same_way)
+        return bool(same_model and same_way) and not self.has_memory_for(told.get("MovedWindows"))
+
+    def has_memory_for(self, moved: Mapping[str, float] | None) -> bool:
+        """Tell whether a map for whose windows memory was short would turn out otherwise now."""
+        return moved is not None and self.predictor.memory_now() >= moved["EnoughMemory_MiB"] * 2**20
 
     def has_same_anatomy(self, told: Mapping[str, object] | None) -> bool:
         """Tell whether a map was made with the registered labeled scans that are asked for, or with none as well."""
@@ -276,7 +282,8 @@ class _Job:
         volumes = require_usable(replace(subject, label=None), self.cohort, "unlabeled", resample)
         prepared = prepare(subject, self.model, resample, volumes)
         shown = volumes if self.options.pictures else ()
-        return _Scan(prepared, volumes[0].grid, shown, time.monotonic() - started)
+        seen = self.model.labeled.holds(subject, volumes[0])
+        return _Scan(prepared, volumes[0].grid, shown, seen, time.monotonic() - started)
 
     def run(self, tell: Callable[[str], None], subject: Subject, scan: _Scan) -> _Answer:
         """Run the network."""
@@ -329,7 +336,7 @@ class _Job:
     def sidecar(
         self, subject: Subject, answer: _Answer, labels: NDArray[np.uint8], seconds: float
     ) -> Mapping[str, object]:
-        model = self.model
+        model, enough = self.model, answer.prediction.enough_memory
         return {
             "Type": "Dseg",
             "Manual": False,
@@ -340,11 +347,12 @@ class _Job:
                 "WeightsSHA256": model.weights_sha256,
                 "TrainedOn": model.trained_on,
                 "Transductive": model.transductive,
-                **({"SeenWithLabel": model.labeled.holds(subject)} if model.labeled.keys else {}),
+                **({"SeenWithLabel": answer.scan.seen} if model.labeled.keys else {}),
             },
             "Backend": answer.backend,
             **({"Anatomy": answer.anatomy} if answer.anatomy is not None else {}),
             **({"Window": self.options.window} if self.options.window is not None else {}),
+            **({"MovedWindows": {"EnoughMemory_MiB": ceil(enough / 2**20)}} if enough else {}),
             "SpacingOfNetwork_mm": list(model.spacing),
             "Volumes_ml": volumes_ml(labels, answer.scan.grid, model.table),
             "Seconds": round(seconds, 2),

@@ -18,7 +18,7 @@ from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, require_same_hashes, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
 from medssl.io.leaks import plain_id, require_no_leaks
-from medssl.io.nifti import read_grid
+from medssl.io.nifti import read_grid, read_volume
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BUILT_IN
 from medssl.workflows.budgets import budget_named
@@ -68,6 +68,10 @@ COPIED = ("evaluate.yaml", "multi_gpu_train.yaml", "logging.conf")
 
 INIT_FILE = "models/init.pt"
 """Copy of the weights that a run starts from, so that the run folder stands alone."""
+
+REGISTRATIONS = "train#dataset#registered#folder"
+"""Setting with which a user keeps registrations for several runs in one folder. The run's record names it as seen from
+the run folder; its configuration names its own folder, so that it holds no path of this machine."""
 
 SAME_SPACING = 0.01
 """Relative difference of two spacings that is not worth a word."""
@@ -137,7 +141,8 @@ def train(
         options: See `TrainOptions`; a resumed run keeps its own.
         watcher: Told about the progress.
         resume: Go on with the run in ``out``.
-        registrations: Folder that keeps registrations for several runs; None for the run's own.
+        registrations: Folder that keeps registrations for several runs; None for the one that the settings name, or
+            the run's own.
         cohort: What was read of the data before, held-out scans chosen; None: it is read now.
 
     Raises:
@@ -152,6 +157,8 @@ def train(
             _require_same_data(data, out)
         else:
             prepare_run(data, out, options or TrainOptions(), cohort)
+        if registrations is None and (named := read_json(out / "run.json").get("registrations")):
+            registrations = out / named
         return run_training(
             out,
             watcher or Watcher(),
@@ -196,7 +203,11 @@ def prepare_run(data: Path, out: Path, options: TrainOptions, cohort: Cohort | N
     if seen:
         record["transductive"] = seen
     if known.keys:
-        record[INIT_SCANS] = {"subjects": sorted(known.keys), "sha256": sorted(known.sha256)}
+        record[INIT_SCANS] = {
+            "subjects": sorted(known.keys),
+            "sha256": sorted(known.sha256),
+            "voxel_sha256": sorted(known.voxel_sha256),
+        }
     write_json(out / "run.json", record)
 
 
@@ -268,7 +279,28 @@ def _values(cohort: Cohort, options: TrainOptions) -> dict[str, Any]:
         values["device"] = f"$torch.device('{choose_device(options.device)}')"
     if options.init is not None:
         values["init_weights"] = f"$@bundle_root + '/{INIT_FILE}'"
-    return {**values, **settings_of_network(options.settings, values["network_def"])}
+    values |= settings_of_network(options.settings, values["network_def"])
+    return values if named_registrations(options) is None else {**values, REGISTRATIONS: "@output_dir"}
+
+
+def named_registrations(options: TrainOptions) -> Path | None:
+    """Return the folder in which a user keeps registrations for several runs; None for the run's own.
+
+    Raises:
+        ConfigError: The setting is no path.
+    """
+    named = options.settings.get(REGISTRATIONS)
+    if str(named).startswith(("$", "@")):
+        msg = f"{REGISTRATIONS}={named} is an expression; expected the path of a folder."
+        raise ConfigError(msg, "Give the path itself.")
+    return None if named is None else Path(str(named))
+
+
+def settings_seen_from(start: Path, options: TrainOptions) -> dict[str, Any]:
+    """Return a user's settings as they are put on record: without a folder of this machine in full."""
+    named = named_registrations(options)
+    seen = {} if named is None else {REGISTRATIONS: relative(named, start)}
+    return {**options.settings, **seen}
 
 
 def training_spacing(cohort: Cohort) -> list[float]:
@@ -393,17 +425,22 @@ def repeat_command(data: Path, out: Path, options: TrainOptions, *, checked: boo
         ("resample", options.resample),
         ("device", options.device if options.device != "auto" else None),
         ("init", relative(options.init, out.parent) if options.init else None),
-        *[("set", f"{name}={one_line(value)}") for name, value in options.settings.items()],
+        *[
+            ("set", f"{name}={one_line(value)}")
+            for name, value in settings_seen_from(out.parent, options).items()
+        ],
     ]
     return command_line("train", [data], out, chosen)
 
 
 def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
     budget = budget_named(options.budget)
+    registrations = named_registrations(options)
     return {
         "command": repeat_command(data, out, options),
         "versions": versions(),
         "data": relative(data, out),
+        **({} if registrations is None else {"registrations": relative(registrations, out)}),
         "method": options.method,
         "network": options.network,
         "seed": options.seed,
@@ -422,6 +459,10 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
             "unlabeled": [subject.key for subject in cohort.unlabeled],
         },
         "data_sha256": file_hashes((*cohort.training, *cohort.validation, *cohort.unlabeled), out),
+        "voxel_sha256": {
+            one.key: read_volume(one.images[0], one.key).voxel_sha256()
+            for one in (*cohort.training, *cohort.validation)
+        },
         "finished": False,
     }
 

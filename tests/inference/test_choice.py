@@ -11,7 +11,7 @@ from medssl.inference import choice
 from medssl.inference import predictor as tiles
 from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.choice import Wish, candidates
-from medssl.inference.plan import plan_tiles
+from medssl.inference.plan import TooLittleMemory, plan_tiles
 from medssl.inference.predictor import Predictor, probe_tile, tiling_for
 from medssl.inference.trials import TrialStore
 
@@ -213,7 +213,7 @@ def test_tiles_that_keep_the_windows_of_the_network_come_before_another_backend(
         exact.append((options["window"], options["voxel_bytes"]))
         if options["window"] is not None and len(exact) == 1:
             msg = "too small"
-            raise ConfigError(msg)
+            raise TooLittleMemory(msg, enough=2**30)
         return plan_tiles(region, shape, **options)
 
     with pytest.MonkeyPatch.context() as patch:

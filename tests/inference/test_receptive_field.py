@@ -101,6 +101,12 @@ def test_where_memory_is_too_small_for_windows_of_the_whole_tiles_have_their_own
         tiled = predictor.predict(image)
     assert "windows lie elsewhere" in caplog.text
     assert (tiled - Predictor(network=network).predict(image)).abs().max() > 1e-3
+    enough = predictor.predict_box(image).enough_memory
+    assert predictor.memory_now() < enough
+    predictor.memory_limit = int(enough) - 1
+    assert predictor.predict_box(image).enough_memory == enough
+    predictor.memory_limit = int(enough) + 1
+    assert predictor.predict_box(image).enough_memory is None
 
 
 def test_tiles_with_the_computed_halo_equal_one_pass(shallow, head):

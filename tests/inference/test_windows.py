@@ -36,7 +36,7 @@ def test_a_window_needs_no_more_memory_than_its_own(shallow, head):
     Predictor(network=shallow, window=16, memory_limit=int(need) + 1).predict(*head)
     assert set(sizes) == {(16, 16, 16)}
     with pytest.raises(ConfigError, match="too small for a window"):
-        Predictor(network=shallow, window=16, memory_limit=int(need / 2)).predict(*head)
+        Predictor(network=shallow, window=16, memory_limit=int(need / 4)).predict(*head)
 
 
 def test_a_side_longer_than_the_scan_is_cut_to_it(shallow, head):

@@ -62,14 +62,13 @@ def test_registered_labels_mend_a_network_that_knows_nothing(root, tmp_path):
     assert {path.stem.rpartition("_")[0] for path in made} == {"sub-01", "sub-02"}
 
 
-def _refuse(monkeypatch, names):
+def _refuse(monkeypatch, names, why="They differ."):
     """Let no registration of these labeled scans succeed."""
     register = atlases.register
 
     def refusing(fixed, moving, settings):
         if moving.subject in names:
-            msg = "They differ."
-            raise RegistrationError(msg)
+            raise RegistrationError(why)
         return register(fixed, moving, settings)
 
     monkeypatch.setattr(atlases, "register", refusing)
@@ -84,6 +83,17 @@ def _told_of(root, out):
 def test_a_labeled_scan_that_could_not_be_laid_over_is_not_named(root, tmp_path, monkeypatch):
     _refuse(monkeypatch, ["sub-01"])
     assert _told_of(root, tmp_path / "out") == (0.5, ["sub-02"], "1 of 2")
+
+
+def test_a_map_without_labeled_scans_for_which_memory_was_short_is_not_finished(root, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        _refuse(patch, ["sub-01"], "Failed to allocate memory for image.")
+        assert _told_of(root, out) == (0.5, ["sub-02"], "1 of 2")
+        assert _told(out)["ShortOfMemory"] == ["sub-01"]
+    assert _told_of(root, out) == (0.5, ["sub-01", "sub-02"], "2 of 2")
+    assert "ShortOfMemory" not in _told(out)
+    assert segment(root / "scans", out, root / "run", options(root / "run")).skipped == ["sub-a"]
 
 
 def test_where_no_labeled_scan_had_a_say_the_weight_is_0(root, tmp_path, monkeypatch, caplog):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from phantoms import TINY, write_subject
 from runs import same, weights
 
 from medssl.io.files import read_json
 from medssl.labels import UNKNOWN
+from medssl.transforms import CropDataset, VolumeStore
 from medssl.workflows.anatomy import RegisteredScans
 from medssl.workflows.train import TrainOptions, train
 
@@ -30,11 +32,8 @@ def _scan(name, shift, label=True):
     return sample | ({"label": MetaTensor(torch.as_tensor(labels)[None], affine=affine)} if label else {})
 
 
-class Unlabeled:
-    """What is used of a `CropDataset`."""
-
-    def __init__(self, *cache):
-        self.cache = list(cache)
+def _unlabeled(*samples, limit=None):
+    return CropDataset(samples, dict, Compose([]), length=1, seed=0, store=VolumeStore(limit))
 
 
 def _registered(unlabeled, folder, **more):
@@ -52,7 +51,7 @@ def _registered(unlabeled, folder, **more):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    unlabeled = Unlabeled(_scan("sub-08", 3, label=False), _scan("sub-09", -2, label=False))
+    unlabeled = _unlabeled(_scan("sub-08", 3, label=False), _scan("sub-09", -2, label=False))
     folder = tmp_path_factory.mktemp("run")
     scans = _registered(unlabeled, folder)
     return scans, unlabeled, folder
@@ -99,6 +98,18 @@ def test_unlabeled_scans_get_a_prior_that_fits_them(made):
         assert (prior.float().argmax(0).numpy() == truth).mean() > 0.95
 
 
+def test_priors_count_toward_the_limit_of_the_scans_and_are_the_same_in_files(made, monkeypatch):
+    monkeypatch.setattr("medssl.transforms.volume_store.SMALL", 1)
+    _, known, folder = made
+    samples = [{name: one[name] for name in ("subject", "image", "mask")} for one in known.cache]
+    scans = sum(sample[name].nbytes for sample in samples for name in ("image", "mask"))
+    unlabeled = _unlabeled(*samples, limit=scans + known.cache[0]["prior"].nbytes)
+    _registered(unlabeled, folder, warp=False)
+    assert (unlabeled.store.held, unlabeled.store.mapped) == (unlabeled.store.limit, 1)
+    for one, other in zip(unlabeled.cache, known.cache, strict=True):
+        assert torch.equal(one["prior"], other["prior"])
+
+
 def test_more_pairs_than_the_limit_are_chosen_evenly(made):
     _, unlabeled, folder = made
     few = _registered(unlabeled, folder, memory_limit=2 * 8 * 24 * 20 * 22)
@@ -106,7 +117,7 @@ def test_more_pairs_than_the_limit_are_chosen_evenly(made):
 
 
 def test_without_unlabeled_scans_there_is_nothing_to_register(tmp_path):
-    scans = RegisteredScans([{}], lambda item: item, Unlabeled(), labels=3, folder=str(tmp_path))
+    scans = RegisteredScans([{}], lambda item: item, _unlabeled(), labels=3, folder=str(tmp_path))
     assert not len(scans)
     assert not list(tmp_path.iterdir())
 
@@ -119,7 +130,7 @@ def test_without_warping_there_are_priors_alone(made):
 
 def test_where_nothing_can_be_registered_training_goes_on_without(tmp_path, caplog):
     """One subject with several sessions: a scan is never an atlas for another session of its subject."""
-    unlabeled = Unlabeled(_scan("sub-01_ses-b", 3, label=False))
+    unlabeled = _unlabeled(_scan("sub-01_ses-b", 3, label=False))
     labeled = [{"subject": "sub-01_ses-a", "shift": 0}]
     prepare = lambda item: _scan(item["subject"], item["shift"])  # noqa: E731
     scans = RegisteredScans(labeled, prepare, unlabeled, labels=3, folder=str(tmp_path), processes=1)

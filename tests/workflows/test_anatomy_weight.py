@@ -1,6 +1,7 @@
 """The weight of registered labels, chosen on scans that a network was not trained on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,9 @@ def test_labels_that_are_right_get_weight_where_the_network_knows_nothing(root, 
 def test_a_weight_of_0_is_no_prior(root):
     cohort = read_cohort(root / "cohort")
     assert with_weight(OPTIONS, 0.0, automatic=True, cohort=cohort).prior == "class"
+    shared = {"train#dataset#registered#folder": "shared", "atlases": 4, "learning_rate": 0.1}
+    left = with_weight(replace(OPTIONS, settings=shared), 0.0, automatic=True, cohort=cohort)
+    assert left.settings == {"learning_rate": 0.1}, "the configuration has no place for the others"
     kept = with_weight(OPTIONS, 0.0, automatic=False, cohort=cohort)
     assert kept.prior == "anatomical"
     assert kept.settings["anatomy_weight"] == 0

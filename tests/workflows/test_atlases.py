@@ -139,6 +139,7 @@ def test_failed_pair_has_no_weight_and_is_logged(scans, tmp_path, monkeypatch, c
     monkeypatch.setattr(workflow, "register", Calls(1, RegistrationError("The scans do not overlap.")))
     found = register_atlases(atlases, targets[:1], tmp_path, classes=3, options=HERE)
     assert found.failed == {("sub-11", "sub-01"): "The scans do not overlap."}
+    assert not found.short_of_memory
     assert "sub-11: the atlas sub-01 gets weight 0. The scans do not overlap." in caplog.text
     alone = priors(atlases[1:], targets[:1], tmp_path, classes=3, options=HERE)
     np.testing.assert_array_equal(found.prior("sub-11"), alone["sub-11"])
@@ -206,6 +207,7 @@ def test_a_pair_for_which_memory_was_short_is_tried_again(scans, tmp_path, monke
     for _ in range(2):
         found = register_atlases([atlas], [target], tmp_path, classes=3, options=HERE)
         assert found.failed == {("sub-11", "sub-01"): short}
+        assert found.short_of_memory == {("sub-11", "sub-01")}
     again = Calls()
     monkeypatch.setattr(workflow, "register", again)
     assert not register_atlases([atlas], [target], tmp_path, classes=3, options=HERE).failed

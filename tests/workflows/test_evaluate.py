@@ -127,6 +127,15 @@ def test_scores_of_scans_that_taught_the_network_say_so(folders, told):
     assert ("TrainedOn" in json.loads(out.with_suffix(".json").read_text())) is seen
 
 
+def test_what_stands_beside_a_map_is_read_once(folders, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "medssl.workflows.evaluate.read_json", lambda path: read.append(path) or {"Model": {}}
+    )
+    evaluate(*folders)
+    assert len(read) == len(set(read)) == 2
+
+
 def test_a_written_table_reads_back(folders):
     result = evaluate(*folders)
     for read, row in zip(read_scores(folders[2]), result.rows, strict=True):

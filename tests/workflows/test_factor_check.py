@@ -10,36 +10,39 @@ import torch
 from click.testing import CliRunner
 
 from medssl.cli import main
+from medssl.io.subjects import Subject
 from medssl.workflows import factor_check, harmless
+from medssl.workflows.anatomical_factor import AnatomicalFactor
+from medssl.workflows.registered_prior import LaidOver
 from medssl.workflows.study import mean_over_labels
 
-SCANS = (SimpleNamespace(key="sub-01"), SimpleNamespace(key="sub-02"))
+SCANS = (Subject("01", ()), Subject("02", ()))
 HOW = "Registered labels as a factor at inference, too (medssl segment --anatomy RUN)"
 
 
 def checked(monkeypatch, dice, without, informed=(True, True)):
     """Run the check with scores given, and return what it tells."""
     model = SimpleNamespace(contrasts=("T1w",), table=None, spacing=(1.0, 1.0, 1.0))
-    priors = iter([torch.tensor([0.2, 0.8] if known else [0.5, 0.5]).view(2, 1, 1, 1) for known in informed])
+    said = dict(zip(SCANS, informed, strict=True))
 
-    class Factor:
-        weight = 0.5
-
-        def prior(self, sample, progress):
+    class Prior:
+        def laid_over(self, sample, progress):
             progress(1, 1)
-            return next(priors), ()
+            prior = torch.tensor([0.2, 0.8] if said[sample] else [0.5, 0.5]).view(2, 1, 1, 1)
+            return LaidOver(prior, (slice(0, 1),) * 3, ("sub-09",) * said[sample], 1, 1)
 
-        def fused(self, q, prior, bounds):
-            return q
+    factor = AnatomicalFactor.__new__(AnatomicalFactor)
+    factor.weight, factor.prior = 0.5, Prior()
 
     def dice_of_run(run, subjects, factor, resample):
         for subject in subjects:
-            factor(torch.zeros(2, 1, 1, 1), subject, None)
+            q = factor(torch.full((2, 1, 1, 1), 0.5), subject, None)
+            assert (q[1] > q[0]).all() == said[subject]
         return dice
 
     registered = []
     monkeypatch.setattr(factor_check, "load_model", lambda run: model)
-    monkeypatch.setattr(factor_check, "AnatomicalFactor", lambda run, **_: Factor())
+    monkeypatch.setattr(factor_check, "AnatomicalFactor", lambda run, **_: factor)
     monkeypatch.setattr(factor_check, "dice_of_run", dice_of_run)
     told = factor_check.check_factor(
         Path("check-ssldec"), SCANS, without, Path("folder"), progress=lambda *n: registered.append(n)

@@ -343,6 +343,28 @@ def test_stopped_and_resumed_equals_uninterrupted(scans, validated, tmp_path, st
     assert same(weights(run), weights(whole.training.run))
 
 
+def test_registrations_that_a_user_names_are_those_of_all_candidates_and_of_a_resume(
+    scans, tmp_path, monkeypatch
+):
+    prefer(monkeypatch, True)
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    named = {harmless.REGISTRATIONS: str(shared), "anatomy_weight": 0.5}
+    with pytest.raises(TrainingInterrupted):
+        train_checked(scans, run, options(hold_out=1, settings=named), StopAfter(2))
+    train_checked(scans, run, TrainOptions(), resume=True)
+    held_out, *_ = record(run)["subjects"]["validation"]
+    laid_over = {path.name for path in (shared / "registrations").iterdir()}
+    assert laid_over == {"sub-04", "sub-05", held_out}
+    assert not list(run.rglob("registrations"))
+    assert (
+        json.loads((run / "plan.json").read_text())["options"]["settings"][harmless.REGISTRATIONS]
+        == "../shared"
+    )
+    assert record(run, "candidates", "ssldec")["registrations"] == "../../../shared"
+    assert record(run)["registrations"] == "../shared"
+    assert not [path.name for path in texts(run) if str(tmp_path) in path.read_text()]
+
+
 def test_a_finished_run_is_not_resumed(validated, scans):
     run = validated[0].training.run
     assert is_checked(run)

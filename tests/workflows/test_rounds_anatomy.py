@@ -41,6 +41,15 @@ def test_targets_are_those_of_the_fused_assignment(tmp_path, weight, scope):
         torch.testing.assert_close(found, wanted.float(), atol=2e-3, rtol=0)
 
 
+def test_priors_beyond_the_limit_of_the_scans_are_in_files_and_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("medssl.transforms.volume_store.SMALL", 1)
+    kept = [rounds(tmp_path, [scan("a", 1)], limit=limit) for limit in (None, 0)]
+    for one in kept:
+        one._take_priors()
+    assert [one.unlabeled.store.mapped for one in kept] == [0, 1]
+    assert torch.equal(kept[0].priors["a"], kept[1].priors["a"])
+
+
 def test_without_registered_scans_predictions_are_stored_as_they_are(tmp_path):
     samples = [scan("a", 1)]
     del samples[0]["prior"]

@@ -13,6 +13,7 @@ import torch
 from phantoms import TINY, ellipsoid_labels, phantom_image, save, write_subject
 
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
+from medssl.inference.predictor import Predictor
 from medssl.io.checkpoint import card_of, read_checkpoint, weights_of
 from medssl.labels import BRAIN_TISSUES
 from medssl.workflows.models import find_weights, load_model
@@ -71,13 +72,19 @@ def test_volumes_of_a_transductive_model_say_so(run, scans, tmp_path, stamped, o
 
 
 def test_a_map_tells_whether_the_network_learned_from_that_scan(run, tmp_path):
-    """Another cohort's scan of the same name is another scan."""
+    """Another cohort's scan of the same name is another scan; a copy in another file is the same."""
     both = tmp_path / "both"
     shutil.copytree(run.parent / "cohort", both)
     write_subject(both, "02", 9)
+    (both / "sub-copy" / "anat").mkdir(parents=True)
+    for path in (both / "sub-01" / "anat").glob("*.nii.gz"):
+        nib.save(
+            nib.load(path), both / "sub-copy" / "anat" / path.name.removesuffix(".gz").replace("01", "copy")
+        )
     segment(both, tmp_path / "out", run, FAST)
-    told = {name: json.loads(beside(dseg(tmp_path / "out", name)).read_text()) for name in ("01", "02")}
-    assert {name: one["Model"]["SeenWithLabel"] for name, one in told.items()} == {"01": True, "02": False}
+    expected = {"01": True, "02": False, "copy": True}
+    told = {name: json.loads(beside(dseg(tmp_path / "out", name)).read_text()) for name in expected}
+    assert {name: one["Model"]["SeenWithLabel"] for name, one in told.items()} == expected
 
 
 def test_label_maps_volumes_and_records_are_written(run, scans, tmp_path):
@@ -361,6 +368,25 @@ def test_windows_are_another_way_and_are_not_mixed_with_one_pass(run, scans, tmp
         segment(scans, out, run, FAST)
     assert segment(scans, out, run, replace(FAST, overwrite=True)).done == ["sub-a"]
     assert "Window" not in json.loads(sidecar.read_text())
+
+
+def test_a_map_whose_windows_were_moved_for_want_of_memory_says_so_and_is_made_anew_with_enough(
+    run, scans, tmp_path, monkeypatch
+):
+    predict, enough = Predictor.predict_box, 40 * 2**20
+
+    def short(self, *words):
+        return replace(predict(self, *words), enough_memory=enough if self.memory_now() < enough else None)
+
+    monkeypatch.setattr(Predictor, "predict_box", short)
+    out, sidecar = tmp_path / "out", beside(dseg(tmp_path / "out"))
+    little, plenty = (replace(FAST, memory_limit=limit) for limit in (enough - 1, enough))
+    assert segment(scans, out, run, little).done
+    assert json.loads(sidecar.read_text())["MovedWindows"] == {"EnoughMemory_MiB": 40}
+    assert segment(scans, out, run, little).skipped, "nothing better can be made now"
+    assert segment(scans, out, run, plenty).done
+    assert "MovedWindows" not in json.loads(sidecar.read_text())
+    assert segment(scans, out, run, little).skipped
 
 
 def test_a_run_remembers_its_deep_windows_and_results_of_others_are_not_mixed(run, scans, tmp_path):

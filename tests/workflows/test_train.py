@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from phantoms import write_subject
+from runs import texts
 
 from medssl.engines import TrainingInterrupted
 from medssl.errors import CheckpointError, ConfigError, DatalistError, InputError, OutputError
 from medssl.workflows.models import load_model
-from medssl.workflows.train import prepare_run, train
+from medssl.workflows.train import REGISTRATIONS, prepare_run, train
 from medssl.workflows.watching import Watcher
 
 
@@ -56,10 +57,29 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_no_file_of_a_run_names_a_folder_of_this_machine(cohort, tmp_path, tiny_options):
     run = tmp_path / "run"
     train(cohort, run, tiny_options())
-    texts = [path for path in run.rglob("*") if path.suffix in {".json", ".yaml", ".tsv", ".conf"}]
-    assert texts
+    assert texts(run)
     assert not [path.name for path in run.rglob("*") if socket.gethostname() in path.name]
-    assert not [path.name for path in texts if str(tmp_path) in path.read_text()]
+    assert not [path.name for path in texts(run) if str(tmp_path) in path.read_text()]
+
+
+def test_registrations_that_a_user_names_are_found_by_a_resume_and_told_as_seen_from_the_run(
+    cohort, tmp_path, tiny_options
+):
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    options = tiny_options(method="ssldec", settings={REGISTRATIONS: str(shared)})
+    with pytest.raises(TrainingInterrupted):
+        train(cohort, run, options, StopAfter(2))
+    made = sorted(shared.glob("registrations/sub-04/*.npz"))
+    assert len(made) == 3
+    for path in made:
+        path.unlink()
+    train(cohort, run, resume=True)
+    assert sorted(shared.glob("registrations/sub-04/*.npz")) == made
+    assert not (run / "registrations").exists()
+    record = json.loads((run / "run.json").read_text())
+    assert record["registrations"] == "../shared"
+    assert f"{REGISTRATIONS}=shared" in record["command"]
+    assert not [path.name for path in texts(run) if str(tmp_path) in path.read_text()]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(cohort, tmp_path, tiny_options):
@@ -201,6 +221,11 @@ def test_one_contrast_and_nine_structures_train_and_segment(tmp_path, tiny_optio
         ({"settings": {"learnin_rate": 1}}, ConfigError, "Did you mean 'learning_rate'"),
         ({"hold_out": 3}, DatalistError, "leaves no scan to train on"),
         ({"init": "nowhere"}, InputError, "nowhere"),
+        (
+            {"method": "ssldec", "settings": {REGISTRATIONS: "$@bundle_root"}},
+            ConfigError,
+            "expected the path of a folder",
+        ),
     ],
 )
 def test_bad_options_are_refused_and_nothing_is_written(
