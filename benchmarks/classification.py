@@ -28,7 +28,6 @@ from studies import add_row, rows_of
 from medssl.inference.onnx_runner import FILES as ONNX_FILES
 from medssl.io.files import read_json
 from medssl.io.image_cohort import read_image_cohort
-from medssl.io.image_items import ImageCohort
 from medssl.io.image_manifest import write_manifest
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
@@ -156,7 +155,7 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     seconds = None if trained else time.time() - started
     model, quantized = run, {}
     if facts["int8"]:
-        model, quantized = _quantized(run, data, usable_cohort(data, options), folder / "exported")
+        model, quantized = _quantized(run, data, folder / "exported")
     result = evaluate_classifier(data, model, views=("identity", *(facts["views"] or ()))).scores
     return {
         "seconds": seconds,
@@ -169,11 +168,12 @@ def _run(facts: Mapping[str, Any], data: Path, work: Path) -> dict[str, Any]:
     }
 
 
-def _quantized(run: Path, data: Path, learned: ImageCohort, out: Path) -> tuple[Path, dict[str, Any]]:
+def _quantized(run: Path, data: Path, out: Path) -> tuple[Path, dict[str, Any]]:
     """Export a run; return the 8-bit file, or the float32 one where none is accepted, and what came of it."""
-    labeled = {item.path for item in learned.training}
+    learned = read_image_cohort(run / "images.csv", allow_outside=True).training
+    labeled = {item.path.resolve() for item in learned}
     rng, cohort = np.random.default_rng(0), read_image_cohort(data)
-    others = [item for item in cohort.training if item.path not in labeled]
+    others = [item for item in cohort.training if item.path.resolve() not in labeled]
     gate = {
         others[place].path
         for name in cohort.classes
@@ -181,7 +181,7 @@ def _quantized(run: Path, data: Path, learned: ImageCohort, out: Path) -> tuple[
     }
     shown = replace(
         cohort,
-        training=learned.training,
+        training=learned,
         validation=tuple(item for item in others if item.path in gate),
         unlabeled=tuple(replace(item, label=None) for item in others if item.path not in gate),
     )

@@ -203,13 +203,20 @@ def sha256_once(path: Path | str) -> str:
     Raises:
         InputError: The file cannot be read.
     """
+    return _sha256_at(*state_of(path))
+
+
+def state_of(path: Path | str) -> tuple[str, int, int, int, int]:
+    """Return the place of a file, and what tells it from what it was before: size, number, times of change.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     try:
         facts = Path(path).stat()
     except OSError as error:
         raise _not_readable(Path(path), error) from error
-    return _sha256_at(
-        str(Path(path).absolute()), facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
-    )
+    return str(Path(path).absolute()), facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 @lru_cache(maxsize=1 << 18)

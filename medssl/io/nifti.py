@@ -7,6 +7,7 @@ import hashlib
 import logging
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medssl.errors import GridError, InputError, LabelError, OutputError
 from medssl.geometry import Grid
-from medssl.io.files import atomic_path
+from medssl.io.files import atomic_path, state_of
 from medssl.io.iseg import iseg_values
 from medssl.labels import UNKNOWN, LabelTable
 
@@ -86,6 +87,21 @@ def read_volume(path: Path | str, subject: str) -> Volume:
     data = _voxels(image, Path(path), subject).astype(np.float32, copy=False)
     _check_values(data, Path(path), subject)
     return Volume(data, grid, Path(path))
+
+
+def voxel_sha256_once(path: Path | str, subject: str) -> str:
+    """Return `Volume.voxel_sha256` of a file, which a process reads once as long as it stays as it is.
+
+    Raises:
+        InputError: As `read_volume`.
+        GridError: As there.
+    """
+    return _voxel_sha256_at(subject, *state_of(path))
+
+
+@lru_cache(maxsize=1 << 12)
+def _voxel_sha256_at(subject: str, path: str, *state: int) -> str:
+    return read_volume(path, subject).voxel_sha256()
 
 
 def read_grid(path: Path | str, subject: str) -> Grid:

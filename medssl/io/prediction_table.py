@@ -33,7 +33,8 @@ def abstain_threshold(asked: float | str, extra: Mapping[str, Any], model: str) 
     with suppress(TypeError, ValueError):
         threshold = float(least)
     if not 0 <= threshold <= 1:
-        said = f"{model} says none" if least is None else f"--abstain-below is {least}"
+        found = f"{model} says {'none' if least is None else least}"
+        said = found if asked == CHOSEN else f"--abstain-below is {asked}"
         msg = f"{said}; expected 0 to 1, or '{CHOSEN}' with a file that says which confidence was chosen."
         raise ConfigError(msg)
     return threshold

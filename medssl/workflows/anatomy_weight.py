@@ -41,12 +41,16 @@ class Weighed:
     Args:
         choice: None where no labeled scan could be laid over a held-out one.
         scans: Held-out scans that it was chosen on.
-        without: Held-out scans over which no labeled scan could be laid.
+        without: Held-out scans over which no labeled scan could be laid, or without a labeled voxel.
     """
 
     choice: WeightChoice | None
     scans: tuple[str, ...]
     without: tuple[str, ...] = ()
+
+
+_REGISTERED = ("anatomy_weight", "registered_share", "atlases", "train#dataset#registered")
+"""How settings begin that only a run with registered labels has."""
 
 
 def weigh_anatomy(
@@ -97,8 +101,7 @@ def with_weight(options: TrainOptions, weight: Weight, *, automatic: bool, cohor
         cohort: Tells whether background has a cluster.
     """
     if weight == 0 and automatic:
-        registered = tuple(anatomy_defaults())
-        kept = {name: one for name, one in options.settings.items() if not name.startswith(registered)}
+        kept = {name: one for name, one in options.settings.items() if not name.startswith(_REGISTERED)}
         return replace(options, prior="class", settings=kept)
     value: Any = weight
     if isinstance(weight, tuple):  # one a label; background has no cluster where a mask bounds the scan

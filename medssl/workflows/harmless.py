@@ -270,7 +270,7 @@ class _Runner:
         _require_same_files(plan.get("data_sha256"), self.scans, self.out)
         _require_same_init(plan.get("init_sha256"), options)
         self.say(f"{'Going on with' if began else 'Training'} {name}")
-        shared = None if REGISTRATIONS in options.settings else self.out
+        shared = _registrations(self.out, options)
         self.trainings[name] = train(
             data, run, options, self.watcher, resume=began, registrations=shared, cohort=cohort
         )

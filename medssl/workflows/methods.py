@@ -188,13 +188,19 @@ def _require_no_patience_in_rounds(options: TrainOptions) -> None:
 
 
 def _require_no_forgotten_weights(options: TrainOptions) -> None:
-    """Refuse to take given weights and start from new ones in each round.
+    """Refuse given weights that each round would forget, or that nobody asks what they have learned from.
 
     Raises:
         ConfigError: With what to do.
     """
-    given = options.init or options.settings.get("init_weights")
-    if given and options.rounds and options.settings.get("schedule", options.schedule) == "union_reinit":
+    if "init_weights" in options.settings:
+        msg = "Found --set init_weights=...; weights are given with --init, which asks what they have learned from."
+        raise ConfigError(msg, "Use --init.")
+    if (
+        options.init
+        and options.rounds
+        and options.settings.get("schedule", options.schedule) == "union_reinit"
+    ):
         msg = "--schedule union_reinit starts each round from new weights, and would forget those of --init."
         raise ConfigError(msg, "Choose --schedule union_warm or alternate, or leave --init out.")
 

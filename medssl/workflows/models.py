@@ -19,7 +19,7 @@ from torch import nn
 from medssl.errors import CheckpointError, InputError
 from medssl.io.checkpoint import ModelCard, card_of, load_weights, read_checkpoint
 from medssl.io.files import read_json, sha256, sha256_once
-from medssl.io.nifti import Volume, read_volume
+from medssl.io.nifti import Volume, voxel_sha256_once
 from medssl.io.subjects import Subject, is_transductive
 from medssl.labels import LabelTable, label_table
 
@@ -47,7 +47,7 @@ class KnownScans:
     voxel_sha256: frozenset[str] = frozenset()
 
     def holds(self, subject: Subject, volume: Volume | None = None) -> bool:
-        """Tell whether a scan is one of them: by its voxels; or by its image file, and its name or label image.
+        """Tell whether a scan is one of them: by its image file, and its name or label image; or by its voxels.
 
         Args:
             subject: The scan.
@@ -62,7 +62,8 @@ class KnownScans:
             return True
         if not self.voxel_sha256:
             return False
-        volume = volume or read_volume(subject.images[0], subject.key)
+        if volume is None:
+            return voxel_sha256_once(subject.images[0], subject.key) in self.voxel_sha256
         return volume.voxel_sha256() in self.voxel_sha256
 
     def _holds_files(self, subject: Subject) -> bool:

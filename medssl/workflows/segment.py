@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 TABLE_COLUMNS = ("index", "name", "abbreviation", "color")
 """Columns of a BIDS label table."""
 
+SPARE = 1.1
+"""Free memory as a multiple of what a map needs, from which on it is made again: the scan itself takes some."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, finished subjects, all subjects)."""
 
@@ -267,7 +270,7 @@ class _Job:
 
     def has_memory_for(self, moved: Mapping[str, float] | None) -> bool:
         """Tell whether a map for whose windows memory was short would turn out otherwise now."""
-        return moved is not None and self.predictor.memory_now() >= moved["EnoughMemory_MiB"] * 2**20
+        return moved is not None and self.predictor.memory_now() >= SPARE * moved["EnoughMemory_MiB"] * 2**20
 
     def has_same_anatomy(self, told: Mapping[str, object] | None) -> bool:
         """Tell whether a map was made with the registered labeled scans that are asked for, or with none as well."""

@@ -18,7 +18,7 @@ from medssl.io.datalist import write_datalist
 from medssl.io.files import read_json, require_new_run, require_same_hashes, write_json, write_text
 from medssl.io.inspection import require_usable_cohort
 from medssl.io.leaks import plain_id, require_no_leaks
-from medssl.io.nifti import read_grid, read_volume
+from medssl.io.nifti import read_grid, voxel_sha256_once
 from medssl.io.subjects import Cohort, Subject
 from medssl.labels import BUILT_IN
 from medssl.workflows.budgets import budget_named
@@ -460,7 +460,7 @@ def _record(cohort: Cohort, data: Path, out: Path, options: TrainOptions) -> dic
         },
         "data_sha256": file_hashes((*cohort.training, *cohort.validation, *cohort.unlabeled), out),
         "voxel_sha256": {
-            one.key: read_volume(one.images[0], one.key).voxel_sha256()
+            one.key: voxel_sha256_once(one.images[0], one.key)
             for one in (*cohort.training, *cohort.validation)
         },
         "finished": False,

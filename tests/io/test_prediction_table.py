@@ -23,7 +23,7 @@ def test_anything_else_is_refused_with_what_was_asked(asked: float | str) -> Non
         abstain_threshold(asked, {"abstain_below": 0.6}, "model.onnx")
 
 
-@pytest.mark.parametrize(("extra", "said"), [({}, "model.onnx says none"), ({"abstain_below": 7}, "is 7")])
+@pytest.mark.parametrize(("extra", "said"), [({}, "model.onnx says none"), ({"abstain_below": 7}, "says 7")])
 def test_what_a_card_does_not_say_cannot_be_chosen(extra: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         abstain_threshold("chosen", extra, "model.onnx")

@@ -49,9 +49,10 @@ def test_labels_that_are_right_get_weight_where_the_network_knows_nothing(root, 
 def test_a_weight_of_0_is_no_prior(root):
     cohort = read_cohort(root / "cohort")
     assert with_weight(OPTIONS, 0.0, automatic=True, cohort=cohort).prior == "class"
-    shared = {"train#dataset#registered#folder": "shared", "atlases": 4, "learning_rate": 0.1}
+    own = {"learning_rate": 0.1, "train#unlabeled#dataset#keys": ["image", "strong", "mask"]}
+    shared = {"train#dataset#registered#folder": "shared", "atlases": 4, **own}
     left = with_weight(replace(OPTIONS, settings=shared), 0.0, automatic=True, cohort=cohort)
-    assert left.settings == {"learning_rate": 0.1}, "the configuration has no place for the others"
+    assert left.settings == own, "the configuration has no place for the others"
     kept = with_weight(OPTIONS, 0.0, automatic=False, cohort=cohort)
     assert kept.prior == "anatomical"
     assert kept.settings["anatomy_weight"] == 0

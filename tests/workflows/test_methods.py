@@ -158,18 +158,21 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"schedule": "union_reinit", "init": "weights.pt"},
-        {"settings": {"schedule": "union_reinit", "init_weights": "weights.pt"}},
-    ],
+    "changes", [{"schedule": "union_reinit"}, {"settings": {"schedule": "union_reinit"}}]
 )
 def test_given_weights_that_each_round_would_forget_are_refused(changes):
-    options = TrainOptions(method="ssldec", rounds=1, **changes)
+    options = TrainOptions(method="ssldec", rounds=1, init="weights.pt", **changes)
     with pytest.raises(ConfigError, match="would forget") as refused:
         method_values(options)
     assert "union_warm or alternate, or leave --init out" in str(refused.value)
-    method_values(replace(options, schedule="union_warm", settings={"init_weights": "weights.pt"}))
+    method_values(replace(options, schedule="union_warm", settings={}))
+
+
+def test_weights_are_given_where_their_scans_are_asked_for(cohort, tmp_path):
+    options = TrainOptions(settings={"init_weights": str(tmp_path / "weights.pt")}, device="cpu")
+    with pytest.raises(ConfigError, match=r"init_weights.*Use --init"):
+        prepare_run(cohort, tmp_path / "run", options)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("rule", ["dec", "sharpen", "prior", "soft"])

@@ -380,10 +380,11 @@ def test_a_map_whose_windows_were_moved_for_want_of_memory_says_so_and_is_made_a
 
     monkeypatch.setattr(Predictor, "predict_box", short)
     out, sidecar = tmp_path / "out", beside(dseg(tmp_path / "out"))
-    little, plenty = (replace(FAST, memory_limit=limit) for limit in (enough - 1, enough))
+    little, just, plenty = (replace(FAST, memory_limit=limit) for limit in (enough - 1, enough, 2 * enough))
     assert segment(scans, out, run, little).done
     assert json.loads(sidecar.read_text())["MovedWindows"] == {"EnoughMemory_MiB": 40}
     assert segment(scans, out, run, little).skipped, "nothing better can be made now"
+    assert segment(scans, out, run, just).skipped, "the scan itself would take some of it"
     assert segment(scans, out, run, plenty).done
     assert "MovedWindows" not in json.loads(sidecar.read_text())
     assert segment(scans, out, run, little).skipped

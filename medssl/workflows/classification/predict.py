@@ -24,7 +24,7 @@ from medssl.io.image_cohort import ImageCohort, find_images
 from medssl.io.image_items import ImageItem
 from medssl.io.image_leaks import check_images
 from medssl.io.images import naming, read_image
-from medssl.io.prediction_table import abstain_threshold, write_prediction_table
+from medssl.io.prediction_table import CHOSEN, abstain_threshold, write_prediction_table
 from medssl.transforms.classification import ImagePreprocessing
 from medssl.transforms.image_views import image_views
 from medssl.workflows.classification.models import ImageModel, open_classifier
@@ -256,6 +256,8 @@ def predict_folder(  # noqa: PLR0913 (one argument an option)
     """
     place = Path(data)
     require_writable_file(out, [place])
+    if abstain_below != CHOSEN:
+        abstain_threshold(abstain_below, {}, "")  # before anything is read
     items = (
         [ImageItem(place, place.name, None)]
         if place.is_file()

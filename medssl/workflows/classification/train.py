@@ -226,26 +226,33 @@ def _carved(cohort: ImageCohort, options: ClassifyOptions, digests: Digests) -> 
     counts = Counter(item.label for item in cohort.training)
     rare = [name for name in cohort.classes if counts[name] < LEAST_HELD_OUT]
     if len(rare) == len(cohort.classes):
-        logger.warning(
-            "No class has %d labeled images, so none is held out: nothing chooses the best step or a temperature, and "
-            "nothing tells whether unlabeled images helped. val/ in the folder of the data would.",
-            LEAST_HELD_OUT,
-        )
-        return cohort
+        return _none_held_out(cohort, f"No class has {LEAST_HELD_OUT} labeled images")
     if rare:
         logger.warning(
             "Fewer than %d labeled images of %s: all of them are learned from, and validation says nothing about them.",
             LEAST_HELD_OUT,
             ", ".join(rare),
         )
-    return carve_validation(
-        cohort,
-        share=options.hold_out,
-        seed=options.seed,
-        digests=digests,
-        rare=rare,
-        transductive=options.transductive,
+    try:
+        return carve_validation(
+            cohort,
+            share=options.hold_out,
+            seed=options.seed,
+            digests=digests,
+            rare=rare,
+            transductive=options.transductive,
+        )
+    except DatalistError:
+        return _none_held_out(cohort, "Groups or copies hold all labeled images of a class together")
+
+
+def _none_held_out(cohort: ImageCohort, why: str) -> ImageCohort:
+    logger.warning(
+        "%s, so none is held out: nothing chooses the best step or a temperature, and nothing tells whether unlabeled "
+        "images helped. val/ in the folder of the data would.",
+        why,
     )
+    return cohort
 
 
 def prepare_classifier(

@@ -262,6 +262,25 @@ def test_a_rare_image_stays_with_its_group(tmp_path):
     assert images.is_dir()
 
 
+@pytest.mark.parametrize("copies", [False, True], ids=["one group", "copies of one image"])
+def test_a_class_that_stays_together_as_a_whole_is_not_held_out(copies, tmp_path, caplog):
+    images = _with_counts(tmp_path / "images", often=6, rare=3)
+    rows = [
+        {"path": f"images/train/{label}/{number}.png", "label": label, "split": "train", "group": group}
+        for label, count, group in (("often", 6, "" if copies else "one"), ("rare", 3, ""))
+        for number in range(count)
+    ]
+    if copies:
+        for number in range(1, 6):
+            shutil.copyfile(
+                images / "train" / "often" / "0.png", images / "train" / "often" / f"{number}.png"
+            )
+    write_csv(tmp_path / "images.csv", rows, list(rows[0]))
+    cohort = usable_cohort(tmp_path / "images.csv", options(hold_out=0.3))
+    assert (len(cohort.training), cohort.validation) == (9, ())
+    assert "hold all labeled images of a class together, so none is held out" in caplog.text
+
+
 def test_where_nothing_can_be_held_out_that_is_said(tmp_path, caplog):
     images = _with_counts(tmp_path / "images", one=4, two=4)
     assert usable_cohort(images, options(hold_out=0.3)).validation == ()
