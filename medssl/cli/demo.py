@@ -17,8 +17,8 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, TrainingBar, example, pr
 def demo(out: Path, overwrite: bool, seed: int) -> None:
     """Run the whole path on a simulated cohort (under ten minutes) and write a report.
 
-    Simulates scans of 6-month brains, checks them, trains on the labeled ones, segments all, scores the
-    held-out ones, and ends with the path of an HTML report.
+    Simulates scans of 6-month brains, checks them, trains with and without the unlabeled ones, segments all, scores
+    the held-out ones, and ends with the path of an HTML report.
     """
     from medssl.workflows.demo import DemoPlan
     from medssl.workflows.demo import demo as run
