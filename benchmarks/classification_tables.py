@@ -83,7 +83,7 @@ def networks(report: Row) -> str:
         )
         for row in rows
     ]
-    return said + markdown(head, lines)
+    return PROTOCOL + said + markdown(head, lines)
 
 
 def milliseconds(row: Row) -> dict[str, float]:

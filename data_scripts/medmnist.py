@@ -3,11 +3,13 @@
     python data_scripts/medmnist.py bloodmnist.npz OUT
 
 SOURCE is one file as downloaded; its name says which subset it is, and the published counts are checked for those
-listed here. Classes keep their numbers. CC BY 4.0 but for DermaMNIST (CC BY-NC 4.0); look up the terms of yours.
+listed here (releases of OrganA-, OrganC- and OrganSMNIST differ in theirs). Classes keep their numbers. CC BY 4.0 but
+for DermaMNIST (CC BY-NC 4.0); look up the terms of yours.
 """
 
 from __future__ import annotations
 
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -56,9 +58,15 @@ def pictures(source: Path) -> Iterator[Picture]:
 
 
 def counts_of(source: Path) -> dict[str, int]:
-    """Return the published counts of a file by its name, or none where they are not listed."""
-    sizes = SUBSETS.get(source.stem.split("_")[0].lower())
-    return dict(zip(SPLITS, sizes, strict=True)) if sizes else {}
+    """Return the published counts of a file by its name, or none where they are not listed, which is said."""
+    name = source.stem.split("_")[0].lower()
+    if name in SUBSETS:
+        return dict(zip(SPLITS, SUBSETS[name], strict=True))
+    print(
+        f"note: no published counts of {name} are known here; the numbers of images are not checked.",
+        file=sys.stderr,
+    )
+    return {}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from PIL import Image
 
 from medssl.cli import main
 from medssl.engines import SemiSupervisedTrainer
+from medssl.errors import MedsslError
 
 
 def _zero_bytes(root: Path) -> str:
@@ -138,6 +139,8 @@ FAULTS: dict[str, Callable[[Path], str]] = {
 def test_a_fault_ends_in_one_message(fault, verb, tmp_path, monkeypatch):
     """D8, and the list of bad input."""
     monkeypatch.setattr(SemiSupervisedTrainer, "run", lambda *_: pytest.fail("refused too late"))
+    cures, init = [], MedsslError.__init__
+    monkeypatch.setattr(MedsslError, "__init__", lambda *words: (cures.extend(words[2:]), init(*words))[1])
     images = write_pictures(tmp_path / "images", training=3, validation=2, test=2, unlabeled=2)
     named = FAULTS[fault](images)
     before = sorted(tmp_path.rglob("*"))
@@ -150,6 +153,7 @@ def test_a_fault_ends_in_one_message(fault, verb, tmp_path, monkeypatch):
     assert done.exit_code == 1, text
     assert isinstance(done.exception, SystemExit), "no traceback"
     assert named in text.replace(" ", ""), text
+    assert verb == "check" or any(cure and " ".join(cure.split()) in text for cure in cures), text
     assert sorted(tmp_path.rglob("*")) == before
 
 

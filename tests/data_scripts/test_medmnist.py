@@ -20,9 +20,12 @@ def _arrays(shape: tuple[int, ...] = (28, 28, 3), labels: int = 1) -> dict[str, 
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
-def test_a_subset_keeps_its_splits(script: Script, tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_a_subset_keeps_its_splits(
+    script: Script, tmp_path: Path, shape: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     np.savez_compressed(tmp_path / "ownmnist_28.npz", **_arrays(shape))
     script("medmnist", tmp_path / "ownmnist_28.npz", tmp_path / "out")
+    assert "no published counts of ownmnist are known" in capsys.readouterr().err
     cohort = read_image_cohort(tmp_path / "out")
     assert [len(cohort.section(name)) for name in ("training", "validation", "test")] == [6, 2, 4]
     with Image.open(cohort.test[3].path) as image:

@@ -28,6 +28,11 @@ outside_option = click.option(
 """For manifests of `medssl classify split` that lie beside other folders."""
 
 
+skip_option = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing."
+)
+
+
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what `train` and `distill` have in common."""
     options = [
@@ -61,7 +66,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--unlabeled", type=EXISTING, help="Folder of unlabeled images beside the data."),
         click.option("--transductive", is_flag=True,
                      help="Allow unlabeled images that are validation or test images too; outputs say so."),
-        click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing."),
+        skip_option,
         outside_option,
         device_option,
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),

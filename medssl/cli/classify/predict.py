@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medssl.cli.classify.common import backend_option, outside_option
+from medssl.cli.classify.common import backend_option, outside_option, skip_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, progress_bar
 
 
@@ -20,7 +20,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, device_option, example, 
 @click.option("--view", "views", multiple=True, help="Average this view too, such as hflip.")
 @click.option("--abstain-below", default="0", show_default=True, metavar="0..1|chosen",
               help="Less sure images get no label; chosen: as on the model's validation images.")  # fmt: skip
-@click.option("--skip-unreadable", is_flag=True, help="Leave unreadable images out instead of refusing.")
+@skip_option
 @click.option("--overwrite", is_flag=True, help="Replace the table.")
 @backend_option
 @outside_option

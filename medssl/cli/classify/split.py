@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from medssl.cli.classify.common import outside_option
+from medssl.cli.classify.common import outside_option, skip_option
 from medssl.cli.common import EXISTING, STDERR, STDOUT, example, progress_bar
 
 
@@ -28,6 +28,7 @@ from medssl.cli.common import EXISTING, STDERR, STDOUT, example, progress_bar
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same division.")
 @click.option("--fold", callback=lambda *args: _fold(args[-1]), metavar="I/N",
               help="Cross-validation: the I-th of N parts of the labeled images validates.")  # fmt: skip
+@skip_option
 @outside_option
 def split(out: Path, data: Path, **options: Any) -> None:
     """Divide the labeled images of DATA, class by class, groups (patients) whole; write a manifest.

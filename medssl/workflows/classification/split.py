@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 
 from medssl.io.files import require_absent, require_writable_file
 from medssl.io.image_cohort import ImageCohort, read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
-from medssl.io.image_leaks import Progress, inspect_images, require_no_image_leaks, without_images
+from medssl.io.image_leaks import (
+    Progress,
+    check_images,
+    inspect_images,
+    require_no_image_leaks,
+    without_images,
+)
 from medssl.io.image_splits import (
     Digests,
     draw_labeled,
@@ -18,8 +24,6 @@ from medssl.io.image_splits import (
     split_cohort,
     without_unlabeled_of,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def split_folder(  # noqa: PLR0913 (one argument an option)
@@ -31,6 +35,7 @@ def split_folder(  # noqa: PLR0913 (one argument an option)
     labels_per_class: int | None = None,
     seed: int = 0,
     fold: tuple[int, int] | None = None,
+    skip_unreadable: bool = False,
     allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, int]:
@@ -47,6 +52,7 @@ def split_folder(  # noqa: PLR0913 (one argument an option)
         seed: The same seed gives the same division.
         fold: (2, 5): the second of five parts of the labeled images validates; the share of validation is not used
             then, and test images that are there stay.
+        skip_unreadable: Leave unreadable images out instead of refusing.
         allow_outside: Accept paths and links that leave the folder of the data.
         progress: Told about each image that is looked at.
 
@@ -56,6 +62,7 @@ def split_folder(  # noqa: PLR0913 (one argument an option)
     Raises:
         OutputError: The manifest exists, lies inside the data, or cannot be written.
         ConfigError: There is no such fold, or both shares are 0.
+        ImageError: Images cannot be used; all of them are counted, the first ten named.
         DatalistError: Too few images of a class, images that are divided already, copies with two labels.
     """
     require_absent(out)
@@ -65,7 +72,7 @@ def split_folder(  # noqa: PLR0913 (one argument an option)
         require_divisible(cohort, validation=validation, test=test)
     else:
         require_fold(cohort, *fold)
-    cohort, digests = _without_leaks(cohort, progress)
+    cohort, digests = _usable(cohort, progress, skip_unreadable=skip_unreadable)
     if fold is None:
         divided = split_cohort(cohort, validation=validation, test=test, seed=seed, digests=digests)
     else:
@@ -76,19 +83,14 @@ def split_folder(  # noqa: PLR0913 (one argument an option)
     return {name: len(divided.section(name)) for name in SECTIONS}
 
 
-def _without_leaks(cohort: ImageCohort, progress: Progress | None) -> tuple[ImageCohort, Digests]:
+def _usable(
+    cohort: ImageCohort, progress: Progress | None, *, skip_unreadable: bool
+) -> tuple[ImageCohort, Digests]:
     """Read every image once; return the cohort as training would take it, and the digests of the pixels."""
     look = inspect_images(cohort, progress=progress)
-    if look.findings:
-        logger.warning(
-            "%d images cannot be used, first %s: %s They stand in the manifest all the same; training refuses "
-            "them, or leaves them out with --skip-unreadable.",
-            len(look.findings),
-            look.findings[0].item.name,
-            look.findings[0].reason,
-        )
+    cohort = without_images(cohort, check_images(cohort, "skip" if skip_unreadable else "fail", check=look))
     apart = without_unlabeled_of(cohort, (*cohort.validation, *cohort.test), look.digests)
-    require_no_image_leaks(without_images(apart, look.findings), check=look)
+    require_no_image_leaks(apart, check=replace(look, findings=()))
     return apart, look.digests
 
 

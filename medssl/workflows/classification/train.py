@@ -325,6 +325,9 @@ def _require_fitting(options: ClassifyOptions) -> None:
     if "pretrained" in options.settings:
         msg = "Found --set pretrained=...; weights are given with --pretrained."
         raise ConfigError(msg)
+    if "classes" in options.settings:
+        msg = "Found --set classes=...; the classes are the labels of the data, in the order of their names."
+        raise ConfigError(msg, "Leave it out; the model's card says the order.")
     init = str(options.settings.get("init_weights") or "$")
     if not init.startswith(("$", "@")) and not Path(init).is_file():
         msg = f"There are no weights to start from in {init}."

@@ -7,7 +7,7 @@ import pytest
 from pictures import options, write_pictures
 from PIL import Image
 
-from medssl.errors import ConfigError, DatalistError, MedsslError, OutputError
+from medssl.errors import ConfigError, DatalistError, ImageError, MedsslError, OutputError
 from medssl.io import image_leaks
 from medssl.io.image_cohort import read_image_cohort, write_manifest
 from medssl.io.image_items import SECTIONS
@@ -135,14 +135,16 @@ def test_a_repeated_image_with_two_labels_is_refused(tmp_path):
     assert not (tmp_path / "split.csv").exists()
 
 
-def test_an_image_that_cannot_be_read_is_told_and_left_to_training(tmp_path, caplog):
+def test_images_that_cannot_be_read_are_refused_or_left_out(tmp_path):
     images = write_pictures(tmp_path / "images", training=10, validation=0, test=0)
-    (images / "train/dark/3.png").write_bytes(b"")
-    with caplog.at_level("WARNING"):
-        counts = split_folder(images, tmp_path / "split.csv")
-    assert sum(counts.values()) == 40
-    assert "1 images cannot be used, first train/dark/3.png" in caplog.text
-    assert "--skip-unreadable" in caplog.text
+    for name in ("train/dark/3.png", "train/light/4.png"):
+        (images / name).write_bytes(b"")
+    with pytest.raises(ImageError, match=r"2 of .*3\.png.*4\.png.*--skip-unreadable"):
+        split_folder(images, tmp_path / "split.csv")
+    assert not (tmp_path / "split.csv").exists()
+    counts = split_folder(images, tmp_path / "split.csv", skip_unreadable=True)
+    assert sum(counts.values()) == 38
+    assert "dark/3.png" not in (tmp_path / "split.csv").read_text()
 
 
 def test_a_folder_keeps_its_test_images_where_none_are_to_be_drawn(tmp_path):

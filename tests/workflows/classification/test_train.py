@@ -175,6 +175,7 @@ BAD_OPTIONS = [
     ({"size": 8}, ConfigError, "at least 16 pixels"),
     ({"settings": {"learning_rate": "fast"}}, ConfigError, "--set"),
     ({"settings": {"init_weights": "nowhere.pt"}}, ConfigError, "nowhere"),
+    ({"settings": {"classes": ["light", "dark"]}}, ConfigError, "order of their names"),
 ]
 """Options, and what is raised."""
 
