@@ -10,7 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fire
 import jsonschema
+import monai.bundle
 import pytest
 import torch
 import yaml
@@ -31,13 +33,20 @@ from medssl.workflows.classification.train import train_classifier
 BUNDLE = Path(__file__).parents[2] / "bundles" / "compact_image_classification"
 CONFIGS = BUNDLE / "configs"
 OVERLAYS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in {"train", "inference"})
+
+
+def below(overlay):
+    """Return the configurations that an overlay is laid over."""
+    if overlay == "train_targets.yaml":
+        return ["train.yaml", "train_ssldec.yaml"]
+    return ["inference.yaml" if overlay.startswith("inference") else "train.yaml"]
+
+
 STACKS = [
     ["train.yaml"],
     ["inference.yaml"],
-    *[
-        ["train.yaml", *(["train_ssldec.yaml"] if path.stem == "train_targets" else []), path.name]
-        for path in OVERLAYS
-    ],
+    *[[*below(path.name), path.name] for path in OVERLAYS],
+    ["train.yaml", "train_ssldec.yaml", "evaluate.yaml"],
 ]
 READ_BY_MONAI = {
     "imports", "bundle_root", "dataset_dir", "device", "initialize", "run", "train", "validate", "evaluator",
@@ -109,16 +118,18 @@ COMMANDS = [
     for line in (BUNDLE / "docs" / "README.md").read_text().splitlines()
     if line.startswith("python -m monai")
 ]
+OF_SSLDEC = [command for command in COMMANDS if "ssldec" in command]
 
 
 def test_the_printed_commands_run_in_their_order(bundle):
     """D22."""
-    assert len(COMMANDS) == 13
-    trainings = [command for command in COMMANDS if "train.yaml" in command and "evaluate" not in command]
+    assert len(COMMANDS) == 16
+    others = [command for command in COMMANDS if command not in OF_SSLDEC]
+    trainings = [command for command in others if "train.yaml" in command and "evaluate" not in command]
     for command in trainings[1:]:
         run(command, bundle)
     run(trainings[0], bundle)  # last, so that what follows finds its weights
-    for command in COMMANDS[len(trainings) :]:
+    for command in others[len(trainings) :]:
         if "verify_net_in_out" not in command:
             run(command.replace("[1,3,64,64]", "[1,1,16,16]"), bundle)
     with (bundle / "eval" / "predictions.csv").open() as file:
@@ -138,6 +149,37 @@ def test_the_printed_commands_run_in_their_order(bundle):
         told = {row[0]: float(row[1]) for row in csv.reader(file)}
     found = predict_items(find_images(bundle / "data"), [load_classifier(bundle)])
     assert told == pytest.approx(dict(zip(found.names, found.probabilities[:, 0], strict=True)), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the checks of an image's shape
+def test_weights_of_ssldec_are_scored_and_classify_through_the_printed_commands(
+    bundle, tmp_path, monkeypatch
+):
+    """Its network ends in a clustering head; nothing is trained without one in between. In this process, to be fast."""
+    root = tmp_path / "bundle"
+    shutil.copytree(bundle, root, ignore=shutil.ignore_patterns("models", "eval"))
+    assert len(OF_SSLDEC) == 4
+    monkeypatch.chdir(root)
+    for command in OF_SSLDEC:
+        words = shlex.split(command.replace("[1,3,64,64]", "[1,1,16,16]"))[3:]
+        fire.Fire(monai.bundle, [*words, *(["--logging_file", "False"] if words[0] == "run" else [])])
+    model = load_classifier(root)
+    assert "clusters" in model.card.network
+    found = predict_items(find_images(root / "data"), [model])
+    expected = dict(zip(found.names, found.probabilities[:, 0].tolist(), strict=True))
+    with (root / "eval" / "predictions.csv").open() as file:
+        told = {row[0]: float(row[1]) for row in csv.reader(file)}
+    assert told == pytest.approx(expected, abs=1e-5)
+    right = [
+        (share > 0.5) == (name.split("/")[1] == "dark")
+        for name, share in expected.items()
+        if name.startswith("val/")
+    ]
+    with (root / "eval" / "metrics.csv").open() as file:
+        scores = dict(csv.reader(file))
+    assert float(scores["val_accuracy"]) == pytest.approx(sum(right) / 24, abs=1e-4)
+    exported, image = torch.jit.load(root / "models" / "model.ts"), torch.rand(3, 1, 16, 16)
+    assert torch.allclose(exported(image), model.network(image), atol=1e-5)
 
 
 def test_the_packaged_network_verifies():
@@ -174,11 +216,11 @@ def test_monai_finds_every_property(files, bundle):
     write_labels(bundle)
     workflow = create_workflow(
         config_file=[str(bundle / "configs" / name) for name in files],
-        workflow_type="infer" if files == ["inference.yaml"] else "train",
+        workflow_type="infer" if "inference.yaml" in files else "train",
         meta_file=str(CONFIGS / "metadata.json"),
         logging_file=False,
         bundle_root=str(bundle),
-        **({"load_pretrain": False} if files == ["inference.yaml"] else {}),
+        **({"load_pretrain": False} if "inference.yaml" in files else {}),
     )
     assert not workflow.check_properties()
 
