@@ -94,7 +94,6 @@ class Networks:
         size_mb: Of the file.
         front: Names that no other one beats in everything.
         sentence: The answer to the query, or "".
-        max_ms: Longest latency allowed, or None.
         machine: What the latency was measured on.
     """
 
@@ -104,7 +103,6 @@ class Networks:
     size_mb: Sequence[float]
     front: Sequence[str]
     sentence: str = ""
-    max_ms: float | None = None
     machine: str = ""
 
 
@@ -148,7 +146,7 @@ class ClassificationReport:
         operating: (name, text) of the abstain threshold and the operating point, chosen on validation.
         audit: What `medssl.evaluation.audit.PseudoLabelAudit.record` returns, or None; with ``"targets": "soft"``
             where answers were learned and no label was chosen.
-        threshold: Of the pseudo-labels, or None.
+        threshold: On the confidence, above which pseudo-labels were kept; None where another rule chose them.
         least_certain: Unlabeled images to look at.
         looked_at: Among how many unlabeled images they were looked for, and how many there are.
         networks: To choose from, or None.
@@ -344,6 +342,8 @@ def _threshold(curve: Sequence[Record], threshold: float | None) -> tuple[Block,
     columns = ([_number(point[key]) for point in curve] for key in ("threshold", "precision", "coverage"))
     png = figure_to_png(plot_threshold(*columns, threshold))
     caption = "What each threshold would keep of the labeled validation images, and how much of it is right."
+    if threshold is not None:
+        caption += f" The dashed line is the threshold that was used, {threshold:g}."
     alt = "Precision and coverage of pseudo-labels against the threshold"
     return (Picture(png, alt, "Precision against the threshold", caption, plot=True),)
 
@@ -386,7 +386,7 @@ def _networks(networks: Networks | None) -> tuple[Block, ...]:
     order = sorted(
         zip(*columns, strict=True), key=lambda row: -inf if isnan(row[1]) else row[1], reverse=True
     )
-    png = figure_to_png(plot_pareto(*zip(*order, strict=True), networks.front, networks.max_ms))
+    png = figure_to_png(plot_pareto(*zip(*order, strict=True), networks.front))
     rows = tuple(
         (
             f"{number}  {name}",

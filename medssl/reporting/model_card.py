@@ -54,8 +54,8 @@ def model_card(
     """Return the card as Markdown.
 
     Args:
-        run: The record of a run, ``run.json``.
-        network: Facts of the registry: name, source, id.
+        run: The record of a run, ``run.json``; with a verdict, baseline and semi-supervised network stand in a table.
+        network: Facts of the registry: name, source, id, license of the code.
         origin: See `Origin`.
         parameters: Of the network.
         temperature: Scores are divided by it; 1 where it was not fitted.
@@ -82,6 +82,7 @@ def model_card(
         scores=scores,
         measures=_measures(scores) if scores else (),
         per_class=_per_class(scores) if scores else (),
+        compared=_compared(run.get("verdict"), scores) if scores else (),
         sentence=sentence or UNASKED.get(run["method"], "Whether the unlabeled images helped was not asked."),
         limits=LIMITS,
     )
@@ -103,6 +104,25 @@ def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def _compared(verdict: Mapping[str, Any] | None, scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return macro F1 and accuracy of the supervised baseline and of the semi-supervised network.
+
+    The scores are those of the one that was returned, the verdict tells how far the other one is from it.
+    """
+    if verdict is None or verdict["macro_f1"] is None:
+        return []
+    keys = ("macro_f1", "accuracy")
+    baseline_returned = verdict["returned"] == "supervised"
+    returned = [scores[key] for key in keys]
+    sign = 1 if baseline_returned else -1
+    other = [scores[key] + sign * verdict[key]["value"] for key in keys]
+    rows = [("supervised baseline", baseline_returned), ("semi-supervised network", not baseline_returned)]
+    return [
+        (f"{name} (returned)", *map(_number, returned)) if is_returned else (name, *map(_number, other))
+        for name, is_returned in rows
+    ]
+
+
 def _per_class(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (_cell(row["name"]), str(row["n"]), *(_number(row[key]) for key in ("precision", "recall", "f1")))
@@ -111,4 +131,4 @@ def _per_class(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _number(value: float | None) -> str:
-    return "n/a" if value is None or isnan(value) else f"{value:.3f}"
+    return "n/a" if value is None or isnan(value) else f"{round(value, 3) + 0.0:.3f}"  # no "-0.000"

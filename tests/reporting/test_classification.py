@@ -49,7 +49,7 @@ def parts():
         "threshold": 0.7,
         "least_certain": [ShownImage(np.zeros((20, 30)), "r: benign, 0.40")] * 30,
         "networks": Networks(["a", "b", "c"], [0.8, 0.9, float("nan")], [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], ["a", "b"],
-                             "a fits.", 5.0, "One thread."),
+                             "a fits.", "One thread."),
         "ranking": Ranking(["x", "y", "z"], [1.2, 2.0, 2.8], 1.0, ((0, 1),), "x", "Over 6 data sets."),
         "commands": ["medssl classify train images"],
         "facts": [("torch", "2.13")],
@@ -144,6 +144,19 @@ def test_networks_are_listed_from_the_best_and_the_unmeasured_last(page):
     names = re.findall(r'<th scope="row">(\d {1,2}[abc])</th>', page)
     assert names == ["1  b", "2  a", "3  c"]
     assert "a fits." in page
+
+
+def test_the_threshold_that_was_used_is_drawn_and_told(parts, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "medssl.reporting.classification.plot_threshold", lambda *given: drawn.append(given[-1])
+    )
+    pages = [
+        render_classification_report(ClassificationReport(**parts | {"threshold": one}))
+        for one in (0.7, None)
+    ]
+    assert drawn == [0.7, None]
+    assert ["The dashed line is the threshold that was used, 0.7." in page for page in pages] == [True, False]
 
 
 def test_what_is_missing_drops_out(parts):

@@ -15,7 +15,13 @@ RUN = {
     "versions": {"medssl": "0.1.0", "torch": "2.13.0"},
     "transductive": False,
 }
-NETWORK = {"name": "vgg-small-28", "source": "medssl", "id": "vgg-small-28", "license": "none"}
+NETWORK = {
+    "name": "vgg-small-28",
+    "source": "medssl",
+    "id": "vgg-small-28",
+    "license": "none",
+    "code_license": "apache-2.0",
+}
 SCORES = {
     "n": 8,
     "accuracy": 0.75,
@@ -49,6 +55,7 @@ def test_it_tells_task_data_protocol_scores_and_the_verdict():
     for line in (
         "| task | one of dark, light for an image |",
         "| network | vgg-small-28 (medssl vgg-small-28), 12,345 parameters |",
+        "| license of the network's code | apache-2.0 (medssl) |",
         "| input | 28 x 28 pixels, gray |",
         "| started from | random weights |",
         "| protocol | 300 steps of 32 images in all, seed 4; the step was chosen on the validation images |",
@@ -63,6 +70,46 @@ def test_it_tells_task_data_protocol_scores_and_the_verdict():
     assert "License" not in text
     assert "transductive" not in text
     assert "On the 8 validation images, on which the step was chosen" in text
+
+
+@pytest.mark.parametrize(
+    ("returned", "rows"),
+    [
+        (
+            "ssldec",
+            [
+                "| supervised baseline | 0.650 | 0.875 |",
+                "| semi-supervised network (returned) | 0.700 | 0.750 |",
+            ],
+        ),
+        (
+            "supervised",
+            [
+                "| supervised baseline (returned) | 0.700 | 0.750 |",
+                "| semi-supervised network | 0.750 | 0.625 |",
+            ],
+        ),
+    ],
+)
+def test_where_a_verdict_is_both_networks_stand_beside_each_other(returned, rows):
+    verdict = {"returned": returned, "n": 8, "macro_f1": {"value": 0.05}, "accuracy": {"value": -0.125}}
+    lines = card(run={"verdict": verdict}).splitlines()
+    place = lines.index("| network | macro F1 | accuracy |")
+    assert lines[place + 2 : place + 4] == rows
+
+
+def test_a_score_of_zero_has_no_sign():
+    verdict = {"returned": "ssldec", "n": 8, "macro_f1": {"value": 0.3}, "accuracy": {"value": 0.3}}
+    near = SCORES | {"macro_f1": 0.1 + 0.2 - 1e-16, "accuracy": 0.3 - 1e-16}
+    assert "| supervised baseline | 0.000 | 0.000 |" in card(run={"verdict": verdict}, scores=near)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "found"),
+    [({}, SCORES), ({"verdict": {"returned": "student", "n": 0, "macro_f1": None, "accuracy": None}}, None)],
+)
+def test_without_a_comparison_there_is_no_table_of_both(verdict, found):
+    assert "supervised baseline" not in card(run=verdict, scores=found)
 
 
 def test_what_is_not_known_is_said():

@@ -28,8 +28,8 @@ class NetworkFacts:
         std: Likewise.
         interpolation: Of the weight set: "bilinear" or "bicubic".
         license: Of the weights; "none" where none are published.
+        code_license: Of the code that builds it: that of the package `source`, or the one that the file refers to.
         crop: Share of the image that the weight set's own evaluation keeps.
-        quantizable: Whether int8 by onnxruntime is worth a try; its accuracy and its speed are gated anyway.
         reparameterize: Whether it has branches to be merged before export.
         int8: The study's quantized networks: the network trained in float32, then made int8.
         fixed_size: Whether its weights depend on the input's size, so that `build_classifier` has to know it.
@@ -49,8 +49,8 @@ class NetworkFacts:
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: str = "bicubic"
     license: str = "apache-2.0"
+    code_license: str = "apache-2.0"
     crop: float = 0.875
-    quantizable: bool = True
     reparameterize: bool = False
     int8: bool = False
     fixed_size: bool = False

@@ -14,7 +14,8 @@ def _timm(tag: str, family: str, parameters_m: float, **others: Any) -> NetworkF
 
 
 def _torchvision(name: str, family: str, parameters_m: float, **others: Any) -> NetworkFacts:
-    return NetworkFacts(name, "torchvision", f"{name}.IMAGENET1K_V1", family, parameters_m, **others)
+    tag = f"{name}.IMAGENET1K_V1"
+    return NetworkFacts(name, "torchvision", tag, family, parameters_m, code_license="bsd-3-clause", **others)
 
 
 BILINEAR: dict[str, Any] = {"interpolation": "bilinear"}
@@ -61,6 +62,7 @@ MODERN = (
         input_size=256,
         crop=0.9,
         license="fastvit-license",
+        code_license="fastvit-license",
         **BRANCHES,
     ),
     _timm(
@@ -106,7 +108,11 @@ SMALL = (
 """Our own, to be trained from scratch on small images."""
 
 NETWORKS = {facts.name: facts for facts in (*STUDY, *MODERN, *TEST, *SMALL)}
-"""Name -> facts."""
+"""Name -> facts.
+
+All can be quantized to int8 (benchmarks/results/compact_networks.json; timm's test networks were not tried); what that
+costs and gains is measured at export and bench.
+"""
 
 ALIASES = {
     "resnet18": "resnet18",

@@ -38,7 +38,10 @@ from medssl.workflows.classification.thresholds import Promise, require_promise,
 logger = logging.getLogger(__name__)
 
 PARITY_IMAGES = 64
-"""Images on which an exported file is compared with its network."""
+"""Images on which an exported file is compared with its network, at most."""
+
+LEAST_PARITY_IMAGES = 32
+"""Fewer are compared too, and it is said."""
 
 CALIBRATION_IMAGES = 200
 """Unlabeled images that say how far the numbers inside the network reach."""
@@ -81,10 +84,11 @@ def export_run(  # noqa: PLR0913 (one argument an option)
 ) -> Exported:
     """Write a classifier as ONNX, in float32 and if asked for in int8.
 
-    The float32 file is compared with the network on `PARITY_IMAGES` images, unlabeled ones first. The int8 file is
-    calibrated on unlabeled images (labeled training images where there are none) and accepted if macro F1 on the
-    validation images falls by `most_loss` at most. No image that is a test or validation image calibrates it, whatever
-    it is called; validation images that the run learned from decide nothing; without any, those of the run do.
+    The float32 file is compared with the network on `PARITY_IMAGES` images, unlabeled ones first; a warning tells of
+    fewer than `LEAST_PARITY_IMAGES`. The int8 file is calibrated on unlabeled images (labeled training images where
+    there are none) and accepted if macro F1 on the validation images falls by `most_loss` at most. No image that is a
+    test or validation image calibrates it, whatever it is called; validation images that the run learned from decide
+    nothing; without any, those of the run do.
 
     Args:
         model: Run folder, bundle or ``.pt`` file.
@@ -206,6 +210,13 @@ def _exported(path: Path, images: Sequence[ImageItem], model: ImageModel, *, sof
     if not found.passed:
         msg = f"The exported file does not answer as the network does: {found}."
         raise MedsslError(msg, "Please report this network; the checkpoint itself is unharmed.")
+    if found.images < LEAST_PARITY_IMAGES:
+        logger.warning(
+            "The exported file was compared with its network on %d images only: at least %d are asked for. "
+            "Give a folder with more: --data IMAGES.",
+            found.images,
+            LEAST_PARITY_IMAGES,
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from medssl.evaluation.classification import as_text, scores
 from medssl.inference.latency import this_machine
 from medssl.io.files import read_json, read_tsv, write_text
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
-from medssl.io.image_items import ImageItem
+from medssl.io.image_items import ImageItem, natural_order
 from medssl.io.image_leaks import check_images
 from medssl.io.images import read_image
 from medssl.networks.compact import network_facts
@@ -35,6 +35,7 @@ from medssl.workflows.classification.evaluate import Evaluation, images_of_run
 from medssl.workflows.classification.model_card import license_warning
 from medssl.workflows.classification.models import ImageModel, open_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.thresholds import spoken
 from medssl.workflows.running import CANDIDATES
 
@@ -100,6 +101,7 @@ def write_report(  # noqa: PLR0913 (one argument an option)
         counts=[(name, int(number)) for name, number in record.get("images", {}).items()],
         operating=_operating(result),
         audit=run_audit(student or run, replace(cohort, training=used.training or cohort.training), classes),
+        threshold=_threshold(student or run),
         least_certain=_least_certain(looked_at, result.model),
         looked_at=(len(looked_at), len(cohort.unlabeled)),
         networks=_networks(bench),
@@ -185,6 +187,24 @@ def _warnings(model: ImageModel, record: Mapping[str, Any]) -> list[str]:
     if warning := license_warning(str(model.card.network["name"]), began):
         said.append(warning)
     return said
+
+
+def _threshold(run: Path) -> float | None:
+    """Return the threshold above which a distillation kept labels.
+
+    None where the teachers' answers taught, where another rule or one threshold a class chose the labels, and where no
+    record says it.
+    """
+    folder = run / "pseudo_labels"
+    records = natural_order(path.name for path in folder.glob("round-*.json"))
+    facts = read_json(folder / records[-1]) if records else {}
+    if facts.get("targets") == "soft" or "threshold" not in facts:
+        return None
+    rule = KeepRule(
+        threshold=facts["threshold"], top_k=facts.get("top_k"), percentile=facts.get("percentile")
+    )
+    name, value = rule.as_rule
+    return value if name == "threshold" and not isinstance(value, Sequence) else None
 
 
 def _operating(result: Evaluation) -> list[tuple[str, str]]:

@@ -1,9 +1,15 @@
 """The table of networks against what timm and torchvision say themselves."""
 
+from dataclasses import fields
+from importlib import import_module
+from importlib.metadata import metadata
+from inspect import getsource
+
 import pytest
 
 from medssl.errors import ConfigError
 from medssl.networks.compact import ALIASES, NETWORKS, network_facts
+from medssl.networks.compact.facts import NetworkFacts
 from medssl.networks.compact.registry import MODERN, STUDY
 from medssl.networks.torchvision_compat import ensure_torchvision, import_timm
 
@@ -81,6 +87,33 @@ def test_an_unknown_name_is_answered_with_what_was_meant():
         network_facts("resnet19")
     with pytest.raises(ConfigError, match="Choose one"):
         network_facts("qqqqqq")
+
+
+def test_every_fact_tells_networks_apart():
+    """One that is the same for all belongs into a sentence."""
+    same = [
+        one.name for one in fields(NetworkFacts) if len({getattr(f, one.name) for f in NETWORKS.values()}) < 2
+    ]
+    assert not same
+
+
+@pytest.mark.parametrize("source", ["timm", "torchvision", "medssl"])
+def test_the_license_of_the_code_is_that_of_the_package(source):
+    """Torchvision calls its own "BSD"."""
+    package = metadata(source)
+    told = (package.get("License-Expression") or package["License"]).lower()
+    rows = [facts for facts in NETWORKS.values() if facts.source == source]
+    assert {facts.name for facts in rows if not facts.code_license.startswith(told)} <= {"fastvit_t8"}
+
+
+def test_files_of_timm_that_refer_to_another_license_are_told():
+    """As the head of the file that builds a network says."""
+    referring = []
+    for name in OF_TIMM:
+        build = import_timm().model_entrypoint(NETWORKS[name].id.partition(".")[0])
+        if "For licensing see accompanying LICENSE file" in getsource(import_module(build.__module__))[:2000]:
+            referring.append(name)
+    assert referring == [name for name in OF_TIMM if NETWORKS[name].code_license != "apache-2.0"]
 
 
 def test_vendor_licenses_are_not_free():

@@ -73,13 +73,19 @@ def test_a_network_is_run_by_torch_alone(compared, pictures, tmp_path):
     assert not (tmp_path / "a.csv").exists()
 
 
-def test_few_unlabeled_images_are_not_all_that_a_file_is_compared_on(exported, compared, pictures, tmp_path):
+def test_few_unlabeled_images_are_not_all_that_a_file_is_compared_on(
+    exported, compared, pictures, tmp_path, caplog
+):
     assert exported.parity.images == 20 + 12 + 24
     write_pictures(tmp_path / "images", training=8, validation=2, test=0, unlabeled=3)
     given = compared[0].training.run
     assert export_run(given, tmp_path / "few", tmp_path / "images").parity.images == 3 + 16 + 4
+    assert caplog.text.count("compared with its network on 23 images only: at least 32") == 1
+    assert json.loads((tmp_path / "few" / "export.json").read_text())["parity"]["images"] == 23
+    caplog.clear()
     write_pictures(tmp_path / "images", training=8, validation=2, test=0, unlabeled=70)
     assert export_run(given, tmp_path / "many", tmp_path / "images").parity.images == 64
+    assert "images only" not in caplog.text
 
 
 def test_files_can_answer_with_probabilities(exported, compared, pictures, tmp_path):

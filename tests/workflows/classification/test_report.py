@@ -13,10 +13,12 @@ from medssl.evaluation.operating_points import AbstainPoint
 from medssl.io.files import write_csv, write_json
 from medssl.io.image_cohort import ImageCohort, read_image_cohort
 from medssl.io.image_items import ImageItem
+from medssl.workflows.classification import report
 from medssl.workflows.classification.audit import run_audit
 from medssl.workflows.classification.evaluate import evaluate_classifier
 from medssl.workflows.classification.models import load_classifier
 from medssl.workflows.classification.predict import numbers_of, predict_items
+from medssl.workflows.classification.pseudo_labels import KeepRule
 from medssl.workflows.classification.report import _arms, _operating, _warnings, spread, write_report
 
 MODEL = SimpleNamespace(card=SimpleNamespace(classes=CLASSES))
@@ -64,6 +66,31 @@ def test_of_soft_targets_all_answers_are_learned_and_nothing_is_warned_of(tmp_pa
 
 def test_without_a_table_there_is_no_audit(tmp_path):
     assert run_audit(tmp_path, COHORT, CLASSES) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({**vars(KeepRule(threshold=0.7)), "targets": "hard"}, 0.7),
+        ({**vars(KeepRule(top_k=5)), "targets": "hard"}, None),
+        ({**vars(KeepRule(percentile=80)), "targets": "hard"}, None),
+        ({**vars(KeepRule(threshold=(0.8, 0.6))), "targets": "hard"}, None),
+        ({**vars(KeepRule()), "targets": "soft"}, None),
+        ({"views": ["identity"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_threshold_of_the_pseudo_labels_is_that_of_the_record(facts, expected, compared, pictures, tmp_path,
+                                                                   monkeypatch):  # fmt: skip
+    """Where another rule or one threshold a class decided, there is none to draw."""
+    labeled(tmp_path, 9, {"unlabelled/0.png": "yes"}, **facts and {**facts, "threshold": 0.1})
+    labeled(tmp_path, 10, {"unlabelled/1.png": "yes"}, **facts)
+    pages = []
+    monkeypatch.setattr(report, "render_classification_report", lambda page: pages.append(page) or "")
+    monkeypatch.setattr(report, "_least_certain", lambda *_: [])
+    run = compared[0].training.run
+    write_report(tmp_path, pictures, run, evaluate_classifier(pictures, run), student=tmp_path)
+    assert pages[0].threshold == expected
 
 
 def test_all_arms_are_calibrated_on_the_same_validation_images(compared, pictures, monkeypatch):
