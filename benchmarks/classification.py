@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from studies import add_row, rows_of
 
@@ -29,6 +28,7 @@ from medssl.inference.onnx_runner import FILES as ONNX_FILES
 from medssl.io.files import read_json
 from medssl.io.image_cohort import read_image_cohort
 from medssl.io.image_manifest import write_manifest
+from medssl.io.image_splits import draw_labeled
 from medssl.workflows.classification.distill import distill
 from medssl.workflows.classification.distill_options import DistillOptions
 from medssl.workflows.classification.evaluate import evaluate_classifier
@@ -172,21 +172,11 @@ def _quantized(run: Path, data: Path, out: Path) -> tuple[Path, dict[str, Any]]:
     """Export a run; return the 8-bit file, or the float32 one where none is accepted, and what came of it."""
     learned = read_image_cohort(run / "images.csv", allow_outside=True).training
     labeled = {item.path.resolve() for item in learned}
-    rng, cohort = np.random.default_rng(0), read_image_cohort(data)
-    others = [item for item in cohort.training if item.path.resolve() not in labeled]
-    gate = {
-        others[place].path
-        for name in cohort.classes
-        for place in rng.permutation([k for k, item in enumerate(others) if item.label == name])[:GATE]
-    }
-    shown = replace(
-        cohort,
-        training=learned,
-        validation=tuple(item for item in others if item.path in gate),
-        unlabeled=tuple(replace(item, label=None) for item in others if item.path not in gate),
-    )
+    cohort = read_image_cohort(data)
+    others = tuple(item for item in cohort.training if item.path.resolve() not in labeled)
+    gate = draw_labeled(replace(cohort, training=others), labels_per_class=GATE, seed=0)
     out.mkdir(parents=True, exist_ok=True)
-    write_manifest(out / "images.csv", shown)
+    write_manifest(out / "images.csv", replace(gate, training=learned, validation=gate.training))
     exported = export_run(
         run, out / "files", out / "images.csv", int8=True, allow_outside=True, overwrite=True
     )

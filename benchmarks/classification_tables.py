@@ -105,7 +105,7 @@ def best_gain(row: Row) -> float:
 
 def methods_table(runs: Sequence[Row]) -> str:
     """Macro F1 of each method and network: mean and spread of the seeds, and seeds in which it beats supervised."""
-    runs = [run for run in of_the_task(runs, LABELS) if run["network"] != STANDARD]
+    runs = with_small_networks(runs)
     networks = list(dict.fromkeys(run["network"] for run in runs))
     if not networks:
         return "Not run.\n"
@@ -125,14 +125,14 @@ def methods_table(runs: Sequence[Row]) -> str:
 
 def standard_table(runs: Sequence[Row], compact: Row) -> str:
     """Macro F1 and size of a file: a network of standard size, and small ones in 8 bits with the methods it has."""
-    large = [run for run in of_the_task(runs, LABELS) if run["network"] == STANDARD]
+    plain = of_the_task(runs, LABELS)
+    large = [run for run in plain if run["network"] == STANDARD]
     if not large:
         return "Not run.\n"
     methods = {run["method"] for run in large}
     small = [
         run for run in of_the_task(runs, LABELS, int8=True) if run["method"] in methods and "int8_mb" in run
     ]
-    plain = of_the_task(runs, LABELS)
     lines = []
     for network, method in dict.fromkeys((run["network"], run["method"]) for run in [*large, *small]):
         found = f1_of(plain, network, method)
@@ -145,6 +145,11 @@ def standard_table(runs: Sequence[Row], compact: Row) -> str:
         lines.append((network, method, sizes, values))
     head = ("network", "method", "MB float32 / int8", "macro F1, float32 / int8")
     return PROTOCOL + markdown(head, lines)
+
+
+def with_small_networks(runs: Sequence[Row]) -> list[Row]:
+    """Return the runs that all methods are compared by."""
+    return [run for run in of_the_task(runs, LABELS) if run["network"] != STANDARD]
 
 
 def of_the_task(
@@ -200,7 +205,7 @@ def mednist_mark(runs: Sequence[Row]) -> tuple[str, str, str, str]:
     """Tell whether every method ran with two networks and three seeds, and whether the best beats supervised."""
     title = "MedNIST subset, 5 labels a class: macro F1 of all methods, two networks; "
     title += "the best above supervised in every seed"
-    runs = [run for run in of_the_task(runs, LABELS) if run["network"] != STANDARD]
+    runs = with_small_networks(runs)
     networks = list(dict.fromkeys(run["network"] for run in runs))
     cells = {(network, method): f1_of(runs, network, method) for network in networks for method in METHODS}
     done = sum(len(found) >= SEEDS for found in cells.values())

@@ -78,11 +78,11 @@ def demo(
     cohort, run, maps, scores = out / "cohort", out / "run", out / "maps", out / "scores.tsv"
     subjects = plan.labeled + plan.validation + plan.unlabeled + plan.test
     sizes = f"--subjects {subjects} --labeled {plan.labeled} --unlabeled {plan.unlabeled}"
-    size = f"--network {plan.network} --budget quick --set epochs={plan.epochs}"
+    training = f"--network {plan.network} --budget quick --set epochs={plan.epochs}"
     commands = [
         f"medssl simulate cohort {sizes} --validation {plan.validation} --spacing {plan.spacing:g} --seed {plan.seed}",
         "medssl check cohort",
-        f"medssl train cohort --out run --method ssldec {size} --seed {plan.seed}",
+        f"medssl train cohort --out run --method ssldec {training} --seed {plan.seed}",
         "medssl segment cohort --out maps --model run",
         "medssl evaluate maps cohort --out scores.tsv",
     ]

@@ -7,6 +7,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from medssl.errors import ConfigError
+from medssl.inference.backends.torch_backend import TorchBackend
 from medssl.inference.plan import box_of, bytes_per_voxel, region_around
 from medssl.inference.predictor import MARGIN, Predictor
 from medssl.inference.windows import OVERLAP
@@ -32,11 +33,11 @@ def test_a_window_needs_no_more_memory_than_its_own(shallow, head):
     """A limit that one pass exceeds is no hindrance; one that a window exceeds is."""
     sizes = []
     shallow.stem.register_forward_hook(lambda module, inputs, output: sizes.append(inputs[0].shape[2:]))
-    need = 16**3 * bytes_per_voxel(shallow.peak_maps)
+    need = 16**3 * bytes_per_voxel(shallow.peak_maps) * TorchBackend(shallow).memory_factor
     Predictor(network=shallow, window=16, memory_limit=int(need) + 1).predict(*head)
     assert set(sizes) == {(16, 16, 16)}
     with pytest.raises(ConfigError, match="too small for a window"):
-        Predictor(network=shallow, window=16, memory_limit=int(need / 4)).predict(*head)
+        Predictor(network=shallow, window=16, memory_limit=int(need) - 1).predict(*head)
 
 
 def test_a_side_longer_than_the_scan_is_cut_to_it(shallow, head):
